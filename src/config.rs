@@ -1,0 +1,322 @@
+//! One grammar for all configuration: URLs with `key=value` queries. Reading an option takes it; what nobody took is an
+//! error that names it.
+
+use std::fmt;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+
+/// Says which key, which value, and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub key: String,
+    pub value: String,
+    pub expected: String,
+}
+
+impl ConfigError {
+    pub fn new(key: &str, value: &str, expected: impl Into<String>) -> Self {
+        ConfigError { key: key.into(), value: value.into(), expected: expected.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}: expected {}", self.key, self.value, self.expected)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// `key=value&key=value`, percent-decoded. Each key once.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pairs: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl Options {
+    pub fn parse(query: &str) -> Result<Self, ConfigError> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| ConfigError::new(pair, "", "key=value, as in heartbeat=5s"))?;
+            let (key, value) = (decode(key)?, decode(value)?);
+            if pairs.iter().any(|(known, _)| *known == key) {
+                return Err(ConfigError::new(&key, &value, "each key only once"));
+            }
+            pairs.push((key, value));
+        }
+        Ok(Options { pairs, known: Vec::new() })
+    }
+
+    /// The value of `key` as text.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        self.known.push(key);
+        let at = self.pairs.iter().position(|(name, _)| name == key)?;
+        Some(self.pairs.swap_remove(at).1)
+    }
+
+    fn value<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        match self.text(key) {
+            None => Ok(default),
+            Some(text) => parse(&text).ok_or_else(|| ConfigError::new(key, &text, expected)),
+        }
+    }
+
+    /// A span of time: `250ms`, `5s`, `2m`, `1h`. A bare number is refused, so that nobody wonders about its unit.
+    pub fn duration(&mut self, key: &'static str, default: Duration) -> Result<Duration, ConfigError> {
+        self.value(key, default, "a time such as 250ms, 5s, 2m or 1h", parse_duration)
+    }
+
+    /// A size in bytes: `4096`, `64KiB`, `16MiB`, `1GiB`.
+    pub fn bytes(&mut self, key: &'static str, default: usize) -> Result<usize, ConfigError> {
+        self.value(key, default, "a size such as 4096, 64KiB, 16MiB or 1GiB", parse_bytes)
+    }
+
+    /// A whole number within `range`.
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.value(key, default, &expected, |text| text.parse().ok().filter(|n| range.contains(n)))
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+        self.value(key, default, "true or false", |text| text.parse().ok())
+    }
+
+    /// One of a few words.
+    pub fn word(
+        &mut self,
+        key: &'static str,
+        default: &'static str,
+        words: &[&'static str],
+    ) -> Result<&'static str, ConfigError> {
+        let expected = format!("one of {}", words.join(", "));
+        self.value(key, default, &expected, |text| words.iter().find(|word| **word == text).copied())
+    }
+
+    /// Refuses what nobody took.
+    pub fn finish(&self) -> Result<(), ConfigError> {
+        let Some((key, value)) = self.pairs.first() else { return Ok(()) };
+        let mut known = self.known.clone();
+        known.sort_unstable();
+        known.dedup();
+        Err(ConfigError::new(key, value, format!("a known option: {}", known.join(", "))))
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit = match &text[digits..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * unit).ok().filter(|span| *span <= Duration::from_secs(365 * 86_400))
+}
+
+fn parse_bytes(text: &str) -> Option<usize> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: usize = text[..digits].parse().ok()?;
+    let unit: usize = match &text[digits..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+fn decode(text: &str) -> Result<String, ConfigError> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(|text| text.into_owned())
+        .map_err(|_| ConfigError::new("url", text, "percent-encoded UTF-8"))
+}
+
+/// Where to connect or listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host (a name, or a literal IPv4 or IPv6 address without brackets) and a port.
+    Host { host: String, port: u16 },
+    /// A unix socket's path; a leading `@` names an abstract socket.
+    Unix(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Host { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// `scheme://user:password@host:port/path?options`, with RFC 3986's meaning; `scheme+unix:///path` and, for the
+/// default protocol, `unix:///path` name a unix socket.
+#[derive(Clone, Debug)]
+pub struct Url {
+    pub scheme: String,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub address: Address,
+    /// Percent-decoded, without the leading slash. Empty for unix sockets, whose path is the address.
+    pub path: String,
+    pub options: Options,
+}
+
+/// The longest URL taken.
+pub const URL_BYTES_MAX: usize = 8192;
+
+impl Url {
+    /// Takes a URL apart. `default_port` answers for a scheme, or None for a scheme that nobody serves.
+    pub fn parse(text: &str, default_port: impl Fn(&str) -> Option<u16>) -> Result<Self, ConfigError> {
+        if text.len() > URL_BYTES_MAX {
+            return Err(ConfigError::new("url", &redact(&text[..64]), format!("at most {URL_BYTES_MAX} bytes")));
+        }
+        let shown = redact(text);
+        let bad = |expected: &str| ConfigError::new("url", &shown, expected);
+        let (scheme, rest) = text.split_once(':').ok_or_else(|| bad("scheme://host, as in redis://cache.internal"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let options = Options::parse(query)?;
+        if rest.contains('#') || query.contains('#') {
+            return Err(bad("no fragment (#); percent-encode it as %23"));
+        }
+        let unix = scheme == "unix" || scheme.ends_with("+unix");
+        let scheme = match scheme {
+            "unix" => "redis",
+            other => other.strip_suffix("+unix").unwrap_or(other),
+        };
+        let port = default_port(scheme).ok_or_else(|| ConfigError::new("scheme", scheme, "a known protocol"))?;
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.find('/').map_or((rest, ""), |at| rest.split_at(at)),
+            None if unix => ("", rest),
+            None => return Err(bad("scheme://host, as in redis://cache.internal")),
+        };
+        let (credentials, host) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
+        let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or((c, ""))) {
+            None => (None, None),
+            Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
+        };
+        let address = match unix {
+            true if path.is_empty() => return Err(bad("the path of a unix socket, as in unix:///run/redis.sock")),
+            true => Address::Unix(decode(path)?),
+            false => parse_host(host, port).ok_or_else(|| bad("host or host:port, IPv6 in brackets"))?,
+        };
+        let path = if unix { String::new() } else { decode(path.trim_start_matches('/'))? };
+        Ok(Url {
+            scheme: scheme.into(),
+            user: user.filter(|user| !user.is_empty()),
+            password: password.filter(|password| !password.is_empty()),
+            address,
+            path,
+            options,
+        })
+    }
+}
+
+fn parse_host(text: &str, default_port: u16) -> Option<Address> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']')?;
+            host.split('%').next()?.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, after.strip_prefix(':').map_or(Some(default_port), |port| port.parse().ok())?)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (text, default_port),
+        },
+    };
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-._:%~".contains(c) || !c.is_ascii();
+    let host = if host.is_empty() { "localhost" } else { host };
+    (host.len() <= 255 && host.chars().all(valid)).then(|| Address::Host { host: host.into(), port })
+}
+
+/// A URL as it may be shown: password and secret options replaced.
+pub fn redact(url: &str) -> String {
+    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
+    let mut shown = match before.split_once("//") {
+        Some((scheme, rest)) => {
+            let authority_end = rest.find('/').unwrap_or(rest.len());
+            match rest[..authority_end].rfind('@') {
+                Some(at) => {
+                    let user = rest[..at].split(':').next().unwrap_or("");
+                    format!("{scheme}//{user}:***{}", &rest[at..])
+                }
+                None => before.to_string(),
+            }
+        }
+        None => before.to_string(),
+    };
+    if let Some(query) = query {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((key, _)) if key.contains("pass") || key.contains("secret") || key.contains("token") => {
+                format!("{key}=***")
+            }
+            _ => pair.to_string(),
+        });
+        shown.push('?');
+        shown.push_str(&pairs.collect::<Vec<_>>().join("&"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Result<Url, ConfigError> {
+        Url::parse(text, |scheme| (scheme == "redis").then_some(6379))
+    }
+
+    #[test]
+    fn urls_come_apart() {
+        let parsed = url("redis://al%40ice:p%3Aw@cache.internal/3?heartbeat=5s").unwrap();
+        assert_eq!(parsed.user.as_deref(), Some("al@ice"));
+        assert_eq!(parsed.password.as_deref(), Some("p:w"));
+        assert_eq!(parsed.address, Address::Host { host: "cache.internal".into(), port: 6379 });
+        assert_eq!(parsed.path, "3");
+        assert_eq!(url("redis://[::1]:7/").unwrap().address.to_string(), "[::1]:7");
+        assert_eq!(url("unix:///run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
+        assert_eq!(url("redis+unix:///run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
+        assert_eq!(url("unix:/run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
+    }
+
+    #[test]
+    fn errors_name_key_value_and_expectation() {
+        assert_eq!(url("gopher://x").unwrap_err().to_string(), r#"scheme: "gopher": expected a known protocol"#);
+        let mut options = url("redis://x?heartbeat=5").unwrap().options;
+        let error = options.duration("heartbeat", Duration::ZERO).unwrap_err();
+        assert_eq!(error.to_string(), r#"heartbeat: "5": expected a time such as 250ms, 5s, 2m or 1h"#);
+        let mut options = url("redis://x?hartbeat=5s").unwrap().options;
+        options.duration("heartbeat", Duration::ZERO).unwrap();
+        assert_eq!(options.finish().unwrap_err().to_string(), r#"hartbeat: "5s": expected a known option: heartbeat"#);
+        for bad in
+            ["redis", "redis:", "redis:x", "redis://a:b:c", "redis://x:99999", "redis://x#f", "unix://", "redis://[x]"]
+        {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(redact("redis://u:secret@h/0?password=x&a=b"), "redis://u:***@h/0?password=***&a=b");
+    }
+}

@@ -1,0 +1,280 @@
+//! Protocols without I/O: bytes and time come in, wire bytes and events go out.
+//!
+//! One folder per protocol, one row each in [`TABLE`]. A protocol is two things: a [`Driver`], made once for an endpoint
+//! from its URL, which knows what a request means before there is any conn; and a [`Protocol`], one per conn, which
+//! holds that conn's state. Client and server sides implement the same trait.
+//!
+//! # Architecture invariants
+//! No socket, no clock, no thread, no libc and no unsafe in this room: time and bytes are passed in. Nothing outside a
+//! protocol's folder names that protocol, except its row in the table.
+//!
+//! # The laws (`tests/laws.rs` proves them for every row)
+//! 1. Any split of the input gives the same events.
+//! 2. No input panics.
+//! 3. Every request ends exactly once: by one `Reply`, or by being named once in `abandon`.
+//! 4. `Progress::Need(n)` grows while no byte is consumed, and stays within the limits.
+//! 5. After `handle_timeout(t)`, `poll_timeout()` is later than `t`, or None.
+//! 6. Buffers stay under their limits.
+//! 7. After a fault: silence.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::config::{ConfigError, Url};
+
+#[cfg(feature = "redis")]
+pub mod redis;
+
+/// Every protocol there is. A scheme appears in one row only.
+pub static TABLE: &[Scheme] = &[];
+
+/// One row: a protocol as its URL scheme selects it.
+pub struct Scheme {
+    pub name: &'static str,
+    pub default_port: u16,
+    /// Reads the protocol's own parts of the URL (user, password, path, options it knows).
+    pub open: fn(&mut Url, &Limits) -> Result<Box<dyn Driver>, ConfigError>,
+    /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
+    pub samples: &'static [Sample],
+}
+
+/// One recorded conversation side.
+pub struct Sample {
+    pub name: &'static str,
+    /// True: a server wrote these bytes (input of the client side). False: a client did.
+    pub from_server: bool,
+    /// Requests (MessagePack) that a client has under way while the bytes arrive, so that replies find their slots.
+    pub requests: &'static [&'static [u8]],
+    pub bytes: &'static [u8],
+}
+
+/// The row for a scheme.
+pub fn scheme(name: &str) -> Option<&'static Scheme> {
+    TABLE.iter().find(|scheme| scheme.name == name)
+}
+
+/// Bounds that every parser keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one message from a peer.
+    pub message_bytes_max: usize,
+    /// Nesting of aggregates in requests and replies.
+    pub depth_max: usize,
+    /// Requests that one conn may have under way.
+    pub inflight_max: usize,
+    /// Silence after which a client conn sends a heartbeat.
+    pub heartbeat: Duration,
+    /// Time a peer has to answer a heartbeat before the conn is at fault.
+    pub silence_max: Duration,
+    /// Deliver frames as they are on the wire (`raw=true`).
+    pub raw: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_bytes_max: 128 << 20,
+            depth_max: 32,
+            inflight_max: 65_536,
+            heartbeat: Duration::from_secs(5),
+            silence_max: Duration::from_secs(5),
+            raw: false,
+        }
+    }
+}
+
+/// The kernel's number for a request; never seen on the wire. Numbers are not used again, so a late reply to a
+/// cancelled request finds nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Why one request cannot be sent. The conn lives on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One upper-case word, the `code` of the error.
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// Why a conn must be closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The peer broke the protocol, or speaks another one.
+    Protocol,
+    /// The peer sent more than a limit allows.
+    TooLarge,
+    /// The peer refused the handshake: trying again with the same URL is useless until someone changes something.
+    Refused,
+    /// The peer did not answer in time.
+    Silent,
+    /// The peer closed the conn, or said that it will.
+    Closed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What a request needs of a conn, judged before there is any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Shares the ordinary conn.
+    Shared,
+    /// May wait in the server for long: a lane of its own until its reply.
+    Waiting,
+    /// Changes the conn's state: only with a lease. The text says so to the caller.
+    Pinned(&'static str),
+    /// Begins pushes on these topics; comes as a stream. The same topic may be asked for by many streams of one conn.
+    Topics(Vec<Vec<u8>>),
+    /// Takes a conn over for good: every push of that conn belongs to this stream.
+    Takeover,
+}
+
+/// One endpoint's view of its protocol.
+pub trait Driver: Send {
+    /// What this request (MessagePack) needs. Inside a lease only `Topics` and `Takeover` differ from `Shared`.
+    fn classify(&self, body: &[u8]) -> Result<Class, Refusal>;
+    /// A new conn of a service.
+    fn client(&self) -> Box<dyn Protocol>;
+    /// A new conn of a listener.
+    fn server(&self) -> Box<dyn Protocol>;
+}
+
+/// What the kernel asks of a conn.
+#[derive(Debug)]
+pub enum Command<'a> {
+    /// Client side: send this request (MessagePack). Its one `Event::Reply` comes later. `Never` was excluded by `admit`.
+    Request { id: RequestId, body: &'a [u8] },
+    /// Client side: this request will not be waited for. Its slot stays, deaf.
+    Cancel { id: RequestId },
+    /// Client side: begin pushes on a topic that this conn does not yet carry.
+    Subscribe { topic: &'a [u8] },
+    /// Client side: end pushes on a topic.
+    Unsubscribe { topic: &'a [u8] },
+    /// Server side: the reply (one MessagePack value) to the request of that slot.
+    Reply { slot: u64, body: &'a [u8] },
+}
+
+/// Whether a request may be given to a conn at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admit {
+    Now,
+    Later,
+    Never(Refusal),
+}
+
+/// How far a conn's state has moved from that of a fresh one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// Any request may be sent by anyone.
+    Clean,
+    /// Somebody's state is on it; `reset` can take it off.
+    Dirty,
+    /// Nobody else may ever have it.
+    Spoiled,
+}
+
+/// What one call of `handle_input` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes are done with (more than 0); at most one frame was handled. Call again with the rest.
+    Consumed(usize),
+    /// Call again when at least so many bytes, from the start of the same input, are there.
+    Need(usize),
+}
+
+/// A message's payload, as `iok_completion.encoding` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    None,
+    /// One MessagePack value.
+    Msgpack(&'a [u8]),
+    Bytes(&'a [u8]),
+    Text(&'a [u8]),
+    Raw(&'a [u8]),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Client side: the reply of a request. `error`: the peer refused it, and the body is MessagePack `[code, message]`.
+    Reply {
+        id: RequestId,
+        error: bool,
+        body: Body<'a>,
+    },
+    /// Client side: a message that nobody asked for one by one. `topic` is one of `Command::Subscribe`'s, or None for
+    /// pushes that belong to the conn's only tenant.
+    Push {
+        topic: Option<&'a [u8]>,
+        body: Body<'a>,
+    },
+    /// Client side: pushes on this topic are flowing.
+    Subscribed {
+        topic: &'a [u8],
+    },
+    /// Client side: the peer refused the topic (`[code, message]`), or withdrew it.
+    Unsubscribed {
+        topic: &'a [u8],
+        error: Option<Body<'a>>,
+    },
+    /// Server side: a client's request; `slot` orders the replies of this conn.
+    Request {
+        slot: u64,
+        body: Body<'a>,
+    },
+    Fact(Fact<'a>),
+}
+
+/// What a conn learnt about its peer, for the router.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// The handshake is done; requests may flow. `topics_beside_requests`: one conn can carry pushes and requests.
+    Ready { topics_beside_requests: bool, description: &'a str },
+    /// The peer asks to be left: no new requests; close once the replies are in.
+    Draining,
+}
+
+/// Where events go. Called in the order in which things happened on the wire.
+pub trait Emit {
+    fn emit(&mut self, event: Event<'_>);
+}
+
+/// Where a protocol writes.
+pub struct Out<'a> {
+    /// Appended to; the kernel sends it.
+    pub wire: &'a mut Vec<u8>,
+    pub events: &'a mut dyn Emit,
+}
+
+/// One conn.
+pub trait Protocol: Send {
+    /// The transport is up.
+    fn handle_open(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
+    /// Bytes from the peer: at most one frame is handled. `input` starts where the last `Consumed` ended.
+    fn handle_input(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault>;
+    /// The peer will send nothing more.
+    fn handle_eof(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
+    /// `poll_timeout` has come.
+    fn handle_timeout(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
+    /// When to call `handle_timeout`. May be early: the protocol then moves it.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// May this request be sent now? Pure. Asked before each `Command::Request`.
+    fn admit(&self, body: &[u8]) -> Admit;
+    /// A command that was admitted. An error is this request's alone; nothing was written for it.
+    fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal>;
+    fn tenancy(&self) -> Tenancy;
+    /// A tenant left a dirty conn: write what makes it clean. `tenancy` says `Clean` once the next tenant may write.
+    fn reset(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
+    /// We are leaving: say goodbye if the protocol has a word for it.
+    fn close(&mut self, now: Instant, out: &mut Out<'_>);
+    /// The conn is gone: name each request that has had no reply, in the order of sending.
+    fn abandon(&mut self, each: &mut dyn FnMut(RequestId));
+}

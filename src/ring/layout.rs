@@ -1,0 +1,177 @@
+//! The shapes that both sides of a region agree on: the page at its start, the two record heads, and the numbers
+//! that records carry. Everything is `repr(C)`, in the machine's byte order, and asserted to the byte.
+
+/// `IOKERNEL` as the first eight bytes of a region, in the machine's byte order.
+pub const IOK_MAGIC: u64 = u64::from_ne_bytes(*b"IOKERNEL");
+/// Grows by one when an older binding could no longer read a region or a record.
+pub const IOK_ABI_VERSION: u32 = 1;
+
+/// Feature bit: messages larger than a quarter of a ring travel as fragments.
+pub const IOK_FEATURE_FRAGMENTS: u64 = 1 << 0;
+/// Feature bit: services (connecting out).
+pub const IOK_FEATURE_SERVICES: u64 = 1 << 1;
+/// Feature bit: listeners (accepting).
+pub const IOK_FEATURE_LISTENERS: u64 = 1 << 2;
+/// Feature bit: leases.
+pub const IOK_FEATURE_LEASES: u64 = 1 << 3;
+/// Feature bit: streams (SUBSCRIBE and the pushes it brings).
+pub const IOK_FEATURE_STREAMS: u64 = 1 << 4;
+
+/// Every record and every ring index is a multiple of this.
+pub const IOK_RECORD_ALIGN: u32 = 8;
+/// Size in bytes of an `iok_submission`.
+pub const IOK_SUBMISSION_BYTES: u32 = 40;
+/// Size in bytes of an `iok_completion`.
+pub const IOK_COMPLETION_BYTES: u32 = 72;
+
+/// Answered by the I/O thread with the same payload and no network. `DONE`.
+pub const IOK_OP_ECHO: u16 = 1;
+/// Opens a service; payload: its URL as UTF-8. `DONE` at once with the endpoint's number; connecting goes on behind.
+pub const IOK_OP_OPEN: u16 = 2;
+/// Opens a listener; payload: its URL. `DONE` once bound, payload: the bound URL as text. Its requests then come to
+/// this channel as `REQUEST` completions.
+pub const IOK_OP_LISTEN: u16 = 3;
+/// Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`.
+pub const IOK_OP_CLOSE: u16 = 4;
+/// One request; payload: a MessagePack array. `key`: a lease, or 0. `DONE` with the reply.
+pub const IOK_OP_REQUEST: u16 = 5;
+/// A request that keeps giving (SUBSCRIBE, MONITOR). `ACCEPTED` once it stands, then `PUSH`es, `DONE` at its end
+/// (`IOK_OP_CANCEL` ends it).
+pub const IOK_OP_STREAM: u16 = 6;
+/// Ends the request, stream or lease call of this channel that has the tag `tag`. Has no completion of its own.
+pub const IOK_OP_CANCEL: u16 = 7;
+/// Asks for a conn of one's own. `DONE`, payload: its lease number as a MessagePack unsigned integer.
+pub const IOK_OP_LEASE: u16 = 8;
+/// Gives the lease `key` back; its conn is made clean or closed. `DONE`.
+pub const IOK_OP_RELEASE: u16 = 9;
+/// Answers the listener's request whose `REQUEST` completion had this `tag`. Payload: one MessagePack value; an error
+/// is ext 1 (`[code, message]`). Completes only if it fails (`DONE` with the reason).
+pub const IOK_OP_REPLY: u16 = 10;
+/// Asks how an endpoint is. `DONE`, payload: a MessagePack map. With `IOK_FLAG_UNTIL_UP` it answers once the endpoint
+/// is up, or when its deadline passes.
+pub const IOK_OP_STATE: u16 = 11;
+
+/// More fragments of this message follow.
+pub const IOK_FLAG_MORE: u16 = 1 << 0;
+/// The request may be sent again when its fate is in doubt.
+pub const IOK_FLAG_IDEMPOTENT: u16 = 1 << 1;
+/// No completion unless it fails.
+pub const IOK_FLAG_QUIET: u16 = 1 << 2;
+/// For `IOK_OP_STATE`: answer when the endpoint is up.
+pub const IOK_FLAG_UNTIL_UP: u16 = 1 << 3;
+
+/// The last completion of its tag.
+pub const IOK_KIND_DONE: u16 = 1;
+/// One more message of a stream.
+pub const IOK_KIND_PUSH: u16 = 2;
+/// A client of a listener asks; reply with the same tag.
+pub const IOK_KIND_REQUEST: u16 = 3;
+/// Pushes of this stream were dropped because the program left too many unread; payload: how many, a MessagePack
+/// unsigned integer.
+pub const IOK_KIND_LOST: u16 = 4;
+/// The stream stands: what happens from here on is delivered. Comes again after a reconnect.
+pub const IOK_KIND_ACCEPTED: u16 = 5;
+/// The client of a listener's request is gone; a reply has nowhere to go.
+pub const IOK_KIND_GONE: u16 = 6;
+
+/// Nothing of the request was written: sending it again is safe.
+pub const IOK_FATE_NOT_SENT: u8 = 1;
+/// Written at least in part, and no reply seen.
+pub const IOK_FATE_MAYBE_EXECUTED: u8 = 2;
+/// The peer answered.
+pub const IOK_FATE_REPLIED: u8 = 3;
+
+/// No payload.
+pub const IOK_ENCODING_NONE: u8 = 0;
+/// One MessagePack value.
+pub const IOK_ENCODING_MSGPACK: u8 = 1;
+/// The payload is the bytes themselves.
+pub const IOK_ENCODING_BYTES: u8 = 2;
+/// The payload is text: UTF-8 unless the peer broke that promise.
+pub const IOK_ENCODING_TEXT: u8 = 3;
+/// The protocol's own frame (`raw=true`).
+pub const IOK_ENCODING_RAW: u8 = 4;
+
+/// In MessagePack: an error, `[code, message]`.
+pub const IOK_EXT_ERROR: i8 = 1;
+/// In MessagePack: an integer of any size, in decimal text.
+pub const IOK_EXT_BIG_NUMBER: i8 = 2;
+/// In MessagePack: text with a format, `fmt:text` where `fmt` is three bytes (`txt`, `mkd`).
+pub const IOK_EXT_VERBATIM: i8 = 3;
+/// In MessagePack: a set; its bytes are one MessagePack array.
+pub const IOK_EXT_SET: i8 = 4;
+/// In MessagePack: a value with attributes; its bytes are one MessagePack array `[map, value]`.
+pub const IOK_EXT_ATTRIBUTED: i8 = 5;
+
+/// No deadline, in `timeout_ms`. 0 means the endpoint's own default.
+pub const IOK_TIMEOUT_NONE: u32 = u32::MAX;
+
+/// The head of a submission record. The payload follows it at once; the next record starts at the next multiple of 8.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Submission {
+    /// Bytes of this record, head and payload, without padding.
+    pub size: u32,
+    /// `IOK_OP_*`.
+    pub op: u16,
+    /// `IOK_FLAG_*`.
+    pub flags: u16,
+    /// The endpoint's number, from the completion of `IOK_OP_OPEN` or `IOK_OP_LISTEN`; 0 where none is meant.
+    pub endpoint: u32,
+    /// Milliseconds from now until the deadline; 0: the endpoint's default; `IOK_TIMEOUT_NONE`: none.
+    pub timeout_ms: u32,
+    /// The program's own number for this request, returned in its completions. Unique among those in flight.
+    pub tag: u64,
+    /// A lease, or 0.
+    pub key: u64,
+    /// Payload bytes of the whole message, in its first fragment; 0 in a record that is a whole message.
+    pub bytes_total: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The head of a completion record. The payload follows it at once; the next record starts at the next multiple of 8.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// Bytes of this record, head and payload, without padding.
+    pub size: u32,
+    /// `IOK_KIND_*`.
+    pub kind: u16,
+    /// `IOK_FLAG_MORE`, or 0.
+    pub flags: u16,
+    /// The endpoint's number.
+    pub endpoint: u32,
+    /// `IOK_STATUS_*`.
+    pub status: i32,
+    /// The tag of the submission that this answers; for `REQUEST`, the tag to reply with.
+    pub tag: u64,
+    /// A number for the peer's conn, growing with each conn; 0 where none was involved.
+    pub peer: u32,
+    /// `IOK_FATE_*`.
+    pub fate: u8,
+    /// `IOK_ENCODING_*` of the payload. With a status below 0, the payload is MessagePack `[code, message]`.
+    pub encoding: u8,
+    /// 0.
+    pub reserved: u16,
+    /// Payload bytes of the whole message; the same in each of its fragments.
+    pub bytes_total: u32,
+    /// 0.
+    pub reserved2: u32,
+    /// When the I/O thread took the request up, in nanoseconds of CLOCK_MONOTONIC; 0: never.
+    pub queued_ns: u64,
+    /// When its last byte was given to the system; 0: never.
+    pub sent_ns: u64,
+    /// When the read that held the first byte of its reply returned; 0: never.
+    pub first_byte_ns: u64,
+    /// When this completion was made.
+    pub done_ns: u64,
+}
+
+const _: () = assert!(size_of::<Submission>() == IOK_SUBMISSION_BYTES as usize);
+const _: () = assert!(size_of::<Completion>() == IOK_COMPLETION_BYTES as usize);
+
+/// `size` rounded up to the next record.
+pub const fn aligned(size: usize) -> usize {
+    (size + (IOK_RECORD_ALIGN as usize - 1)) & !(IOK_RECORD_ALIGN as usize - 1)
+}
