@@ -1,1 +1,4 @@
-
+pub mod channel;
+pub mod core;
+pub mod request;
+pub mod wheel;
