@@ -1,1 +1,3 @@
+//! The I/O thread: poll loop, timers, conns, listeners.
 
+pub mod dial;
