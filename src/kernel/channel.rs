@@ -94,6 +94,8 @@ impl Message<'_> {
 }
 
 pub struct Channel {
+    /// The number by which the program closes it.
+    pub id: u64,
     region: Arc<Region>,
     pub submissions: Consumer<Submissions>,
     completions: Producer<Completions>,
@@ -112,8 +114,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub fn new(region: Arc<Region>, config: ChannelConfig) -> Self {
+    pub fn new(region: Arc<Region>, config: ChannelConfig, id: u64) -> Self {
         Channel {
+            id,
             submissions: Consumer::new(Submissions(region.clone())),
             completions: Producer::new(Completions(region.clone())),
             region,
@@ -333,6 +336,14 @@ impl Channel {
         self.backlog_bytes = 0;
         self.region.words().ended.0.store(status as u32, Ordering::SeqCst);
         self.region.wake_app();
+    }
+
+    /// The kernel ends: what was put stays readable, nothing more comes.
+    pub fn close(&mut self, status: Status) {
+        self.publish();
+        if !self.corrupt {
+            self.end(status);
+        }
     }
 
     pub fn is_corrupt(&self) -> bool {

@@ -253,7 +253,15 @@ impl Core {
     }
 
     /// A listener's client asks: gives it to the listener's channel.
-    pub fn incoming(&mut self, channel: u32, endpoint: u32, conn: u32, slot: u64, body: Body<'_>) -> RequestId {
+    pub fn incoming(
+        &mut self,
+        channel: u32,
+        endpoint: u32,
+        conn: u32,
+        slot: u64,
+        peer: u32,
+        body: Body<'_>,
+    ) -> RequestId {
         let id = self.requests.insert(Request {
             channel,
             endpoint,
@@ -270,12 +278,12 @@ impl Core {
             payload: None,
             lost: 0,
         });
-        self.tell(channel, IOK_KIND_REQUEST, endpoint, id, conn, body);
+        self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
         id
     }
 
     /// A completion about a listener's request.
-    pub fn tell(&mut self, channel: u32, kind: u16, endpoint: u32, id: RequestId, conn: u32, body: Body<'_>) {
+    pub fn tell(&mut self, channel: u32, kind: u16, endpoint: u32, id: RequestId, peer: u32, body: Body<'_>) {
         let Some(channel) = self.channels.get_mut(channel as usize) else { return };
         let (encoding, payload) = encoded(body);
         let head = Completion {
@@ -283,7 +291,7 @@ impl Core {
             endpoint,
             status: IOK_STATUS_OK,
             tag: id.0,
-            peer: conn,
+            peer,
             encoding,
             queued_ns: self.now_ns,
             done_ns: self.now_ns,

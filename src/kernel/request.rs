@@ -61,6 +61,10 @@ impl Requests {
         self.live
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
     pub fn insert(&mut self, request: Request) -> RequestId {
         self.live += 1;
         let index = match self.free.pop() {

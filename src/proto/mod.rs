@@ -271,6 +271,10 @@ pub trait Protocol: Send {
     /// A command that was admitted. An error is this request's alone; nothing was written for it.
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal>;
     fn tenancy(&self) -> Tenancy;
+    /// Server side: true while the client has so much under way that its input is to wait.
+    fn paused(&self) -> bool {
+        false
+    }
     /// A tenant left a dirty conn: write what makes it clean. `tenancy` says `Clean` once the next tenant may write.
     fn reset(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
     /// We are leaving: say goodbye if the protocol has a word for it.

@@ -38,6 +38,8 @@ pub trait Act {
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str);
     /// Ends a request well.
     fn finish(&mut self, request: RequestId, body: Body<'_>);
+    /// Ends a lease request well: the conn is the caller's under this number.
+    fn lease(&mut self, request: RequestId, lease: u64);
     /// Says that a stream stands.
     fn accept(&mut self, stream: RequestId);
     /// False once a request has ended.

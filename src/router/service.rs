@@ -173,10 +173,7 @@ impl Service {
                 self.next_lease += 1;
                 self.leases.insert(lease, Lease::Held(conn));
                 self.lanes.insert(conn, Lane::Leased(lease));
-                let mut body = Vec::with_capacity(9);
-                // Writing to a Vec cannot fail.
-                let _ = rmp::encode::write_uint(&mut body, lease);
-                act.finish(request, Body::Msgpack(&body));
+                act.lease(request, lease);
             }
             Want::Waiting(request) => {
                 self.lanes.insert(conn, Lane::Waiting(request));
