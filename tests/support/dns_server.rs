@@ -123,9 +123,9 @@ fn serve_udp(udp: &UdpSocket, script: &Script, log: &Mutex<Vec<Asked>>, stop: &A
         let Ok((bytes, peer)) = udp.recv_from(&mut buffer) else { continue };
         let question = buffer[..bytes].to_vec();
         let asked = parse(&question, false);
-        log.lock().unwrap().push(asked.clone());
         let (socket, reply) = (udp.try_clone().unwrap(), script(&asked));
-        perform(reply, question, asked, move |bytes| {
+        log.lock().unwrap().push(asked);
+        perform(reply, question, move |bytes| {
             let _ = socket.send_to(bytes, peer);
         });
     }
@@ -141,8 +141,9 @@ fn serve_tcp(tcp: &TcpListener, script: &Script, log: &Mutex<Vec<Asked>>, stop: 
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let Some(question) = read_message(&mut stream) else { continue };
         let asked = parse(&question, true);
-        log.lock().unwrap().push(asked.clone());
-        perform(script(&asked), question, asked, move |bytes| {
+        let reply = script(&asked);
+        log.lock().unwrap().push(asked);
+        perform(reply, question, move |bytes| {
             let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
             // In three parts, so that the reader meets each boundary.
             let whole = [&length[..], bytes].concat();
@@ -163,20 +164,20 @@ fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 /// Sends what the reply says, by another thread if it is to be late.
-fn perform(reply: Reply, question: Vec<u8>, asked: Asked, mut send: impl FnMut(&[u8]) + Send + 'static) {
+fn perform(reply: Reply, question: Vec<u8>, mut send: impl FnMut(&[u8]) + Send + 'static) {
     match reply {
         Reply::Silent => {}
         Reply::Delayed(span, reply) => {
             std::thread::spawn(move || {
                 std::thread::sleep(span);
-                perform(*reply, question, asked, send);
+                perform(*reply, question, send);
             });
         }
         Reply::Forged(forged, reply) => {
             let mut bytes = encode(&forged, &question);
             bytes[0] ^= 0x55;
             send(&bytes);
-            perform(*reply, question, asked, send);
+            perform(*reply, question, send);
         }
         reply => send(&encode(&reply, &question)),
     }

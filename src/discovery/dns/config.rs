@@ -152,10 +152,6 @@ impl Files {
         self.config.clone()
     }
 
-    pub fn config_ref(&self) -> &ResolverConfig {
-        &self.config
-    }
-
     pub fn hosts(&self) -> &Hosts {
         &self.hosts
     }

@@ -109,6 +109,7 @@ pub struct Resolver {
     executor: Executor<Label, Outcome>,
     waiting: VecDeque<Label>,
     ready: VecDeque<(LookupId, Outcome)>,
+    lookups_max: usize,
 }
 
 struct Label {
@@ -123,9 +124,12 @@ impl PartialEq for Label {
 }
 
 impl Resolver {
-    /// `tokens` are for its sockets alone: two for each of the lookups that may run at a time, 64 by default.
+    /// `tokens` are for its sockets alone: two for each of the lookups that may run at a time, so 64 by default. Of
+    /// fewer it makes do with fewer.
     pub fn new(registry: Registry, tokens: Range<usize>, config: ResolverConfig) -> Resolver {
+        let lookups_max = config.lookups_max.min(tokens.len() / 2).max(1);
         Resolver {
+            lookups_max,
             runtime: Runtime::new(registry, tokens, Instant::now()),
             files: Files::new(config),
             executor: Executor::new(),
@@ -166,7 +170,7 @@ impl Resolver {
     /// When to call [`Resolver::handle_timeout`] and [`Resolver::poll`] though no event came; in the past if there is
     /// work already. None: no lookup is under way.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let startable = !self.waiting.is_empty() && self.executor.len() < self.lookups_max();
+        let startable = !self.waiting.is_empty() && self.executor.len() < self.lookups_max;
         if startable || !self.ready.is_empty() || self.executor.is_woken() {
             return Some(self.runtime.now());
         }
@@ -191,15 +195,11 @@ impl Resolver {
     }
 
     fn start(&mut self) {
-        while self.executor.len() < self.lookups_max() {
+        while self.executor.len() < self.lookups_max {
             let Some(label) = self.waiting.pop_front() else { return };
             let work = lookup::lookup(self.runtime.clone(), self.files.config(), label.host.clone());
             self.executor.spawn(label, Box::pin(work));
         }
-    }
-
-    fn lookups_max(&self) -> usize {
-        self.files.config_ref().lookups_max.max(1)
     }
 
     /// What can be told without a server.

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::RuntimeProvider;
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, DnsStreamHandle, FirstAnswer};
@@ -14,7 +13,7 @@ use hickory_resolver::proto::op::{
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::config::ResolverConfig;
-use super::reactor::{Runtime, Tcp};
+use super::reactor::{Runtime, Tcp, within};
 
 /// Aliases that are followed before a chain counts as a loop.
 const ALIASES_MAX: usize = 16;
@@ -38,13 +37,17 @@ pub enum Verdict {
 
 /// Asks server after server, as often as configured: the next one's turn comes after silence, after a refusal, and after
 /// an answer that tells nothing (SERVFAIL, REFUSED, NOTIMP, FORMERR, lame delegation), as in the system's resolver.
+/// The order stays even when the first is dead: a later one may know less, and its "no such name" would be believed.
+///
+/// Only the first round speaks EDNS: some networks drop what they do not know.
 pub async fn ask(runtime: Runtime, config: &ResolverConfig, name: Name, kind: RecordType) -> Verdict {
     let mut troubles = Troubles::default();
-    for _ in 0..config.attempts {
-        for server in &config.nameservers {
-            match ask_server(&runtime, *server, config.timeout, name.clone(), kind).await {
+    for round in 0..config.attempts {
+        for &address in &config.nameservers {
+            let server = Server { runtime: &runtime, address, timeout: config.timeout, edns: round == 0 };
+            match server.ask(name.clone(), kind).await {
                 Ok(verdict) => return verdict,
-                Err(trouble) => troubles.add(*server, trouble),
+                Err(trouble) => troubles.add(address, trouble),
             }
         }
     }
@@ -86,41 +89,96 @@ impl Troubles {
     }
 }
 
-/// Follows aliases (RFC 1034, section 3.6.2) within answers, and asks on where an answer ends with an alias.
-async fn ask_server(
-    runtime: &Runtime,
-    server: SocketAddr,
+/// One name server in one round.
+struct Server<'a> {
+    runtime: &'a Runtime,
+    address: SocketAddr,
     timeout: Duration,
-    mut name: Name,
-    kind: RecordType,
-) -> Result<Verdict, Trouble> {
-    let mut ttl = u32::MAX;
-    for _ in 0..ALIASES_MAX {
-        let response = exchange(runtime, server, timeout, &name, kind).await?;
-        match judge(&response, server)? {
-            Judged::NoSuchName => return Ok(Verdict::NoSuchName(format!("NXDOMAIN from {server}"))),
-            Judged::Answered => {}
-        }
-        let found = follow(&response, &name, kind);
-        ttl = ttl.min(found.ttl);
-        if !found.addresses.is_empty() {
-            let ttl = Duration::from_secs(ttl.into());
-            return Ok(Verdict::Addresses { addresses: found.addresses, ttl });
-        }
-        if found.end == name || response.soa().is_some() {
-            return Ok(Verdict::NoAddresses(format!("no {kind} records from {server}")));
-        }
-        name = found.end;
-    }
-    Err(Trouble::Answer(format!("a loop of aliases ({kind})")))
+    edns: bool,
 }
 
+impl Server<'_> {
+    /// Follows aliases (RFC 1034, section 3.6.2) within answers, and asks on where an answer ends with an alias.
+    async fn ask(&self, mut name: Name, kind: RecordType) -> Result<Verdict, Trouble> {
+        let server = self.address;
+        let mut ttl = u32::MAX;
+        for _ in 0..ALIASES_MAX {
+            let response = self.exchange(&name, kind).await?;
+            if judge(&response)? == Judged::NoSuchName {
+                return Ok(Verdict::NoSuchName(format!("NXDOMAIN from {server}")));
+            }
+            let found = follow(&response, &name, kind);
+            ttl = ttl.min(found.ttl);
+            if !found.addresses.is_empty() {
+                let ttl = Duration::from_secs(ttl.into());
+                return Ok(Verdict::Addresses { addresses: found.addresses, ttl });
+            }
+            if found.end == name || response.soa().is_some() {
+                return Ok(Verdict::NoAddresses(format!("no {kind} records from {server}")));
+            }
+            name = found.end;
+        }
+        Err(Trouble::Answer(format!("a loop of aliases ({kind})")))
+    }
+
+    /// UDP first; without EDNS after FORMERR (RFC 6891, section 6.2.2), by TCP after truncation (RFC 7766).
+    async fn exchange(&self, name: &Name, kind: RecordType) -> Result<DnsResponse, Trouble> {
+        let question = |edns| {
+            let mut options = DnsRequestOptions::default();
+            options.use_edns = edns;
+            DnsRequest::from_query(Query::query(name.clone(), kind), options)
+        };
+        let mut edns = self.edns;
+        let mut response = self.exchange_udp(question(edns)).await;
+        let formerr = |response: &DnsResponse| response.metadata.response_code == ResponseCode::FormErr;
+        if edns && response.as_ref().is_ok_and(formerr) {
+            edns = false;
+            response = self.exchange_udp(question(edns)).await;
+        }
+        match response {
+            Ok(response) if !response.metadata.truncation => Ok(response),
+            // Some servers cut in the middle of a record, which does not parse.
+            Ok(_) | Err(NetError::Proto(_)) => {
+                self.exchange_tcp(question(edns)).await.map_err(|error| trouble(error, "TCP: "))
+            }
+            Err(error) => Err(trouble(error, "")),
+        }
+    }
+
+    async fn exchange_udp(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let stream = UdpClientStream::builder(self.address, self.runtime.clone())
+            .with_timeout(Some(self.timeout))
+            .with_os_port_selection(true) // a random port for each question, without trying ports that are taken
+            .with_max_retries(1) // repeating is up to `ask`
+            .with_retry_interval_floor(self.timeout.as_millis() as u64 * 2);
+        stream.build().send_message(request).first_answer().await
+    }
+
+    /// One question on a connection of its own.
+    async fn exchange_tcp(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let (server, timeout, runtime) = (self.address, self.timeout, self.runtime.clone());
+        let exchange = async move {
+            let (connecting, mut sender) = TcpClientStream::<Tcp>::new(server, None, Some(timeout), runtime);
+            let stream = connecting.await?;
+            sender.send(SerialMessage::new(request.to_vec()?, server))?;
+            let (bytes, _) = stream.first_answer().await?.into_parts();
+            let response = DnsResponse::from_buffer(bytes)?;
+            match response.metadata.id == request.metadata.id && response.queries == request.queries {
+                true => Ok(response),
+                false => Err(NetError::Message("an answer to another question")),
+            }
+        };
+        within(self.runtime.sleep(timeout), exchange).await?
+    }
+}
+
+#[derive(PartialEq, Eq)]
 enum Judged {
     Answered,
     NoSuchName,
 }
 
-fn judge(response: &DnsResponse, server: SocketAddr) -> Result<Judged, Trouble> {
+fn judge(response: &DnsResponse) -> Result<Judged, Trouble> {
     let trouble = |words: &str| Err(Trouble::Answer(words.to_string()));
     match response.metadata.response_code {
         _ if response.metadata.message_type != MessageType::Response => trouble("a question instead of an answer"),
@@ -137,7 +195,7 @@ fn judge(response: &DnsResponse, server: SocketAddr) -> Result<Judged, Trouble> 
         ResponseCode::Refused => trouble("REFUSED"),
         ResponseCode::NotImp => trouble("NOTIMP"),
         ResponseCode::FormErr => trouble("FORMERR"),
-        other => Err(Trouble::Answer(format!("{other} ({server})"))),
+        other => trouble(&other.to_string()),
     }
 }
 
@@ -174,72 +232,6 @@ fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
         }
     }
     found
-}
-
-/// UDP with EDNS first; without EDNS after FORMERR (RFC 6891, section 6.2.2), by TCP after truncation (RFC 7766).
-async fn exchange(
-    runtime: &Runtime,
-    server: SocketAddr,
-    timeout: Duration,
-    name: &Name,
-    kind: RecordType,
-) -> Result<DnsResponse, Trouble> {
-    let question = |edns| {
-        let mut options = DnsRequestOptions::default();
-        options.use_edns = edns;
-        DnsRequest::from_query(Query::query(name.clone(), kind), options)
-    };
-    let mut response = exchange_udp(runtime, server, timeout, question(true)).await;
-    let formerr = |response: &DnsResponse| response.metadata.response_code == ResponseCode::FormErr;
-    if response.as_ref().is_ok_and(formerr) {
-        response = exchange_udp(runtime, server, timeout, question(false)).await;
-    }
-    let whole = |response: &DnsResponse| !response.metadata.truncation;
-    match response {
-        Ok(response) if whole(&response) => Ok(response),
-        // Some servers cut in the middle of a record, which does not parse.
-        Ok(_) | Err(NetError::Proto(_)) => {
-            exchange_tcp(runtime, server, timeout, question(true)).await.map_err(|error| trouble(error, "TCP: "))
-        }
-        Err(error) => Err(trouble(error, "")),
-    }
-}
-
-async fn exchange_udp(
-    runtime: &Runtime,
-    server: SocketAddr,
-    timeout: Duration,
-    request: DnsRequest,
-) -> Result<DnsResponse, NetError> {
-    let stream = UdpClientStream::builder(server, runtime.clone())
-        .with_timeout(Some(timeout))
-        .with_os_port_selection(true) // a port for each question; chosen by hand it costs a bind per try
-        .with_max_retries(1)
-        .with_retry_interval_floor(timeout.as_millis() as u64 * 2); // repeating is up to `ask`
-    stream.build().send_message(request).first_answer().await
-}
-
-/// One question on a connection of its own.
-async fn exchange_tcp(
-    runtime: &Runtime,
-    server: SocketAddr,
-    timeout: Duration,
-    request: DnsRequest,
-) -> Result<DnsResponse, NetError> {
-    type Timer = <Runtime as RuntimeProvider>::Timer;
-    let runtime = runtime.clone();
-    let exchange = async move {
-        let (connecting, mut sender) = TcpClientStream::<Tcp>::new(server, None, Some(timeout), runtime);
-        let stream = connecting.await?;
-        sender.send(SerialMessage::new(request.to_vec()?, server))?;
-        let (bytes, _) = stream.first_answer().await?.into_parts();
-        let response = DnsResponse::from_buffer(bytes)?;
-        match response.metadata.id == request.metadata.id && response.queries == request.queries {
-            true => Ok(response),
-            false => Err(NetError::Message("an answer to another question")),
-        }
-    };
-    <Timer as hickory_resolver::net::runtime::Time>::timeout(timeout, exchange).await?
 }
 
 fn trouble(error: NetError, how: &str) -> Trouble {

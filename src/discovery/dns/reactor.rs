@@ -334,7 +334,7 @@ impl Time for Clock {
 }
 
 /// The future's output, or `TimedOut` once the sleep is over.
-async fn within<F: Future>(sleep: Sleep, future: F) -> io::Result<F::Output> {
+pub async fn within<F: Future>(sleep: Sleep, future: F) -> io::Result<F::Output> {
     let (mut sleep, mut future) = (pin!(sleep), pin!(future));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
