@@ -132,7 +132,8 @@ impl Act for Acts<'_> {
     fn send(&mut self, conn: ConnId, id: RequestId) -> Sent {
         let fresh = self.fresh.filter(|(fresh, _)| *fresh == id).map(|(_, payload)| payload);
         let Some(request) = self.io.core.requests.get_mut(id) else { return Sent::Gone };
-        let (keep, kept) = (request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
+        let (keep, kept) =
+            (request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
         let body = kept.as_deref().or(fresh).unwrap_or_default();
         let outcome = self.encode(conn.0, id, body);
         match outcome {
@@ -165,10 +166,7 @@ impl Act for Acts<'_> {
     }
 
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {
-        self.io
-            .conns
-            .get(conn.0 as usize)
-            .map_or((0, Tenancy::Spoiled), |conn| (conn.inflight, conn.proto.tenancy()))
+        self.io.conns.get(conn.0 as usize).map_or((0, Tenancy::Spoiled), |conn| (conn.inflight, conn.proto.tenancy()))
     }
 
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str) {

@@ -240,8 +240,7 @@ impl Core {
     /// Reports dropped pushes whose channel has room again.
     pub fn report_losses(&mut self, channel: u32) {
         for id in self.requests.ids(|request| request.channel == channel && request.lost > 0) {
-            let (Some(request), Some(channel)) =
-                (self.requests.get_mut(id), self.channels.get_mut(channel as usize))
+            let (Some(request), Some(channel)) = (self.requests.get_mut(id), self.channels.get_mut(channel as usize))
             else {
                 continue;
             };

@@ -36,8 +36,8 @@ pub struct Opened {
 
 /// Reads a URL: scheme, address, common options, then the protocol's own; anything left is an error.
 pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, ConfigError> {
-    let text = std::str::from_utf8(text)
-        .map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
+    let text =
+        std::str::from_utf8(text).map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
     let mut url = Url::parse(text, |name| proto::scheme(name).map(|scheme| scheme.default_port)).map_err(known)?;
     let scheme = proto::scheme(&url.scheme).ok_or_else(|| known(ConfigError::new("scheme", &url.scheme, "")))?;
     let options = EndpointOptions::take(&mut url.options, listener, seed)?;

@@ -315,9 +315,8 @@ impl Io {
     fn progress(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize).filter(|conn| !conn.is_server && conn.ready) else { return };
         let endpoint = conn.endpoint;
-        let wants = self.endpoints[endpoint as usize].router.as_ref().is_some_and(|router| {
-            router.wants_progress(ConnId(key))
-        });
+        let wants =
+            self.endpoints[endpoint as usize].router.as_ref().is_some_and(|router| router.wants_progress(ConnId(key)));
         if wants {
             let (inflight, tenancy) = (conn.inflight, conn.proto.tenancy());
             self.with_router(endpoint, |router, now, act| {

@@ -87,10 +87,10 @@ impl Kernel {
         }
         let mut names = ResolverConfig::system();
         if let Some(path) = options.text("resolv_conf") {
-            names.resolv_conf = path.into();
+            names.resolv_conf = Some(path.into());
         }
         if let Some(path) = options.text("hosts") {
-            names.hosts = path.into();
+            names.hosts = Some(path.into());
         }
         options.finish()?;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);

@@ -115,9 +115,10 @@ impl Io {
 
     #[inline]
     fn route(&mut self, id: RequestId, head: &Submission, class: Class, payload: &[u8]) {
-        let routed = self.with_router_and(Self::endpoint_key(head.endpoint), Some((id, payload)), |router, now, act| {
-            router.handle_request(now, id, class, head.key, act);
-        });
+        let routed =
+            self.with_router_and(Self::endpoint_key(head.endpoint), Some((id, payload)), |router, now, act| {
+                router.handle_request(now, id, class, head.key, act);
+            });
         if routed.is_none() {
             let message = "the endpoint's router has failed; open it again";
             self.core.fail(id, Ending::not_sent(IOK_STATUS_PANIC), "PANIC", message);

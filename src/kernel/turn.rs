@@ -24,7 +24,8 @@ pub const CHANNELS_MAX: usize = 4096;
 
 /// The I/O thread's body: runs until the kernel is closed.
 pub fn run(mut io: Io, shared: Arc<Shared>) {
-    let mut turn = Turn { events: Events::with_capacity(EVENTS_MAX), spin: Spin::new(), due: Vec::new(), close_by: None };
+    let mut turn =
+        Turn { events: Events::with_capacity(EVENTS_MAX), spin: Spin::new(), due: Vec::new(), close_by: None };
     loop {
         match catch_unwind(AssertUnwindSafe(|| turn.once(&mut io, &shared))) {
             Ok(true) => {}

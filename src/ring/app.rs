@@ -64,7 +64,7 @@ impl AppSide {
 
     /// What ended the channel, or OK.
     #[inline]
-    fn ended(&self) -> Status {
+    pub fn ended(&self) -> Status {
         self.region.words().ended.0.load(Ordering::Relaxed) as Status
     }
 
@@ -268,11 +268,8 @@ impl AppSide {
                 break;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let woken = if left == Some(Duration::ZERO) {
-                Woken::TimedOut
-            } else {
-                futex::wait(flag, wake::ON_WORD, left)
-            };
+            let woken =
+                if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
             let room = wants_room && region.words().app_wants_room.0.load(Ordering::Relaxed) == 0;
             if self.has_cause() || room {
                 break;

@@ -8,11 +8,8 @@ use super::layout::{
 };
 
 /// What this library can do.
-pub const FEATURES: u64 = IOK_FEATURE_FRAGMENTS
-    | IOK_FEATURE_SERVICES
-    | IOK_FEATURE_LISTENERS
-    | IOK_FEATURE_LEASES
-    | IOK_FEATURE_STREAMS;
+pub const FEATURES: u64 =
+    IOK_FEATURE_FRAGMENTS | IOK_FEATURE_SERVICES | IOK_FEATURE_LISTENERS | IOK_FEATURE_LEASES | IOK_FEATURE_STREAMS;
 
 /// Describes the region to whoever maps it; never changes after the channel was opened. Offsets are in the file, where
 /// each area lies once.

@@ -62,11 +62,7 @@ impl<'a> Submitted<'a> {
 
 /// Writes one completion whose `size` is `payload` and a head. False while the ring is too full.
 #[inline]
-pub fn write_completion<C: Cells>(
-    ring: &mut Producer<C>,
-    head: &Completion,
-    payload: &[u8],
-) -> Result<bool, Corrupt> {
+pub fn write_completion<C: Cells>(ring: &mut Producer<C>, head: &Completion, payload: &[u8]) -> Result<bool, Corrupt> {
     let size = COMPLETION_BYTES + payload.len();
     let Some(place) = ring.reserve(size)? else { return Ok(false) };
     let head = Completion { size: size as u32, ..*head };

@@ -107,14 +107,7 @@ pub trait Router: Send {
     /// A conn is gone, or was never made.
     fn handle_down(&mut self, now: Instant, conn: ConnId, down: &Down, act: &mut dyn Act);
     /// A conn has heard from its peer; `inflight` requests are left on it.
-    fn handle_progress(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        inflight: usize,
-        tenancy: Tenancy,
-        act: &mut dyn Act,
-    );
+    fn handle_progress(&mut self, now: Instant, conn: ConnId, inflight: usize, tenancy: Tenancy, act: &mut dyn Act);
     /// A topic flows (None), or was refused or withdrawn, for the reason given.
     fn handle_topic(&mut self, conn: ConnId, topic: &[u8], end: Option<(&str, &str)>, act: &mut dyn Act);
     /// Who hears of a topic.

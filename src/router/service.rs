@@ -10,9 +10,7 @@ use super::backoff::Backoff;
 use super::topics::Topics;
 use super::{Act, ConnId, Down, Router, Sent, State};
 use crate::proto::{Body, Class, RequestId, Tenancy};
-use crate::status::{
-    IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_NO_LEASE, IOK_STATUS_OVERLOADED,
-};
+use crate::status::{IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_NO_LEASE, IOK_STATUS_OVERLOADED};
 
 /// Limits and times of a service.
 #[derive(Clone, Copy, Debug)]
@@ -441,14 +439,7 @@ impl Router for Service {
         self.dial_missing(now, act);
     }
 
-    fn handle_progress(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        inflight: usize,
-        tenancy: Tenancy,
-        act: &mut dyn Act,
-    ) {
+    fn handle_progress(&mut self, now: Instant, conn: ConnId, inflight: usize, tenancy: Tenancy, act: &mut dyn Act) {
         if self.shared == Some(conn) {
             return self.pump_shared(act);
         }
@@ -520,7 +511,9 @@ impl Router for Service {
         };
         State {
             word,
-            conns: self.lanes.len() + usize::from(self.shared.is_some()) + usize::from(self.topic_conn != TopicConn::None),
+            conns: self.lanes.len()
+                + usize::from(self.shared.is_some())
+                + usize::from(self.topic_conn != TopicConn::None),
             queued: self.queue.len() + self.wants.len(),
             leases: self.leases.len(),
             topics: self.topics.len(),
@@ -549,4 +542,3 @@ pub fn unavailable(state: &State) -> Option<String> {
         }),
     }
 }
-

@@ -13,7 +13,9 @@ pub fn error_ext(out: &mut Vec<u8>, code: &str, message: &str) {
 pub fn read_error(body: crate::proto::Body<'_>) -> Option<(String, String)> {
     let crate::proto::Body::Msgpack(bytes) = body else { return None };
     let mut r = bytes;
-    if rmp::decode::read_array_len(&mut r).ok()? != 2 { return None; }
+    if rmp::decode::read_array_len(&mut r).ok()? != 2 {
+        return None;
+    }
     let n = rmp::decode::read_str_len(&mut r).ok()? as usize;
     let (code, mut r) = r.split_at_checked(n)?;
     let n = rmp::decode::read_str_len(&mut r).ok()? as usize;
@@ -22,7 +24,10 @@ pub fn read_error(body: crate::proto::Body<'_>) -> Option<(String, String)> {
 }
 /// Builds a map whose size is known at its end.
 #[derive(Default)]
-pub struct MapWriter { pairs: u32, bytes: Vec<u8> }
+pub struct MapWriter {
+    pairs: u32,
+    bytes: Vec<u8>,
+}
 impl MapWriter {
     pub fn text(&mut self, key: &str, value: &str) {
         self.pairs += 1;
