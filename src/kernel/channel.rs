@@ -136,6 +136,16 @@ impl Channel {
         !self.corrupt && self.submissions.has_more() && self.has_credit()
     }
 
+    /// True if a turn would get anything done for this channel.
+    pub fn has_work(&self) -> bool {
+        self.has_submissions() || self.has_room_again()
+    }
+
+    /// The program has read since it was asked to make room for what waits.
+    fn has_room_again(&self) -> bool {
+        !self.backlog.is_empty() && self.region.words().kernel_wants_room.0.load(Ordering::Acquire) == 0
+    }
+
     /// May one more request begin?
     #[inline]
     pub fn has_credit(&self) -> bool {
@@ -323,7 +333,7 @@ impl Channel {
 
     /// Looks whether there is room for what waits.
     pub fn retry(&mut self) {
-        if !self.backlog.is_empty() && self.region.words().kernel_wants_room.0.load(Ordering::Relaxed) == 0 {
+        if self.has_room_again() {
             self.unpublished = true;
             self.publish();
         }

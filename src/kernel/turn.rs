@@ -80,7 +80,7 @@ impl Turn {
             io.wait(&mut self.events, timeout);
             return;
         }
-        let found = || shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_submissions());
+        let found = || shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
         match self.spin.run(found) {
             Some((spin, true)) => {
                 self.spin = spin;
@@ -91,7 +91,7 @@ impl Turn {
             None => self.spin = self.spin.skipped(),
         }
         shared.bell.announce();
-        let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_submissions());
+        let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
         io.wait(&mut self.events, if found { Some(Duration::ZERO) } else { timeout });
         shared.bell.withdraw();
     }
