@@ -26,7 +26,10 @@ use crate::config::{ConfigError, Url};
 pub mod redis;
 
 /// Every protocol there is. A scheme appears in one row only.
-pub static TABLE: &[Scheme] = &[];
+pub static TABLE: &[Scheme] = &[
+    #[cfg(feature = "redis")]
+    redis::SCHEME,
+];
 
 /// One row: a protocol as its URL scheme selects it.
 pub struct Scheme {
