@@ -1,9 +1,11 @@
 //! Redis and Valkey: RESP2 and RESP3, client and server.
 //!
 //! [`wire`] takes frames off the wire and [`encode`] puts requests on it; [`commands`] knows which commands are not
-//! ordinary; [`session`] is one conn of a service ([`handshake`], [`slots`] and [`liveness`] are its parts).
+//! ordinary; [`session`] is one conn of a service ([`handshake`], [`slots`] and [`liveness`] are its parts), [`server`] one
+//! conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
 //! The manual page is `docs/redis.md`.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
 use crate::proto::{Class, Driver, Limits, Protocol, Refusal, Scheme};
@@ -11,8 +13,13 @@ use crate::proto::{Class, Driver, Limits, Protocol, Refusal, Scheme};
 mod commands;
 mod encode;
 mod handshake;
+mod inbound;
 mod liveness;
 mod number;
+mod outbound;
+mod own;
+mod samples;
+mod server;
 mod session;
 mod slots;
 #[cfg(test)]
@@ -20,7 +27,7 @@ mod tests;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
-pub const SCHEME: Scheme = Scheme { name: "redis", default_port: 6379, open, samples: &[] };
+pub const SCHEME: Scheme = Scheme { name: "redis", default_port: 6379, open, samples: samples::SAMPLES };
 
 /// What the URL chose. Holds a secret, hence no `Debug`.
 pub struct Options {
@@ -78,7 +85,7 @@ fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> 
         attributes: url.options.flag("attributes", false)?,
         tracking,
     };
-    Ok(Box::new(Redis { options: Arc::new(options), limits: *limits }))
+    Ok(Box::new(Redis { options: Arc::new(options), limits: *limits, next_client: AtomicU64::new(1) }))
 }
 
 /// The path, or `db=`.
@@ -104,6 +111,8 @@ fn client_name(url: &mut Url) -> Result<Option<String>, ConfigError> {
 struct Redis {
     options: Arc<Options>,
     limits: Limits,
+    /// CLIENT ID of the listener's next conn.
+    next_client: AtomicU64,
 }
 
 impl Driver for Redis {
@@ -117,6 +126,7 @@ impl Driver for Redis {
     }
 
     fn server(&self) -> Box<dyn Protocol> {
-        unimplemented!()
+        let id = self.next_client.fetch_add(1, Ordering::Relaxed);
+        Box::new(server::ServerSession::new(self.options.clone(), self.limits, id))
     }
 }
