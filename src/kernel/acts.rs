@@ -182,8 +182,7 @@ impl Act for Acts<'_> {
         let Some(channel) = self.io.core.requests.get(request).map(|request| request.channel) else { return };
         self.io.leases.push((self.endpoint, lease, channel));
         let mut body = Vec::with_capacity(9);
-        // Writing to a Vec cannot fail.
-        let _ = rmp::encode::write_uint(&mut body, lease);
+        crate::value::write::uint(&mut body, lease);
         self.finish(request, Body::Msgpack(&body));
     }
 

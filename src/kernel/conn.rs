@@ -127,6 +127,8 @@ pub struct Conn {
     pub peer_name: String,
     /// The peer sends no more, or the socket has an error: read until that shows.
     pub peer_hung_up: bool,
+    /// Everything that the peer will ever send was read.
+    pub at_eof: bool,
 }
 
 impl Conn {
@@ -156,6 +158,7 @@ impl Conn {
             first_byte_ns: 0,
             peer_name: String::new(),
             peer_hung_up: false,
+            at_eof: false,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
 use crate::sys::clock::{Clock, monotonic_ns};
-use crate::value::error_value;
+use crate::value::write;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Core {
     pub fn fail(&mut self, id: RequestId, ending: Ending, code: &str, message: &str) -> Option<Request> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        error_value(&mut scratch, code, message);
+        write::error(&mut scratch, code.as_bytes(), message.as_bytes());
         let request = self.end(id, ending, Body::Msgpack(&scratch));
         self.scratch = scratch;
         request
@@ -189,7 +189,7 @@ impl Core {
     pub fn refuse(&mut self, channel: u32, head: &Submission, status: Status, code: &str, message: &str) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        error_value(&mut scratch, code, message);
+        write::error(&mut scratch, code.as_bytes(), message.as_bytes());
         self.answer(channel, head, status, Body::Msgpack(&scratch));
         self.scratch = scratch;
     }
@@ -319,8 +319,7 @@ fn encoded(body: Body<'_>) -> (u8, &[u8]) {
 
 fn report_lost(channel: &mut Channel, request: &Request, now_ns: u64) {
     let mut count = Vec::with_capacity(9);
-    // Writing to a Vec cannot fail.
-    let _ = rmp::encode::write_uint(&mut count, request.lost);
+    write::uint(&mut count, request.lost);
     let head = Completion {
         kind: IOK_KIND_LOST,
         endpoint: request.endpoint,

@@ -300,7 +300,11 @@ impl Io {
                     });
                 }
                 Note::Ready { .. } => conn.ready = true,
-                Note::Draining => conn.draining = true,
+                Note::Draining => {
+                    conn.draining = true;
+                    self.queue_flush(key);
+                    self.leave_when_flushed(key);
+                }
                 Note::Topic { topic, end } => {
                     self.with_router(endpoint, |router, _, act| {
                         let end = end.as_ref().map(|(code, message)| (code.as_str(), message.as_str()));
@@ -327,6 +331,12 @@ impl Io {
 
     fn peer_closed(&mut self, key: u32) -> std::io::Result<()> {
         if self.drive(key, |conn, now, out| conn.proto.handle_eof(now, out)) {
+            let conn = &mut self.conns[key as usize];
+            if conn.is_server {
+                // Replies are still to be written; the protocol says when the last one is.
+                (conn.readable, conn.at_eof) = (false, true);
+                return Ok(());
+            }
             let peer = self.conns[key as usize].peer_name.clone();
             self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer} closed the connection"));
         }
@@ -347,7 +357,8 @@ impl Io {
             self.queue_flush(key);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.conns[key as usize].readable = true;
+            let conn = &mut self.conns[key as usize];
+            conn.readable = !conn.at_eof;
             self.read(key);
         }
     }
@@ -389,13 +400,21 @@ impl Io {
 
     pub fn flush(&mut self, key: u32) {
         match self.flush_once(key) {
-            Ok(Flushed::All) => {}
+            Ok(Flushed::All) => self.leave_when_flushed(key),
             Ok(Flushed::More) => self.queue_flush(key),
             Ok(Flushed::Blocked) => self.blocked(key),
             Err(error) => {
                 let peer = self.conns[key as usize].peer_name.clone();
                 self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
             }
+        }
+    }
+
+    /// A client that said goodbye is let go once it has every reply.
+    fn leave_when_flushed(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if conn.is_server && conn.draining && conn.pending_bytes() == 0 {
+            self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
         }
     }
 
@@ -571,7 +590,7 @@ impl Io {
         let Some(request) = self.core.requests.get(id) else { return };
         let (channel, endpoint) = (request.channel, request.endpoint);
         let mut body = Vec::new();
-        crate::value::error_ext(&mut body, "TIMEOUT", "the program did not answer in time");
+        crate::value::write::error_ext(&mut body, IOK_EXT_ERROR, b"TIMEOUT", b"the program did not answer in time");
         self.core.end(id, Ending::not_sent(IOK_STATUS_TIMEOUT), crate::proto::Body::None);
         self.core.tell(channel, IOK_KIND_GONE, endpoint, id, conn, crate::proto::Body::None);
         self.reply_to_client(conn, slot, &body);

@@ -9,7 +9,7 @@ use super::request::What;
 use crate::proto::{Body, Emit, Event, Fact, RequestId};
 use crate::ring::layout::{IOK_KIND_ACCEPTED, IOK_KIND_PUSH};
 use crate::router::{ConnId, Router};
-use crate::value::read_error;
+use crate::value::{Reader, Token};
 
 /// What the router has to hear once the protocol's call is over.
 pub enum Note {
@@ -102,4 +102,16 @@ impl Emit for Sink<'_> {
             Event::Fact(Fact::Draining) => self.notes.push(Note::Draining),
         }
     }
+}
+
+/// The code and message of an error's payload.
+fn read_error(body: Body<'_>) -> Option<(String, String)> {
+    let Body::Msgpack(bytes) = body else { return None };
+    let mut reader = Reader::new(bytes);
+    let Ok(Token::Array(2)) = reader.token() else { return None };
+    let mut text = || match reader.token() {
+        Ok(Token::Str(text)) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    };
+    Some((text()?, text()?))
 }

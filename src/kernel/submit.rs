@@ -11,6 +11,7 @@ use crate::proto::{Body, Class, RequestId};
 use crate::ring::layout::*;
 use crate::router::service::Service;
 use crate::status::*;
+use crate::value::write;
 use mio::Token;
 
 /// Submissions taken from one channel in a turn, so that one busy channel starves no other.
@@ -193,10 +194,6 @@ impl Io {
             return self.core.refuse(channel, &quiet, IOK_STATUS_NO_REQUEST, "NOREQUEST", &message);
         };
         if let Some(refusal) = self.reply_to_client(conn, slot, payload) {
-            // The client is not left waiting for a reply that could not be made.
-            let mut body = Vec::new();
-            crate::value::error_ext(&mut body, "ERR", "the program's reply could not be sent");
-            self.reply_to_client(conn, slot, &body);
             self.core.refuse(channel, &quiet, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
         }
         self.core.end(id, Ending::not_sent(IOK_STATUS_OK), Body::None);
@@ -342,7 +339,7 @@ impl Io {
     /// An endpoint's state as a MessagePack map.
     fn state_value(&self, key: u32) -> Vec<u8> {
         let of = &self.endpoints[key as usize];
-        let mut map = crate::value::MapWriter::default();
+        let mut map = MapWriter::new();
         map.text("url", &of.shown);
         if let Some(listener) = &of.listener {
             map.text("state", "up");
@@ -387,5 +384,37 @@ impl Io {
         if let Some(channel) = self.core.channels.get_mut(key as usize) {
             channel.end(status);
         }
+    }
+}
+
+/// A MessagePack map whose size is known at its end.
+struct MapWriter {
+    bytes: Vec<u8>,
+    open: write::Open,
+    pairs: u32,
+}
+
+impl MapWriter {
+    fn new() -> Self {
+        let mut bytes = Vec::new();
+        let open = write::map_open(&mut bytes);
+        MapWriter { bytes, open, pairs: 0 }
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.pairs += 1;
+        write::str(&mut self.bytes, key.as_bytes());
+        write::str(&mut self.bytes, value.as_bytes());
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.pairs += 1;
+        write::str(&mut self.bytes, key.as_bytes());
+        write::uint(&mut self.bytes, value);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        write::count_close(&mut self.bytes, self.open, self.pairs);
+        self.bytes
     }
 }
