@@ -246,6 +246,9 @@ fn errors_are_typed_and_name_host_server_and_cause() {
     let outcome = ask(&server, "a..b");
     assert_eq!(kind(&outcome), ResolveErrorKind::BadName);
     assert_eq!(message(outcome), "a..b: not a domain name");
+    for bad in ["", "fe80::1%eth0", "a:b", "x".repeat(300).as_str()] {
+        assert_eq!(kind(&ask(&server, bad)), ResolveErrorKind::BadName, "{bad}");
+    }
 }
 
 #[test]

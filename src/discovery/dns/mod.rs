@@ -207,9 +207,12 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Some(Ok(Answer { addresses: vec![address], ttl: TTL_MAX, complete: true }));
         }
+        let bad = |message| Some(Err(ResolveError { kind: ResolveErrorKind::BadName, message }));
         if host.is_empty() || host.len() > HOST_BYTES_MAX {
-            let message = format!("{host:.64}: a host name has 1 to {HOST_BYTES_MAX} bytes");
-            return Some(Err(ResolveError { kind: ResolveErrorKind::BadName, message }));
+            return bad(format!("{host:.64}: a host name has 1 to {HOST_BYTES_MAX} bytes"));
+        }
+        if host.contains([':', '%']) {
+            return bad(format!("{host}: neither a name nor an address; a zone (%eth0) cannot be looked up"));
         }
         let mut addresses = self.files.hosts().lookup(host).to_vec();
         if addresses.is_empty() && is_localhost(host) {
