@@ -246,6 +246,9 @@ fn errors_are_typed_and_name_host_server_and_cause() {
     let outcome = ask(&server, "a..b");
     assert_eq!(kind(&outcome), ResolveErrorKind::BadName);
     assert_eq!(message(outcome), "a..b: not a domain name");
+    for bad in ["", "fe80::1%eth0", "a:b", "x".repeat(300).as_str()] {
+        assert_eq!(kind(&ask(&server, bad)), ResolveErrorKind::BadName, "{bad}");
+    }
 }
 
 #[test]
@@ -270,9 +273,10 @@ fn tcp_that_stays_silent_gives_the_turn_to_the_next_server() {
 
 #[test]
 fn a_server_that_knows_no_edns_is_asked_without() {
-    let server =
-        DnsServer::start(|asked| if asked.edns { Reply::Code(FORMERR) } else { address(asked, 60, "192.0.2.1") });
-    assert_eq!(texts(Loop::asking(&[&server]).resolve("old.test")), ["192.0.2.1"]);
+    let script = |asked: &Asked| if asked.edns { Reply::Code(FORMERR) } else { address(asked, 60, "192.0.2.1") };
+    let server = DnsServer::start(script);
+    let once = ResolverConfig { attempts: 1, ..config(&[&server]) };
+    assert_eq!(texts(Loop::new(once).resolve("old.test")), ["192.0.2.1"]);
     let server = DnsServer::start(|asked| if asked.edns { Reply::Silent } else { address(asked, 60, "192.0.2.1") });
     assert_eq!(texts(Loop::asking(&[&server]).resolve("dropped.test")), ["192.0.2.1"]);
 }
@@ -434,14 +438,15 @@ fn a_slow_lookup_delays_no_other() {
 
 #[test]
 fn lookups_beyond_the_cap_wait_their_turn() {
-    let (now, most) = (Arc::new(Mutex::new(HashMap::<String, u32>::new())), Arc::new(AtomicUsize::new(0)));
-    let (names, peak) = (now.clone(), most.clone());
+    const TAKES: Duration = Duration::from_millis(10);
+    let (begun, most) = (Mutex::new(HashMap::<String, Instant>::new()), Arc::new(AtomicUsize::new(0)));
+    let peak = most.clone();
     let script = move |asked: &Asked| {
-        let mut names = names.lock().unwrap();
-        *names.entry(asked.name.clone()).or_default() += 1;
-        let open = names.values().filter(|times| **times == 1).count();
-        peak.fetch_max(open, Ordering::Relaxed);
-        Reply::Delayed(Duration::from_millis(10), Box::new(address(asked, 60, "192.0.2.1")))
+        // A lookup lasts at least as long as its answers take, so whatever began within that time is still under way.
+        let mut begun = begun.lock().unwrap();
+        begun.entry(asked.name.clone()).or_insert_with(Instant::now);
+        peak.fetch_max(begun.values().filter(|begun| begun.elapsed() < TAKES).count(), Ordering::Relaxed);
+        Reply::Delayed(TAKES, Box::new(address(asked, 60, "192.0.2.1")))
     };
     let server = DnsServer::start(script);
     let mut turning = Loop::new(ResolverConfig { timeout: LONG, lookups_max: 4, ..config(&[&server]) });

@@ -135,6 +135,9 @@ impl Dialer {
                     if self.attempts[at].connected(&self.options, registry) {
                         return self.finish(at, registry);
                     }
+                    if matches!(self.attempts[at].state, AttemptState::Failed(_)) {
+                        self.next_at = now;
+                    }
                 }
                 None if !trying => return self.fail(now, registry),
                 _ => return DialState::Pending,
@@ -542,6 +545,21 @@ mod tests {
                 DialState::Pending => assert!(begun.elapsed() < LONG),
             }
         }
+    }
+
+    #[test]
+    fn what_fails_at_once_costs_no_delay_though_another_is_trying() {
+        let hole = Blackhole::open();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poll = Poll::new().unwrap();
+        let begun = Instant::now();
+        let mut targets = vec![Target::Unix("/nonexistent/socket".into()); 4];
+        targets[0] = Target::Tcp(hole.address);
+        targets.push(Target::Tcp(listener.local_addr().unwrap()));
+        let mut dialer = Dialer::new(targets, DialOptions::default(), begun);
+        assert!(matches!(dialer.advance(begun, poll.registry(), TOKEN), DialState::Pending));
+        let state = dialer.advance(begun + ATTEMPT_DELAY, poll.registry(), TOKEN);
+        assert!(matches!(state, DialState::Connected(_)) || dialer.attempts[4].state.is_trying());
     }
 
     #[test]

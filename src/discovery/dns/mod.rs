@@ -1,8 +1,8 @@
 //! Names to addresses, inside a poll loop: a [`Resolver`] takes the loop's events and time, and hands over answers.
 //!
-//! hickory does the wire: [`question`] uses its UDP and TCP exchanges, which run on [`reactor`] (sockets and timers of
-//! the kernel's poll) and [`executor`]. The rules around it are those of the system's resolver, in [`lookup`] and
-//! [`config`].
+//! hickory does the wire: `question` uses its UDP and TCP exchanges, which run on `reactor` (sockets and timers of
+//! the kernel's poll) and `executor`. The rules around it are those of the system's resolver, in `lookup` and
+//! `config`.
 //!
 //! ```no_run
 //! # use std::time::Instant;
@@ -16,8 +16,10 @@
 //!     resolver.poll(Instant::now(), &mut |LookupId(id), result| println!("{id}: {result:?}"));
 //!     let Some(at) = resolver.poll_timeout() else { break Ok(()) };
 //!     poll.poll(&mut events, Some(at.saturating_duration_since(Instant::now())))?;
-//!     for event in events.iter().filter(|event| resolver.owns(event.token())) {
-//!         resolver.handle_event(event.token(), event.is_readable(), event.is_writable());
+//!     for event in &events {
+//!         if resolver.owns(event.token()) {
+//!             resolver.handle_event(event.token(), event.is_readable(), event.is_writable());
+//!         }
 //!     }
 //!     resolver.handle_timeout(Instant::now());
 //! }
@@ -207,9 +209,12 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Some(Ok(Answer { addresses: vec![address], ttl: TTL_MAX, complete: true }));
         }
+        let bad = |message| Some(Err(ResolveError { kind: ResolveErrorKind::BadName, message }));
         if host.is_empty() || host.len() > HOST_BYTES_MAX {
-            let message = format!("{host:.64}: a host name has 1 to {HOST_BYTES_MAX} bytes");
-            return Some(Err(ResolveError { kind: ResolveErrorKind::BadName, message }));
+            return bad(format!("{host:.64}: a host name has 1 to {HOST_BYTES_MAX} bytes"));
+        }
+        if host.contains([':', '%']) {
+            return bad(format!("{host}: neither a name nor an address; a zone (%eth0) cannot be looked up"));
         }
         let mut addresses = self.files.hosts().lookup(host).to_vec();
         if addresses.is_empty() && is_localhost(host) {
