@@ -21,8 +21,8 @@ macro_rules! sample {
 }
 
 pub static SAMPLES: &[Sample] = &[
-    sample!("types3", URL, true, &[DEBUG; 14]),
-    sample!("types2", URL_RESP2, true, &[DEBUG; 13]),
+    sample!("types3", URL, true, &[DEBUG; 13]),
+    sample!("types2", URL_RESP2, true, &[DEBUG; 12]),
     sample!(
         "topics3",
         URL,
