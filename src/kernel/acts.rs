@@ -100,7 +100,6 @@ impl Acts<'_> {
         let outcome = conn.proto.command(now, Command::Request { id, body }, &mut out);
         conn.out = wire;
         outcome?;
-        conn.inflight += 1;
         conn.mark(id);
         if let Some(request) = self.io.core.requests.get_mut(id) {
             (request.conn, request.wire_start) = (key, start);
@@ -166,7 +165,10 @@ impl Act for Acts<'_> {
     }
 
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {
-        self.io.conns.get(conn.0 as usize).map_or((0, Tenancy::Spoiled), |conn| (conn.inflight, conn.proto.tenancy()))
+        self.io
+            .conns
+            .get(conn.0 as usize)
+            .map_or((0, Tenancy::Spoiled), |conn| (conn.proto.inflight(), conn.proto.tenancy()))
     }
 
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str) {

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use super::dial::{Dialer, Stream};
-use super::sink::Tally;
 use super::wheel::TimerKey;
 use crate::proto::{Protocol, RequestId};
 
@@ -109,13 +108,13 @@ pub struct Conn {
     pub input: Input,
     /// Bytes of input that the protocol wants to see next.
     pub need: usize,
+    /// Input was left because the client has too much under way.
+    pub held_back: bool,
     /// The socket may have more to read.
     pub readable: bool,
     pub writable: bool,
     /// Where each unwritten request ends in what is ever written.
     unsent: VecDeque<(u64, RequestId)>,
-    /// Requests on the wire whose reply has not come, deaf ones included.
-    pub inflight: usize,
     /// Requests of a listener's client that the program has.
     pub incoming: VecDeque<(u64, RequestId)>,
     pub timer: TimerKey,
@@ -146,10 +145,10 @@ impl Conn {
             written: 0,
             input: Input::default(),
             need: 0,
+            held_back: false,
             readable: false,
             writable: true,
             unsent: VecDeque::new(),
-            inflight: 0,
             incoming: VecDeque::new(),
             timer: TimerKey::NONE,
             timer_at: None,
@@ -162,11 +161,11 @@ impl Conn {
         }
     }
 
-    /// What a call of the protocol changed.
-    #[inline]
-    pub fn settle(&mut self, tally: Tally) {
-        self.inflight = self.inflight.saturating_sub(tally.replies);
-        self.incoming.extend(tally.incoming);
+    /// The request of that slot was answered.
+    pub fn forget_incoming(&mut self, slot: u64) {
+        if let Ok(at) = self.incoming.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            self.incoming.remove(at);
+        }
     }
 
     /// A client that is not read from: it has too much under way, or does not take its replies.
