@@ -174,19 +174,19 @@ fn path_of(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect()
 }
 
+/// The first path of each part of `{a, b::{c, d}, e}`, given what follows its first brace.
 fn group_heads(group: &str) -> impl Iterator<Item = String> {
-    let mut depth = 0;
-    let inside = group.split(move |c| {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
-        }
-        depth < 0 || (c == ',' && depth == 0)
+    let mut depth = 1;
+    let end = group.find(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0
     });
-    let end = group.find('}').unwrap_or(group.len());
-    let start = group.as_ptr() as usize;
-    inside.take_while(move |part| part.as_ptr() as usize - start <= end).map(|part| path_of(part.trim_start()))
+    let mut depth = 0;
+    let parts = group[..end.unwrap_or(group.len())].split(move |c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    parts.map(|part| path_of(part.trim_start())).filter(|path| !path.is_empty())
 }
 
 fn has_word(line: &str, word: &str) -> bool {
