@@ -26,21 +26,29 @@ use crate::config::{ConfigError, Url};
 pub mod redis;
 
 /// Every protocol there is. A scheme appears in one row only.
-pub static TABLE: &[Scheme] = &[];
+pub static TABLE: &[Scheme] = &[
+    #[cfg(feature = "redis")]
+    redis::SCHEME,
+];
 
 /// One row: a protocol as its URL scheme selects it.
 pub struct Scheme {
     pub name: &'static str,
     pub default_port: u16,
     /// Reads the protocol's own parts of the URL (user, password, path, options it knows).
-    pub open: fn(&mut Url, &Limits) -> Result<Box<dyn Driver>, ConfigError>,
+    pub open: OpenDriver,
     /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
     pub samples: &'static [Sample],
 }
 
+/// See [`Scheme::open`].
+pub type OpenDriver = fn(&mut Url, &Limits) -> Result<Box<dyn Driver>, ConfigError>;
+
 /// One recorded conversation side.
 pub struct Sample {
     pub name: &'static str,
+    /// The endpoint that it was recorded for.
+    pub url: &'static str,
     /// True: a server wrote these bytes (input of the client side). False: a client did.
     pub from_server: bool,
     /// Requests (MessagePack) that a client has under way while the bytes arrive, so that replies find their slots.
@@ -159,7 +167,8 @@ pub enum Command<'a> {
     Subscribe { topic: &'a [u8] },
     /// Client side: end pushes on a topic.
     Unsubscribe { topic: &'a [u8] },
-    /// Server side: the reply (one MessagePack value) to the request of that slot.
+    /// Server side: the reply (one MessagePack value) to the request of that slot, in any order. A value that cannot be
+    /// sent is refused, and the client gets an error in its place, so that it does not wait for ever.
     Reply { slot: u64, body: &'a [u8] },
 }
 
@@ -238,7 +247,8 @@ pub enum Event<'a> {
 pub enum Fact<'a> {
     /// The handshake is done; requests may flow. `topics_beside_requests`: one conn can carry pushes and requests.
     Ready { topics_beside_requests: bool, description: &'a str },
-    /// The peer asks to be left: no new requests; close once the replies are in.
+    /// Client side: the peer asks to be left: no new requests; close once the replies are in. Server side: the client
+    /// said goodbye and has every reply: close once the wire is flushed.
     Draining,
 }
 
@@ -260,12 +270,17 @@ pub trait Protocol: Send {
     fn handle_open(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
     /// Bytes from the peer: at most one frame is handled. `input` starts where the last `Consumed` ended.
     fn handle_input(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault>;
-    /// The peer will send nothing more.
+    /// The peer will send nothing more. `Ok`: replies are still to be written; `Fact::Draining` follows the last.
     fn handle_eof(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
     /// `poll_timeout` has come.
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
     /// When to call `handle_timeout`. May be early: the protocol then moves it.
     fn poll_timeout(&self) -> Option<Instant>;
+    /// Server side: as many requests are under way as the limits allow, so `handle_input` must not be called until some
+    /// were replied to. A call nonetheless is a fault.
+    fn paused(&self) -> bool {
+        false
+    }
     /// May this request be sent now? Pure. Asked before each `Command::Request`.
     fn admit(&self, body: &[u8]) -> Admit;
     /// A command that was admitted. An error is this request's alone; nothing was written for it.
