@@ -121,7 +121,9 @@ static void bulk(iok_channel *channel, const char *name, uint16_t op, uint32_t e
     unsigned sent = 0, done = 0;
     uint64_t start = now_ns(CLOCK_MONOTONIC), cpu_start = now_ns(CLOCK_THREAD_CPUTIME_ID);
     while (done < total) {
-      while (sent < total && sent - done < depth) put(channel, op, endpoint, sent++, payload, bytes);
+      // As a pipeline does: so many at once, then all their replies.
+      if (sent == done)
+        while (sent < total && sent - done < depth) put(channel, op, endpoint, sent++, payload, bytes);
       iok_flush(channel);
       done += (unsigned)take(channel, NULL);
     }
