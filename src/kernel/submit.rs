@@ -23,6 +23,9 @@ impl Io {
     /// Takes what a channel has submitted. True if something is left for the next turn.
     pub fn drain_channel(&mut self, key: u32) -> bool {
         let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
+        if channel.is_corrupt() {
+            return false;
+        }
         channel.retry();
         let Ok(mut submitted) = channel.submitted() else {
             return self.corrupt_channel(key);
