@@ -97,6 +97,7 @@ impl Core {
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,
+            doubtful: false,
             payload: None,
             lost: 0,
         });
@@ -129,11 +130,15 @@ impl Core {
         let request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
-        channel.live = channel.live.saturating_sub(1);
-        let quiet = request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK;
-        if quiet || matches!(request.what, What::Incoming { .. }) {
+        if matches!(request.what, What::Incoming { .. }) {
             return Some(request);
         }
+        channel.live = channel.live.saturating_sub(1);
+        if request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK {
+            return Some(request);
+        }
+        let doubtful = request.doubtful && ending.fate == IOK_FATE_NOT_SENT;
+        let fate = if doubtful { IOK_FATE_MAYBE_EXECUTED } else { ending.fate };
         if request.lost > 0 {
             report_lost(channel, &request, self.now_ns);
         }
@@ -144,7 +149,7 @@ impl Core {
             status: ending.status,
             tag: request.tag,
             peer: ending.peer,
-            fate: ending.fate,
+            fate,
             encoding,
             queued_ns: request.queued_ns,
             sent_ns: request.sent_ns,
@@ -276,6 +281,7 @@ impl Core {
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,
+            doubtful: false,
             payload: None,
             lost: 0,
         });
