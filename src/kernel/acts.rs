@@ -48,7 +48,17 @@ impl Io {
         if let Some(of) = self.endpoints.get_mut(endpoint as usize) {
             of.router = Some(router);
         }
+        if !self.deferred.is_empty() {
+            self.hear_deferred();
+        }
         Some(result)
+    }
+
+    #[cold]
+    fn hear_deferred(&mut self) {
+        for (key, note) in std::mem::take(&mut self.deferred) {
+            self.after_protocol(key, vec![note]);
+        }
     }
 
     /// Sets the timers of routers that had something to do.
@@ -198,8 +208,7 @@ impl Act for Acts<'_> {
 }
 
 impl Io {
-    /// Begins or ends a topic. What it makes happen at once (nothing, in the protocols there are) is not for the router
-    /// that asked for it.
+    /// Begins or ends a topic.
     fn topic_command(&mut self, key: u32, command: Command<'_>) {
         self.drive(key, |conn, now, out| {
             // A refusal comes as an event of the topic.

@@ -49,6 +49,8 @@ pub struct Io {
     pub generation: u32,
     pub conn_numbers: u32,
     scratch: Box<[u8]>,
+    /// What a router made happen while it was at work: it hears of that afterwards.
+    pub deferred: Vec<(u32, Note)>,
     /// Leases and the channels that hold them.
     pub leases: Vec<(u32, u64, u32)>,
 }
@@ -68,6 +70,7 @@ impl Io {
             generation: fastrand::u32(0..0x7fff),
             conn_numbers: 0,
             scratch: vec![0; SCRATCH_BYTES].into(),
+            deferred: Vec::new(),
             leases: Vec::new(),
         })
     }
@@ -294,10 +297,14 @@ impl Io {
     }
 
     /// What events asked for beyond completions.
-    fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
+    pub fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
         for note in notes {
             let Some(conn) = self.conns.get_mut(key as usize) else { return };
             let (endpoint, is_server) = (conn.endpoint, conn.is_server);
+            if !is_server && self.endpoints.get(endpoint as usize).is_some_and(|of| of.router.is_none()) {
+                self.deferred.push((key, note));
+                continue;
+            }
             match note {
                 Note::Ready { topics_beside_requests, description } if !is_server => {
                     conn.ready = true;
