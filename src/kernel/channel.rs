@@ -106,6 +106,8 @@ pub struct Channel {
     config: ChannelConfig,
     /// Requests without their final completion.
     pub live: usize,
+    /// Pushes were dropped, and not all of that was reported yet.
+    pub has_losses: bool,
     /// Where the request of a tag probably is: `hints[tag % len]`.
     hints: Vec<RequestId>,
     /// Completions were written that the program was not told of.
@@ -126,6 +128,7 @@ impl Channel {
             assembly: None,
             config,
             live: 0,
+            has_losses: false,
             hints: vec![RequestId(u64::MAX); 64],
             unpublished: false,
             corrupt: false,

@@ -241,20 +241,23 @@ impl Core {
         }
         if request.lost > 0 || !channel.put_push(head, payload) {
             request.lost += 1;
+            channel.has_losses = true;
         }
     }
 
-    /// Reports dropped pushes whose channel has room again.
+    /// Reports what was dropped to a program that has read all that waited.
     pub fn report_losses(&mut self, channel: u32) {
+        match self.channels.get_mut(channel as usize) {
+            Some(channel) if channel.has_losses && channel.backlog() == 0 => channel.has_losses = false,
+            _ => return,
+        }
         for id in self.requests.ids(|request| request.channel == channel && request.lost > 0) {
             let (Some(request), Some(channel)) = (self.requests.get_mut(id), self.channels.get_mut(channel as usize))
             else {
                 continue;
             };
-            if channel.backlog() == 0 {
-                report_lost(channel, request, self.now_ns);
-                request.lost = 0;
-            }
+            report_lost(channel, request, self.now_ns);
+            request.lost = 0;
         }
     }
 

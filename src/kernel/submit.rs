@@ -27,6 +27,8 @@ impl Io {
             return false;
         }
         channel.retry();
+        self.core.report_losses(key);
+        let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
         let Ok(mut submitted) = channel.submitted() else {
             return self.corrupt_channel(key);
         };
