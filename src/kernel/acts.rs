@@ -48,6 +48,9 @@ impl Io {
         if let Some(of) = self.endpoints.get_mut(endpoint as usize) {
             of.router = Some(router);
         }
+        if !self.unheard.is_empty() {
+            self.hear();
+        }
         Some(result)
     }
 
@@ -124,7 +127,8 @@ impl Act for Acts<'_> {
     }
 
     fn drop_conn(&mut self, conn: ConnId, why: &str) {
-        self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        let again = self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        self.io.unheard.extend(again.into_iter().map(super::io::Unheard::SendAgain));
     }
 
     #[inline]

@@ -184,7 +184,11 @@ impl Turn {
 fn drain_channels(io: &mut Io) -> bool {
     let mut busy = false;
     for key in 0..io.core.channels.capacity() as u32 {
-        busy |= io.drain_channel(key);
+        // A panic while taking submissions ends the channel they came by; the others live on.
+        busy |= catch_unwind(AssertUnwindSafe(|| io.drain_channel(key))).unwrap_or_else(|_| {
+            io.end_channel(key, IOK_STATUS_PANIC);
+            false
+        });
     }
     busy
 }
