@@ -122,8 +122,13 @@ pub fn bulk(out: &mut Vec<u8>, body: &[u8]) {
 /// The first line of a bulk or an aggregate.
 #[inline]
 pub fn head(out: &mut Vec<u8>, kind: u8, number: u64) {
+    // Copies of a known length are a few instructions; others are calls.
     if number < 10 {
         return out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']);
+    }
+    if number < 100 {
+        let (tens, ones) = (number as u8 / 10, number as u8 % 10);
+        return out.extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
     }
     out.push(kind);
     out.extend_from_slice(Decimal::unsigned(number).as_bytes());
