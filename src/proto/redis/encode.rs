@@ -29,6 +29,9 @@ fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
         Token::Array(count) => count,
         other => return Err(bare(&other)),
     };
+    if let Some(name) = reader.short_str() {
+        return Ok(Head::Command(count, Token::Str(name)));
+    }
     Ok(match reader.token().map_err(malformed)? {
         Token::Array(first) => Head::Batch(count, first),
         name => Head::Command(count, name),
@@ -142,13 +145,17 @@ fn batch(reader: &mut Reader<'_>, count: u32, first: u32, wire: &mut Vec<u8>) ->
 }
 
 /// One command's array of bulks.
-#[inline]
+#[inline(always)]
 fn command(reader: &mut Reader<'_>, count: u32, name: Token<'_>, wire: &mut Vec<u8>) -> Result<Judged, Refusal> {
     let name = command_name(name)?;
     number::head(wire, b'*', u64::from(count));
     number::bulk(wire, name);
     let judged = commands::judge(name, reader, count - 1);
     for index in 1..count {
+        if let Some(text) = reader.short_str() {
+            number::bulk(wire, text);
+            continue;
+        }
         match reader.token().map_err(malformed)? {
             Token::Str(text) | Token::Bin(text) => number::bulk(wire, text),
             Token::Int(value) => number::bulk(wire, number::Decimal::new(value).as_bytes()),

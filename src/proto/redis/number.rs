@@ -112,7 +112,7 @@ pub fn float_text(value: f64) -> String {
 }
 
 /// `$5\r\nhello\r\n`.
-#[inline]
+#[inline(always)]
 pub fn bulk(out: &mut Vec<u8>, body: &[u8]) {
     head(out, b'$', body.len() as u64);
     out.extend_from_slice(body);
@@ -120,7 +120,7 @@ pub fn bulk(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// The first line of a bulk or an aggregate.
-#[inline]
+#[inline(always)]
 pub fn head(out: &mut Vec<u8>, kind: u8, number: u64) {
     // Copies of a known length are a few instructions; others are calls.
     if number < 10 {
