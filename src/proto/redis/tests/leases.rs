@@ -192,3 +192,35 @@ fn a_lane_that_waits_has_no_heartbeat() {
     rig.pass(Duration::ZERO).unwrap();
     assert_ne!(rig.sent(), "");
 }
+
+#[test]
+fn a_heartbeat_never_slips_into_a_transaction() {
+    let mut rig = Rig::ready("redis://h", Limits::default());
+    rig.ask(1, "MULTI");
+    rig.feed(b"+OK\r\n").unwrap();
+    rig.sent();
+    rig.pass(60 * SECOND).unwrap();
+    assert_eq!(rig.sent(), "");
+    rig.ask(2, "EXEC");
+    rig.feed(b"*0\r\n").unwrap();
+    rig.sent();
+    rig.pass(6 * SECOND).unwrap();
+    assert_ne!(rig.sent(), "");
+}
+
+#[test]
+fn resp2_topics_withdrawn_and_ended_count_once() {
+    let mut rig = Rig::client("redis://h?protocol=2", Limits::default());
+    rig.feed(&[b"+PONG\r\n", NO_SETINFO, NO_SETINFO].concat()).unwrap();
+    subscribe(&mut rig, "s:a");
+    subscribe(&mut rig, "S:b");
+    rig.feed(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$10\r\nssubscribe\r\n$1\r\nb\r\n:1\r\n").unwrap();
+    rig.feed(b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\nb\r\n:0\r\n").unwrap();
+    rig.command(Command::Unsubscribe { topic: b"S:b" }).unwrap();
+    rig.feed(b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\nb\r\n:0\r\n").unwrap();
+    rig.feed(b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\ny\r\n").unwrap();
+    assert_eq!(
+        rig.events()[1..],
+        ["subscribed s:a", "subscribed S:b", "unsubscribed S:b ", "push s:a [\"message\", b\"a\", b\"y\"]",]
+    );
+}
