@@ -1,1 +1,137 @@
+//! The kernel: one I/O thread and all it owns.
+//!
+//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes, waits, reads ([`io`]), fires timers ([`wheel`])
+//! and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
+//! about it in [`acts`]; what a request is in [`request`] and [`core`].
+//!
+//! # Architecture invariants
+//! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
+//! A panic ends the conn that caused it; one that nothing nearer contains ends the kernel with a status.
 
+pub mod acts;
+pub mod channel;
+pub mod conn;
+pub mod core;
+pub mod dial;
+pub mod endpoint;
+pub mod io;
+pub mod listener;
+pub mod options;
+pub mod request;
+pub mod shared;
+pub mod sink;
+pub mod submit;
+pub mod turn;
+pub mod wheel;
+
+use std::io::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use channel::ChannelConfig;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use shared::{Control, Shared};
+
+use crate::config::{ConfigError, Options};
+use crate::discovery::dns::{Resolver, ResolverConfig};
+use crate::ring::app::AppSide;
+use crate::ring::region::Region;
+use crate::ring::wake::Bell;
+use crate::status::*;
+
+/// How long past its drain time a close waits for the thread.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Sockets that name lookups may have open at a time.
+const DNS_SOCKETS: usize = 64;
+
+/// An error with its status.
+#[derive(Debug)]
+pub struct Failure {
+    pub status: Status,
+    pub message: String,
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure { status: IOK_STATUS_BAD_CONFIG, message: error.to_string() }
+    }
+}
+
+impl Failure {
+    fn system(call: &str, error: &Error) -> Self {
+        let status = match error.kind() {
+            std::io::ErrorKind::OutOfMemory => IOK_STATUS_NO_MEMORY,
+            _ if crate::sys::out_of_files(error) => IOK_STATUS_NO_FILES,
+            _ => IOK_STATUS_SYSTEM,
+        };
+        Failure { status, message: format!("{call}: {error}") }
+    }
+}
+
+/// A running I/O thread, from the outside.
+pub struct Kernel {
+    shared: Arc<Shared>,
+    channel_ids: AtomicU64,
+}
+
+impl Kernel {
+    /// Starts the thread. `config` takes `name` (at most 15 bytes, the thread's), `resolv_conf` and `hosts` (files to read
+    /// instead of the system's).
+    pub fn open(config: &str) -> Result<Self, Failure> {
+        let mut options = Options::parse(config)?;
+        let name = options.text("name").unwrap_or_else(|| "iokernel".into());
+        if name.len() > 15 || name.bytes().any(|byte| byte == 0) || name.is_empty() {
+            return Err(ConfigError::new("name", &name, "1 to 15 bytes").into());
+        }
+        let mut names = ResolverConfig::system();
+        if let Some(path) = options.text("resolv_conf") {
+            names.resolv_conf = Some(path.into());
+        }
+        if let Some(path) = options.text("hosts") {
+            names.hosts = Some(path.into());
+        }
+        options.finish()?;
+        let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
+        let poll = Poll::new().map_err(|error| Failure::system("epoll_create1", &error))?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(bell.event());
+        let registry = poll.registry().try_clone().map_err(|error| Failure::system("dup", &error))?;
+        registry
+            .register(&mut SourceFd(&fd), io::BELL_TOKEN, Interest::READABLE)
+            .map_err(|error| Failure::system("epoll_ctl", &error))?;
+        let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
+        let io = io::Io::new(poll, resolver).map_err(|error| Failure::system("dup", &error))?;
+        let shared = Arc::new(Shared::new(bell));
+        let inner = shared.clone();
+        crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
+            .map_err(|error| Failure::system("clone", &error))?;
+        Ok(Kernel { shared, channel_ids: AtomicU64::new(1) })
+    }
+
+    /// Opens a channel: the program's end, and the number by which it is closed.
+    pub fn open_channel(&self, config: &str) -> Result<(AppSide, u64), Failure> {
+        if self.shared.is_finished() {
+            return Err(Failure { status: IOK_STATUS_CLOSED, message: "the kernel was closed".into() });
+        }
+        let config = ChannelConfig::parse(config)?;
+        let region = Region::new(config.ring_bytes, config.ring_bytes)
+            .map_err(|error| Failure::system("the channel's memory", &error))?;
+        let region = Arc::new(region);
+        let key = self.channel_ids.fetch_add(1, Ordering::Relaxed);
+        self.shared.ask(Control::OpenChannel { region: region.clone(), config, key });
+        let app = AppSide::new(region, self.shared.bell.clone(), config.ring_bytes, config.message_bytes_max);
+        Ok((app, key))
+    }
+
+    pub fn close_channel(&self, key: u64) {
+        self.shared.ask(Control::CloseChannel { key });
+    }
+
+    /// Lets requests under way finish for at most `drain`, ends the rest, and waits for the thread. False if the thread
+    /// has not ended in time (it then ends by itself).
+    pub fn close(&self, drain: Duration) -> bool {
+        self.shared.ask(Control::Close { drain });
+        self.shared.wait_finished(drain + CLOSE_GRACE)
+    }
+}

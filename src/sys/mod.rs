@@ -1,1 +1,23 @@
+//! The only room that calls libc. Linux; what another system needs differently goes here and nowhere else.
+//!
+//! # Architecture invariants
+//! Each function is one or two system calls. Nothing here knows rings, protocols or endpoints.
 
+pub mod clock;
+pub mod event;
+pub mod fork;
+pub mod futex;
+pub mod map;
+pub mod thread;
+
+use std::io;
+
+/// `-1` becomes the error that errno names.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// True for EMFILE and ENFILE: no file descriptor is left.
+pub fn out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}

@@ -169,6 +169,10 @@ impl Protocol for Session {
         Ok(())
     }
 
+    fn inflight(&self) -> usize {
+        self.conn.slots.requests()
+    }
+
     fn tenancy(&self) -> Tenancy {
         let Conn { state, slots, .. } = &self.conn;
         if state.spoiled || state.monitoring || slots.waiting_deaf() > 0 {

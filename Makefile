@@ -1,0 +1,92 @@
+# The front door. On a fresh machine with Rust, a C compiler and Python, any of these does its own set-up.
+#
+#   make build            the library, the header, and .venv/bin/python that imports the binding
+#   make demo             a private server and the examples, one after the other
+#   make test             everything; or test-rust, test-python, test-c
+#   make lint             formatting, clippy, types, the header
+#   make bench            us and the other clients side by side
+#   make fuzz, make soak  for SECONDS=60
+#   make install          PREFIX=/usr/local DESTDIR=
+SHELL   := bash
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+SECONDS ?= 60
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
+TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
+STAGE   := $(CURDIR)/build/stage
+PYTHON  := .venv/bin/python
+RUN     := $(PYTHON) tests/run.py
+
+# Where bindings find the library of this tree, also when it is built elsewhere.
+export IOKERNEL_LIBRARY ?= $(TARGET)/release/libiokernel.so
+
+.PHONY: build library header setup stage c demo test test-rust test-python test-c lint bench fuzz soak install clean
+
+build: setup library
+
+library:
+	cargo build --release --locked
+
+# Writes include/iokernel.h; the same test fails elsewhere when the committed one is stale.
+header:
+	BLESS=1 cargo test --quiet --locked -p iokernel-header
+
+setup:
+	@tests/setup.sh
+
+# An installed copy, for programs that must find us as a stranger would: by the header and pkg-config.
+stage: library
+	@$(MAKE) --no-print-directory -s install PREFIX=$(STAGE) DESTDIR=
+
+c: stage
+	cmake -S tests/c -B build/c -DCMAKE_PREFIX_PATH=$(STAGE)
+	cmake --build build/c
+	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address
+	cmake --build build/c-asan
+
+demo: build c
+	$(PYTHON) examples/demo.py
+
+test: build
+	$(RUN) rust python c
+
+test-rust: setup
+	$(RUN) rust
+
+test-python: build
+	$(RUN) python
+
+test-c: build
+	$(RUN) c
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --quiet --locked -p iokernel-header
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+bench: build
+	$(PYTHON) tests/bench/run.py
+
+fuzz:
+	tests/fuzz/run.sh $(SECONDS)
+
+soak: build
+	$(PYTHON) tests/soak.py $(SECONDS)
+
+install: library
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 include/iokernel.h $(DESTDIR)$(PREFIX)/include/
+	install -m 755 $(TARGET)/release/libiokernel.so $(DESTDIR)$(LIBDIR)/libiokernel.so.$(VERSION)
+	ln -sf libiokernel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libiokernel.so.0
+	ln -sf libiokernel.so.0 $(DESTDIR)$(LIBDIR)/libiokernel.so
+	install -m 644 $(TARGET)/release/libiokernel.a $(DESTDIR)$(LIBDIR)/
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' iokernel.pc.in \
+	  >$(DESTDIR)$(LIBDIR)/pkgconfig/iokernel.pc
+
+clean:
+	cargo clean
+	rm -rf build .venv .stamps

@@ -1,0 +1,634 @@
+/*
+ * iokernel: all the networking of a program in one I/O thread that its interpreter cannot stall.
+ *
+ * Everything is a record. A program opens a kernel (iok_kernel_open) and channels of it (iok_channel_open), submits
+ * records (iok_submit, or iok_reserve and iok_commit) and polls completions (iok_poll, iok_advance). What a record asks
+ * for is its op; which protocol is spoken is the URL's scheme; requests and replies are MessagePack.
+ *
+ * Each function carries marks:
+ *   [N]  never blocks. Keep your interpreter's lock.
+ *   [B]  may block. Drop your interpreter's lock around it.
+ *   [F]  legal in the child of a fork, with handles of its parent. All others answer IOK_STATUS_FORKED there, or
+ *        0, or -1. The child opens a kernel of its own; the parent notices nothing.
+ *
+ * Threads. A kernel may be used by any thread. A channel is used by one thread at a time; give each thread and each
+ * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no signals, no hooks.
+ * Closing a kernel ends the waits of its channels with IOK_STATUS_CLOSED.
+ *
+ * Handles are opaque. NULL answers IOK_STATUS_NULL, a closed or unknown one IOK_STATUS_BAD_HANDLE. Closing twice is
+ * harmless. There is nothing to free: records that iok_poll shows belong to the ring until iok_advance passes them, and
+ * texts are static or belong to the calling thread until its next call.
+ *
+ * The loop of a program that waits in an event loop: watch iok_channel_fd for reading; when it is readable, poll and
+ * advance until iok_poll answers 0. The descriptor is readable exactly while completions wait.
+ */
+
+
+#ifndef IOKERNEL_H
+#define IOKERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Grows by one when an older binding could no longer read a region or a record.
+ */
+#define IOK_ABI_VERSION 1
+
+/**
+ * Feature bit: messages larger than a quarter of a ring travel as fragments.
+ */
+#define IOK_FEATURE_FRAGMENTS (1 << 0)
+
+/**
+ * Feature bit: services (connecting out).
+ */
+#define IOK_FEATURE_SERVICES (1 << 1)
+
+/**
+ * Feature bit: listeners (accepting).
+ */
+#define IOK_FEATURE_LISTENERS (1 << 2)
+
+/**
+ * Feature bit: leases.
+ */
+#define IOK_FEATURE_LEASES (1 << 3)
+
+/**
+ * Feature bit: streams (SUBSCRIBE and the pushes it brings).
+ */
+#define IOK_FEATURE_STREAMS (1 << 4)
+
+/**
+ * Every record and every ring index is a multiple of this.
+ */
+#define IOK_RECORD_ALIGN 8
+
+/**
+ * Size in bytes of an `iok_submission`.
+ */
+#define IOK_SUBMISSION_BYTES 40
+
+/**
+ * Size in bytes of an `iok_completion`.
+ */
+#define IOK_COMPLETION_BYTES 72
+
+/**
+ * Answered by the I/O thread with the same payload and no network. `DONE`.
+ */
+#define IOK_OP_ECHO 1
+
+/**
+ * Opens a service; payload: its URL as UTF-8. `DONE` at once with the endpoint's number; connecting goes on behind.
+ */
+#define IOK_OP_OPEN 2
+
+/**
+ * Opens a listener; payload: its URL. `DONE` once bound, payload: the bound URL as text. Its requests then come to
+ * this channel as `REQUEST` completions.
+ */
+#define IOK_OP_LISTEN 3
+
+/**
+ * Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`.
+ */
+#define IOK_OP_CLOSE 4
+
+/**
+ * One request; payload: a MessagePack array. `key`: a lease, or 0. `DONE` with the reply.
+ */
+#define IOK_OP_REQUEST 5
+
+/**
+ * A request that keeps giving (SUBSCRIBE, MONITOR). `ACCEPTED` once it stands, then `PUSH`es, `DONE` at its end
+ * (`IOK_OP_CANCEL` ends it).
+ */
+#define IOK_OP_STREAM 6
+
+/**
+ * Ends the request, stream or lease call of this channel that has the tag `tag`. Has no completion of its own.
+ */
+#define IOK_OP_CANCEL 7
+
+/**
+ * Asks for a conn of one's own. `DONE`, payload: its lease number as a MessagePack unsigned integer.
+ */
+#define IOK_OP_LEASE 8
+
+/**
+ * Gives the lease `key` back; its conn is made clean or closed. `DONE`.
+ */
+#define IOK_OP_RELEASE 9
+
+/**
+ * Answers the listener's request whose `REQUEST` completion had this `tag`. Payload: one MessagePack value; an error
+ * is ext 1 (`[code, message]`). Completes only if it fails (`DONE` with the reason).
+ */
+#define IOK_OP_REPLY 10
+
+/**
+ * Asks how an endpoint is. `DONE`, payload: a MessagePack map. With `IOK_FLAG_UNTIL_UP` it answers once the endpoint
+ * is up, or when its deadline passes.
+ */
+#define IOK_OP_STATE 11
+
+/**
+ * More fragments of this message follow.
+ */
+#define IOK_FLAG_MORE (1 << 0)
+
+/**
+ * The request may be sent again when its fate is in doubt.
+ */
+#define IOK_FLAG_IDEMPOTENT (1 << 1)
+
+/**
+ * No completion unless it fails.
+ */
+#define IOK_FLAG_QUIET (1 << 2)
+
+/**
+ * For `IOK_OP_STATE`: answer when the endpoint is up.
+ */
+#define IOK_FLAG_UNTIL_UP (1 << 3)
+
+/**
+ * The last completion of its tag.
+ */
+#define IOK_KIND_DONE 1
+
+/**
+ * One more message of a stream.
+ */
+#define IOK_KIND_PUSH 2
+
+/**
+ * A client of a listener asks; reply with the same tag.
+ */
+#define IOK_KIND_REQUEST 3
+
+/**
+ * Pushes of this stream were dropped because the program left too many unread; payload: how many, a MessagePack
+ * unsigned integer.
+ */
+#define IOK_KIND_LOST 4
+
+/**
+ * The stream stands: what happens from here on is delivered. Comes again after a reconnect.
+ */
+#define IOK_KIND_ACCEPTED 5
+
+/**
+ * The client of a listener's request is gone; a reply has nowhere to go.
+ */
+#define IOK_KIND_GONE 6
+
+/**
+ * Nothing of the request was written: sending it again is safe.
+ */
+#define IOK_FATE_NOT_SENT 1
+
+/**
+ * Written at least in part, and no reply seen.
+ */
+#define IOK_FATE_MAYBE_EXECUTED 2
+
+/**
+ * The peer answered.
+ */
+#define IOK_FATE_REPLIED 3
+
+/**
+ * No payload.
+ */
+#define IOK_ENCODING_NONE 0
+
+/**
+ * One MessagePack value.
+ */
+#define IOK_ENCODING_MSGPACK 1
+
+/**
+ * The payload is the bytes themselves.
+ */
+#define IOK_ENCODING_BYTES 2
+
+/**
+ * The payload is text: UTF-8 unless the peer broke that promise.
+ */
+#define IOK_ENCODING_TEXT 3
+
+/**
+ * The protocol's own frame (`raw=true`).
+ */
+#define IOK_ENCODING_RAW 4
+
+/**
+ * In MessagePack: an error, `[code, message]`.
+ */
+#define IOK_EXT_ERROR 1
+
+/**
+ * In MessagePack: an integer of any size, in decimal text.
+ */
+#define IOK_EXT_BIG_NUMBER 2
+
+/**
+ * In MessagePack: text with a format, `fmt:text` where `fmt` is three bytes (`txt`, `mkd`).
+ */
+#define IOK_EXT_VERBATIM 3
+
+/**
+ * In MessagePack: a set; its bytes are one MessagePack array.
+ */
+#define IOK_EXT_SET 4
+
+/**
+ * In MessagePack: a value with attributes; its bytes are one MessagePack array `[map, value]`.
+ */
+#define IOK_EXT_ATTRIBUTED 5
+
+/**
+ * No deadline, in `timeout_ms`. 0 means the endpoint's own default.
+ */
+#define IOK_TIMEOUT_NONE UINT32_MAX
+
+/**
+ * One submission ring and one completion ring.
+ */
+typedef struct iok_channel iok_channel;
+
+/**
+ * The I/O thread and all it owns.
+ */
+typedef struct iok_kernel iok_kernel;
+
+/**
+ * The result of a function, or of a request in its completion. 0 is success, negatives are errors.
+ */
+typedef int32_t iok_status;
+
+/**
+ * The head of a submission record. The payload follows it at once; the next record starts at the next multiple of 8.
+ */
+typedef struct {
+    /**
+     * Bytes of this record, head and payload, without padding.
+     */
+    uint32_t size;
+    /**
+     * `IOK_OP_*`.
+     */
+    uint16_t op;
+    /**
+     * `IOK_FLAG_*`.
+     */
+    uint16_t flags;
+    /**
+     * The endpoint's number, from the completion of `IOK_OP_OPEN` or `IOK_OP_LISTEN`; 0 where none is meant.
+     */
+    uint32_t endpoint;
+    /**
+     * Milliseconds from now until the deadline; 0: the endpoint's default; `IOK_TIMEOUT_NONE`: none.
+     */
+    uint32_t timeout_ms;
+    /**
+     * The program's own number for this request, returned in its completions. Unique among those in flight.
+     */
+    uint64_t tag;
+    /**
+     * A lease, or 0.
+     */
+    uint64_t key;
+    /**
+     * Payload bytes of the whole message, in its first fragment; 0 in a record that is a whole message.
+     */
+    uint32_t bytes_total;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} iok_submission;
+
+/**
+ * The head of a completion record. The payload follows it at once; the next record starts at the next multiple of 8.
+ */
+typedef struct {
+    /**
+     * Bytes of this record, head and payload, without padding.
+     */
+    uint32_t size;
+    /**
+     * `IOK_KIND_*`.
+     */
+    uint16_t kind;
+    /**
+     * `IOK_FLAG_MORE`, or 0.
+     */
+    uint16_t flags;
+    /**
+     * The endpoint's number.
+     */
+    uint32_t endpoint;
+    /**
+     * `IOK_STATUS_*`.
+     */
+    int32_t status;
+    /**
+     * The tag of the submission that this answers; for `REQUEST`, the tag to reply with.
+     */
+    uint64_t tag;
+    /**
+     * A number for the peer's conn, growing with each conn; 0 where none was involved.
+     */
+    uint32_t peer;
+    /**
+     * `IOK_FATE_*`.
+     */
+    uint8_t fate;
+    /**
+     * `IOK_ENCODING_*` of the payload. With a status below 0, the payload is MessagePack `[code, message]`.
+     */
+    uint8_t encoding;
+    /**
+     * 0.
+     */
+    uint16_t reserved;
+    /**
+     * Payload bytes of the whole message; the same in each of its fragments.
+     */
+    uint32_t bytes_total;
+    /**
+     * 0.
+     */
+    uint32_t reserved2;
+    /**
+     * When the I/O thread took the request up, in nanoseconds of CLOCK_MONOTONIC; 0: never.
+     */
+    uint64_t queued_ns;
+    /**
+     * When its last byte was given to the system; 0: never.
+     */
+    uint64_t sent_ns;
+    /**
+     * When the read that held the first byte of its reply returned; 0: never.
+     */
+    uint64_t first_byte_ns;
+    /**
+     * When this completion was made.
+     */
+    uint64_t done_ns;
+} iok_completion;
+
+/**
+ * Success.
+ */
+#define IOK_STATUS_OK 0
+
+/**
+ * A pointer that must not be NULL was NULL.
+ */
+#define IOK_STATUS_NULL -101
+
+/**
+ * The handle is unknown or stale: it was closed, or never was one.
+ */
+#define IOK_STATUS_BAD_HANDLE -102
+
+/**
+ * The kernel, channel or endpoint was closed while the request was under way.
+ */
+#define IOK_STATUS_CLOSED -103
+
+/**
+ * The handle belongs to the parent of this forked process; open a new kernel here.
+ */
+#define IOK_STATUS_FORKED -104
+
+/**
+ * A URL or option is wrong; the text names the key, the value and what was expected.
+ */
+#define IOK_STATUS_BAD_CONFIG -105
+
+/**
+ * A submission record is malformed: its size, op, flags or alignment.
+ */
+#define IOK_STATUS_BAD_RECORD -106
+
+/**
+ * The payload is not a request that the endpoint's protocol can send.
+ */
+#define IOK_STATUS_BAD_REQUEST -107
+
+/**
+ * The message is larger than its limit.
+ */
+#define IOK_STATUS_TOO_LARGE -108
+
+/**
+ * No endpoint of that number is open.
+ */
+#define IOK_STATUS_NO_ENDPOINT -109
+
+/**
+ * No lease of that number is held.
+ */
+#define IOK_STATUS_NO_LEASE -110
+
+/**
+ * No request of that tag waits for a reply.
+ */
+#define IOK_STATUS_NO_REQUEST -111
+
+/**
+ * No room in the submission ring: poll, or wait, and submit again. Nothing was taken.
+ */
+#define IOK_STATUS_FULL -201
+
+/**
+ * The deadline passed; the fate says whether the request may have been executed.
+ */
+#define IOK_STATUS_TIMEOUT -202
+
+/**
+ * Cancelled by the program; the fate says whether the request may have been executed.
+ */
+#define IOK_STATUS_CANCELLED -203
+
+/**
+ * A limit of the endpoint was reached; nothing was sent.
+ */
+#define IOK_STATUS_OVERLOADED -204
+
+/**
+ * A signal interrupted the wait; handle it and wait again.
+ */
+#define IOK_STATUS_INTERRUPTED -205
+
+/**
+ * The reply came, but the program had left too many unread: its payload was dropped.
+ */
+#define IOK_STATUS_REPLY_DROPPED -206
+
+/**
+ * The peer answered with an error: the payload is [code, message].
+ */
+#define IOK_STATUS_REMOTE -301
+
+/**
+ * The connection was lost before the reply; the fate says whether the request may have been executed.
+ */
+#define IOK_STATUS_LOST -302
+
+/**
+ * No connection could be made in time; nothing was sent. The text gives the last cause.
+ */
+#define IOK_STATUS_UNAVAILABLE -303
+
+/**
+ * The peer broke the protocol; its connection was closed.
+ */
+#define IOK_STATUS_PROTOCOL -304
+
+/**
+ * The peer refused the handshake (user, password, database, version).
+ */
+#define IOK_STATUS_REFUSED -305
+
+/**
+ * A system call failed; the text names it and its errno.
+ */
+#define IOK_STATUS_SYSTEM -401
+
+/**
+ * The system has no memory for this.
+ */
+#define IOK_STATUS_NO_MEMORY -402
+
+/**
+ * The process or the system has no file descriptor left.
+ */
+#define IOK_STATUS_NO_FILES -403
+
+/**
+ * A fault inside iokernel was contained; the text tells where. Please report it.
+ */
+#define IOK_STATUS_PANIC -501
+
+/**
+ * The ring's indices or records are corrupt; the channel was closed.
+ */
+#define IOK_STATUS_CORRUPT -502
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version. [N][F]
+ */
+uint32_t iok_abi_version(void);
+
+/**
+ * Features. [N][F]
+ */
+uint64_t iok_features(void);
+
+/**
+ * Opens. [N]
+ */
+iok_status iok_kernel_open(const char *config, iok_kernel **out);
+
+/**
+ * Closes. [B][F]
+ */
+iok_status iok_kernel_close(iok_kernel *kernel, uint32_t drain_ms);
+
+/**
+ * Opens. [N]
+ */
+iok_status iok_channel_open(iok_kernel *kernel, const char *config, iok_channel **out);
+
+/**
+ * Closes. [N][F]
+ */
+iok_status iok_channel_close(iok_channel *channel);
+
+/**
+ * fd. [N]
+ */
+int32_t iok_channel_fd(const iok_channel *channel);
+
+/**
+ * Reserve. [N]
+ */
+iok_status iok_reserve(iok_channel *channel, uint32_t payload_bytes, iok_submission **out);
+
+/**
+ * Commit. [N]
+ */
+iok_status iok_commit(iok_channel *channel);
+
+/**
+ * Submit. [N]
+ */
+iok_status iok_submit(iok_channel *channel, const iok_submission *head, const void *payload);
+
+/**
+ * Batch. [N]
+ */
+iok_status iok_submit_batch(iok_channel *channel, const void *records, size_t bytes, size_t *taken);
+
+/**
+ * Flush. [N]
+ */
+iok_status iok_flush(iok_channel *channel);
+
+/**
+ * Wait. [B]
+ */
+iok_status iok_wait(iok_channel *channel, int32_t timeout_ms);
+
+/**
+ * Poll. [N]
+ */
+size_t iok_poll(iok_channel *channel, const iok_completion **first, size_t *bytes);
+
+/**
+ * Advance. [N]
+ */
+iok_status iok_advance(iok_channel *channel, size_t bytes);
+
+/**
+ * Name. [N][F]
+ */
+const char *iok_status_name(iok_status status);
+
+/**
+ * Text. [N][F]
+ */
+const char *iok_status_text(iok_status status);
+
+/**
+ * Retriable. [N][F]
+ */
+bool iok_status_retriable(iok_status status);
+
+/**
+ * Fatal. [N][F]
+ */
+bool iok_status_fatal(iok_status status);
+
+/**
+ * Last. [N][F]
+ */
+const char *iok_last_error(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* IOKERNEL_H */

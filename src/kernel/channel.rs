@@ -1,0 +1,367 @@
+//! The kernel's end of a channel: takes submissions, puts completions, holds what the ring has no room for.
+//!
+//! Memory is bounded whatever the program does. Requests: by credits. Replies that wait because the program does not
+//! poll: up to `backlog_max` bytes whole, beyond that without their payload. Pushes: up to `push_buffer` bytes, beyond
+//! that counted and reported as LOST.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::config::{ConfigError, Options};
+use crate::proto::RequestId;
+use crate::ring::consumer::Consumer;
+use crate::ring::layout::*;
+use crate::ring::producer::Producer;
+use crate::ring::record::{Submitted, write_completion};
+use crate::ring::region::{Completions, RING_BYTES, Region, Submissions};
+use crate::ring::{Cells, Corrupt};
+use crate::status::{IOK_STATUS_CORRUPT, IOK_STATUS_OK, IOK_STATUS_REPLY_DROPPED, Status};
+
+/// What `iok_channel_open` takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelConfig {
+    /// Bytes of each ring, a power of two.
+    pub ring_bytes: usize,
+    /// Requests under way, and their completions that were not read, at most.
+    pub credits: usize,
+    /// Bytes of pushes that wait for the program, beside the ring.
+    pub push_buffer_bytes: usize,
+    /// Bytes of replies that wait for the program, beside the ring.
+    pub reply_buffer_bytes: usize,
+    /// Bytes of one message to the kernel.
+    pub message_bytes_max: usize,
+}
+
+impl ChannelConfig {
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut options = Options::parse(text)?;
+        let ring_bytes = options.bytes("ring", 1 << 20)?;
+        if !ring_bytes.is_power_of_two() || !RING_BYTES.contains(&ring_bytes) {
+            let expected = "a power of two from 64KiB to 1GiB";
+            return Err(ConfigError::new("ring", &ring_bytes.to_string(), expected));
+        }
+        let config = ChannelConfig {
+            ring_bytes,
+            credits: options.number("credits", 65_536, 1..=1 << 24)? as usize,
+            push_buffer_bytes: options.bytes("push_buffer", 4 << 20)?,
+            reply_buffer_bytes: options.bytes("reply_buffer", 256 << 20)?,
+            message_bytes_max: options.bytes("max_request", 128 << 20)?.min(u32::MAX as usize / 2),
+        };
+        options.finish()?;
+        Ok(config)
+    }
+}
+
+/// A completion that waits for room.
+struct Waiting {
+    head: Completion,
+    payload: Box<[u8]>,
+    sent: usize,
+}
+
+/// A submission of which fragments are still to come.
+struct Assembly {
+    head: Submission,
+    payload: Vec<u8>,
+    /// Too large: what comes is thrown away.
+    refused: bool,
+}
+
+/// What one record amounts to.
+pub enum Taken<'a> {
+    /// A whole message.
+    Message(Submission, Message<'a>),
+    /// A message that is larger than its limit; to be refused.
+    TooLarge(Submission),
+    /// A fragment; more follow.
+    Fragment,
+}
+
+/// A payload, in the ring or put together from fragments.
+pub enum Message<'a> {
+    InRing(&'a [u8]),
+    Whole(Vec<u8>),
+}
+
+impl Message<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Message::InRing(bytes) => bytes,
+            Message::Whole(bytes) => bytes,
+        }
+    }
+}
+
+pub struct Channel {
+    /// The number by which the program closes it.
+    pub id: u64,
+    region: Arc<Region>,
+    pub submissions: Consumer<Submissions>,
+    completions: Producer<Completions>,
+    backlog: VecDeque<Waiting>,
+    backlog_bytes: usize,
+    push_bytes: usize,
+    assembly: Option<Assembly>,
+    config: ChannelConfig,
+    /// Requests without their final completion.
+    pub live: usize,
+    /// Where the request of a tag probably is: `hints[tag % len]`.
+    hints: Vec<RequestId>,
+    /// Completions were written that the program was not told of.
+    unpublished: bool,
+    corrupt: bool,
+}
+
+impl Channel {
+    pub fn new(region: Arc<Region>, config: ChannelConfig, id: u64) -> Self {
+        Channel {
+            id,
+            submissions: Consumer::new(Submissions(region.clone())),
+            completions: Producer::new(Completions(region.clone())),
+            region,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            push_bytes: 0,
+            assembly: None,
+            config,
+            live: 0,
+            hints: vec![RequestId(u64::MAX); 64],
+            unpublished: false,
+            corrupt: false,
+        }
+    }
+
+    pub fn has_submissions(&self) -> bool {
+        !self.corrupt && self.submissions.has_more() && self.has_credit()
+    }
+
+    /// True if a turn would get anything done for this channel.
+    pub fn has_work(&self) -> bool {
+        self.has_submissions() || self.has_room_again()
+    }
+
+    /// The program has read since it was asked to make room for what waits.
+    fn has_room_again(&self) -> bool {
+        !self.backlog.is_empty() && self.region.words().kernel_wants_room.0.load(Ordering::Acquire) == 0
+    }
+
+    /// May one more request begin?
+    #[inline]
+    pub fn has_credit(&self) -> bool {
+        self.live + self.backlog.len() < self.config.credits
+    }
+
+    /// Completions that the ring has no room for.
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Joins fragments into messages.
+    pub fn assemble<'a>(&mut self, head: Submission, payload: &'a [u8]) -> Taken<'a> {
+        let more = head.flags & IOK_FLAG_MORE != 0;
+        let Some(mut assembly) = self.assembly.take().filter(|assembly| assembly.head.tag == head.tag) else {
+            if !more {
+                return Taken::Message(head, Message::InRing(payload));
+            }
+            let refused = head.bytes_total as usize > self.config.message_bytes_max;
+            let mut assembly = Assembly { head, payload: Vec::new(), refused };
+            assembly.head.flags &= !IOK_FLAG_MORE;
+            if refused {
+                self.assembly = Some(assembly);
+                return Taken::TooLarge(head);
+            }
+            // Memory is taken as bytes arrive: a total that lies costs nothing.
+            assembly.payload.reserve((head.bytes_total as usize).min(4 << 20));
+            assembly.payload.extend_from_slice(payload);
+            self.assembly = Some(assembly);
+            return Taken::Fragment;
+        };
+        if !assembly.refused {
+            assembly.payload.extend_from_slice(payload);
+            if assembly.payload.len() > self.config.message_bytes_max {
+                (assembly.refused, assembly.payload) = (true, Vec::new());
+                let head = assembly.head;
+                if more {
+                    self.assembly = Some(assembly);
+                }
+                return Taken::TooLarge(head);
+            }
+        }
+        match (more, assembly.refused) {
+            (true, _) => {
+                self.assembly = Some(assembly);
+                Taken::Fragment
+            }
+            (false, true) => Taken::Fragment,
+            (false, false) => Taken::Message(assembly.head, Message::Whole(assembly.payload)),
+        }
+    }
+
+    /// The submissions that wait. They stay where they are until `done_with`.
+    pub fn submitted<'a>(&mut self) -> Result<Submitted<'a>, Corrupt> {
+        Ok(Submitted::new(self.submissions.run()?))
+    }
+
+    /// Their place may be used again; says so to a program that waits for room.
+    pub fn done_with(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.submissions.advance(bytes);
+        let wants = &self.region.words().app_wants_room.0;
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if wants.load(Ordering::Relaxed) != 0 {
+            wants.store(0, Ordering::Relaxed);
+            self.region.wake_app();
+        }
+    }
+
+    /// Remembers where the request of a tag is.
+    #[inline]
+    pub fn begin(&mut self, tag: u64, id: RequestId) {
+        self.live += 1;
+        if self.live * 2 > self.hints.len() {
+            self.hints = vec![RequestId(u64::MAX); self.hints.len() * 4];
+        }
+        let at = tag as usize & (self.hints.len() - 1);
+        self.hints[at] = id;
+    }
+
+    /// Where the request of a tag probably is.
+    pub fn hint(&self, tag: u64) -> RequestId {
+        self.hints[tag as usize & (self.hints.len() - 1)]
+    }
+
+    /// Gives the program a completion, now or when there is room.
+    #[inline]
+    pub fn put(&mut self, head: Completion, payload: &[u8]) {
+        if self.corrupt {
+            return;
+        }
+        let head = Completion { bytes_total: payload.len() as u32, ..head };
+        let fits = payload.len() + IOK_COMPLETION_BYTES as usize <= self.config.ring_bytes / 4;
+        if fits && self.backlog.is_empty() {
+            match write_completion(&mut self.completions, &head, payload) {
+                Ok(true) => return self.unpublished = true,
+                Ok(false) => {}
+                Err(Corrupt) => return self.end(IOK_STATUS_CORRUPT),
+            }
+        }
+        self.put_aside(head, payload);
+    }
+
+    /// Like `put` for pushes; false if it had to be dropped.
+    pub fn put_push(&mut self, head: Completion, payload: &[u8]) -> bool {
+        if !self.backlog.is_empty() && self.push_bytes + payload.len() > self.config.push_buffer_bytes {
+            return false;
+        }
+        self.put(head, payload);
+        true
+    }
+
+    fn put_aside(&mut self, mut head: Completion, payload: &[u8]) {
+        let mut payload: Box<[u8]> = payload.into();
+        if head.kind == IOK_KIND_DONE && self.backlog_bytes + payload.len() > self.config.reply_buffer_bytes {
+            payload = Box::default();
+            head.bytes_total = 0;
+            head.encoding = IOK_ENCODING_NONE;
+            if head.status == IOK_STATUS_OK {
+                head.status = IOK_STATUS_REPLY_DROPPED;
+            }
+        }
+        self.backlog_bytes += payload.len();
+        if head.kind == IOK_KIND_PUSH {
+            self.push_bytes += payload.len() + IOK_COMPLETION_BYTES as usize;
+        }
+        self.backlog.push_back(Waiting { head, payload, sent: 0 });
+        self.unpublished = true;
+    }
+
+    /// Moves what waits into the ring, in its order, large ones in fragments.
+    fn pump(&mut self) -> Result<(), Corrupt> {
+        let fragment_max = self.config.ring_bytes / 4 - IOK_COMPLETION_BYTES as usize;
+        while let Some(waiting) = self.backlog.front_mut() {
+            loop {
+                let left = waiting.payload.len() - waiting.sent;
+                let bytes = left.min(fragment_max);
+                let mut head = waiting.head;
+                head.flags = if left > bytes { head.flags | IOK_FLAG_MORE } else { head.flags };
+                let part = &waiting.payload[waiting.sent..waiting.sent + bytes];
+                if !write_completion(&mut self.completions, &head, part)? {
+                    return Ok(());
+                }
+                waiting.sent += bytes;
+                if left == bytes {
+                    break;
+                }
+            }
+            self.backlog_bytes -= waiting.payload.len();
+            if waiting.head.kind == IOK_KIND_PUSH {
+                self.push_bytes -= waiting.payload.len() + IOK_COMPLETION_BYTES as usize;
+            }
+            self.backlog.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Shows the program what was put, and wakes it if it sleeps.
+    #[inline]
+    pub fn publish(&mut self) {
+        if !self.unpublished || self.corrupt {
+            return;
+        }
+        self.unpublished = false;
+        if !self.backlog.is_empty() && self.pump_or_ask().is_err() {
+            return self.end(IOK_STATUS_CORRUPT);
+        }
+        self.completions.publish();
+        self.region.wake_app();
+    }
+
+    /// Moves what fits; if something is left, asks the program to ring when it has read.
+    fn pump_or_ask(&mut self) -> Result<(), Corrupt> {
+        self.pump()?;
+        if self.backlog.is_empty() {
+            return Ok(());
+        }
+        self.completions.publish();
+        self.region.words().kernel_wants_room.0.store(1, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.pump()
+    }
+
+    /// Looks whether there is room for what waits.
+    pub fn retry(&mut self) {
+        if self.has_room_again() {
+            self.unpublished = true;
+            self.publish();
+        }
+    }
+
+    /// The channel is of no use any more: says so to the program, now and at each later call.
+    pub fn end(&mut self, status: Status) {
+        self.corrupt = true;
+        self.backlog.clear();
+        self.backlog_bytes = 0;
+        self.region.words().ended.0.store(status as u32, Ordering::SeqCst);
+        self.region.wake_app();
+    }
+
+    /// The kernel ends: what was put stays readable, nothing more comes.
+    pub fn close(&mut self, status: Status) {
+        self.publish();
+        if !self.corrupt {
+            self.end(status);
+        }
+    }
+
+    pub fn is_corrupt(&self) -> bool {
+        self.corrupt
+    }
+
+    /// Bytes that the completion ring holds at most.
+    pub fn ring_bytes(&self) -> u64 {
+        self.completions.cells().capacity()
+    }
+}

@@ -1,0 +1,245 @@
+//! One conn: a socket, its buffers, and the protocol that knows what they mean.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use super::dial::{Dialer, Stream};
+use super::wheel::TimerKey;
+use crate::proto::{Protocol, RequestId};
+
+/// Bytes that may wait for a slow peer before it is given no more requests.
+pub const OUT_BYTES_SOFT: usize = 1 << 20;
+/// Bytes of replies that may wait for a client of a listener before it is dropped.
+pub const OUT_BYTES_HARD: usize = 256 << 20;
+/// Bytes written to one conn in a turn, so that one busy conn starves no other.
+const WRITE_BUDGET: usize = 1 << 20;
+/// A buffer larger than this is given back once it is empty.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// What stands between us and the peer.
+pub enum Link {
+    /// The name is being looked up.
+    Resolving,
+    Dialling(Dialer),
+    Up(Stream),
+}
+
+/// Bytes that came and were not consumed.
+#[derive(Default)]
+pub struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.bytes.len() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+
+    pub fn append(&mut self, more: &[u8]) {
+        let place = self.room(more.len());
+        place[..more.len()].copy_from_slice(more);
+        self.end += more.len();
+    }
+
+    /// At least `wanted` writable bytes after what is filled.
+    fn room(&mut self, wanted: usize) -> &mut [u8] {
+        if self.bytes.len() - self.end < wanted {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let length = self.end + wanted;
+            if self.bytes.len() < length {
+                self.bytes.resize(length, 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Reads once from the stream. A frame that is announced as huge gets memory as its bytes arrive.
+    pub fn read_from(&mut self, stream: &mut Stream, need: usize) -> io::Result<usize> {
+        let held = self.end - self.start;
+        let wanted = need.saturating_sub(held).clamp(16 << 10, held.max(1 << 20));
+        let count = stream.read(self.room(wanted))?;
+        self.end += count;
+        Ok(count)
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    All,
+    /// The socket takes no more at present.
+    Blocked,
+    /// The budget is used up.
+    More,
+}
+
+pub struct Conn {
+    /// Told to the program as `peer`: grows with each conn of the kernel.
+    pub number: u32,
+    pub endpoint: u32,
+    /// A client of a listener, not a conn of ours.
+    pub is_server: bool,
+    pub link: Link,
+    pub proto: Box<dyn Protocol>,
+    pub ready: bool,
+    pub draining: bool,
+    pub out: Vec<u8>,
+    out_at: usize,
+    /// Bytes ever written to the socket.
+    pub written: u64,
+    pub input: Input,
+    /// Bytes of input that the protocol wants to see next.
+    pub need: usize,
+    /// Input was left because the client has too much under way.
+    pub held_back: bool,
+    /// The socket may have more to read.
+    pub readable: bool,
+    pub writable: bool,
+    /// Where each unwritten request ends in what is ever written.
+    unsent: VecDeque<(u64, RequestId)>,
+    /// Requests of a listener's client that the program has.
+    pub incoming: VecDeque<(u64, RequestId)>,
+    pub timer: TimerKey,
+    pub timer_at: Option<Instant>,
+    /// When a conn that is not ready fails.
+    pub connect_by: Option<Instant>,
+    pub queued_for_flush: bool,
+    pub first_byte_ns: u64,
+    pub peer_name: String,
+    /// The peer sends no more, or the socket has an error: read until that shows.
+    pub peer_hung_up: bool,
+    /// Everything that the peer will ever send was read.
+    pub at_eof: bool,
+}
+
+impl Conn {
+    pub fn new(number: u32, endpoint: u32, is_server: bool, link: Link, proto: Box<dyn Protocol>) -> Self {
+        Conn {
+            number,
+            endpoint,
+            is_server,
+            link,
+            proto,
+            ready: false,
+            draining: false,
+            out: Vec::new(),
+            out_at: 0,
+            written: 0,
+            input: Input::default(),
+            need: 0,
+            held_back: false,
+            readable: false,
+            writable: true,
+            unsent: VecDeque::new(),
+            incoming: VecDeque::new(),
+            timer: TimerKey::NONE,
+            timer_at: None,
+            connect_by: None,
+            queued_for_flush: false,
+            first_byte_ns: 0,
+            peer_name: String::new(),
+            peer_hung_up: false,
+            at_eof: false,
+        }
+    }
+
+    /// The request of that slot was answered.
+    pub fn forget_incoming(&mut self, slot: u64) {
+        if let Ok(at) = self.incoming.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            self.incoming.remove(at);
+        }
+    }
+
+    /// A client that is not read from: it has too much under way, or does not take its replies.
+    pub fn is_paused(&self) -> bool {
+        self.is_server && (self.proto.paused() || self.pending_bytes() > OUT_BYTES_SOFT)
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    pub fn pending_bytes(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// Where the next byte that a protocol appends lies in what is ever written.
+    #[inline]
+    pub fn wire_position(&self) -> u64 {
+        self.written + self.pending_bytes() as u64
+    }
+
+    /// A request was appended and ends here.
+    #[inline]
+    pub fn mark(&mut self, id: RequestId) {
+        let end = self.wire_position();
+        self.unsent.push_back((end, id));
+    }
+
+    /// Writes what is there, within the budget. `sent` is told of each request whose last byte went.
+    pub fn flush(&mut self, mut sent: impl FnMut(RequestId)) -> io::Result<Flushed> {
+        let Link::Up(stream) = &mut self.link else { return Ok(Flushed::Blocked) };
+        let mut budget = WRITE_BUDGET;
+        let flushed = loop {
+            if self.out_at == self.out.len() {
+                break Flushed::All;
+            }
+            if budget == 0 {
+                break Flushed::More;
+            }
+            let chunk = &self.out[self.out_at..];
+            let chunk = &chunk[..chunk.len().min(budget)];
+            match stream.write(chunk) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.out_at += count;
+                    self.written += count as u64;
+                    budget -= count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    break Flushed::Blocked;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        self.compact();
+        while let Some((end, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
+            debug_assert!(end <= self.written);
+            self.unsent.pop_front();
+            sent(id);
+        }
+        Ok(flushed)
+    }
+
+    /// Gives back the place of what was written.
+    fn compact(&mut self) {
+        if self.out_at == self.out.len() {
+            self.out.clear();
+            self.out_at = 0;
+            if self.out.capacity() > KEPT_BYTES {
+                self.out = Vec::new();
+            }
+        } else if self.out_at > KEPT_BYTES {
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Requests, timers and channels together: what begins and ends a request.
+
+use slab::Slab;
+
+use super::channel::Channel;
+use super::request::{NO_CONN, Request, Requests, What};
+use super::wheel::{TimerKey, Wheel};
+use crate::proto::{Body, RequestId};
+use crate::ring::layout::*;
+use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
+use crate::sys::clock::{Clock, monotonic_ns};
+use crate::value::write;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Request(RequestId),
+    Conn(u32),
+    Endpoint(u32),
+    Listener(u32),
+}
+
+/// How a request ended, beside its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub status: Status,
+    pub fate: u8,
+    pub peer: u32,
+    pub first_byte_ns: u64,
+}
+
+impl Ending {
+    pub fn not_sent(status: Status) -> Self {
+        Ending { status, fate: IOK_FATE_NOT_SENT, peer: 0, first_byte_ns: 0 }
+    }
+}
+
+/// What every part of the kernel shares.
+pub struct Core {
+    pub clock: Clock,
+    /// CLOCK_MONOTONIC at the last look.
+    pub now_ns: u64,
+    pub requests: Requests,
+    pub wheel: Wheel<Target>,
+    pub channels: Slab<Channel>,
+    /// Built errors, to save allocations.
+    scratch: Vec<u8>,
+}
+
+impl Default for Core {
+    fn default() -> Self {
+        let clock = Clock::start();
+        let now_ns = monotonic_ns();
+        Core {
+            clock,
+            now_ns,
+            requests: Requests::default(),
+            wheel: Wheel::new(now_ns / 1_000_000),
+            channels: Slab::new(),
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl Core {
+    /// Looks at the clock.
+    pub fn tick(&mut self) {
+        self.now_ns = monotonic_ns();
+    }
+
+    pub fn now(&self) -> std::time::Instant {
+        self.clock.instant(self.now_ns)
+    }
+
+    /// A timer `after_ms` from now.
+    pub fn timer(&mut self, after_ms: u64, target: Target) -> TimerKey {
+        self.wheel.set((self.now_ns / 1_000_000).saturating_add(after_ms.max(1)), target)
+    }
+
+    /// A timer at a moment, rounded up.
+    pub fn timer_at(&mut self, at: std::time::Instant, target: Target) -> TimerKey {
+        self.wheel.set(self.clock.ns(at).div_ceil(1_000_000), target)
+    }
+
+    /// A request begins: it has an entry, a place among its channel's, and a deadline unless `timeout_ms` says none.
+    pub fn begin(&mut self, channel: u32, head: &Submission, what: What, timeout_ms: u32) -> RequestId {
+        let id = self.requests.insert(Request {
+            channel,
+            endpoint: head.endpoint,
+            tag: head.tag,
+            what,
+            flags: head.flags,
+            timer: TimerKey::NONE,
+            lease: head.key,
+            conn: NO_CONN,
+            retries: 0,
+            wire_start: 0,
+            queued_ns: self.now_ns,
+            sent_ns: 0,
+            payload: None,
+            lost: 0,
+        });
+        if timeout_ms != IOK_TIMEOUT_NONE {
+            let timer = self.timer(u64::from(timeout_ms), Target::Request(id));
+            if let Some(request) = self.requests.get_mut(id) {
+                request.timer = timer;
+            }
+        }
+        if let Some(channel) = self.channels.get_mut(channel as usize) {
+            channel.begin(head.tag, id);
+        }
+        id
+    }
+
+    /// The request that a channel knows by a tag.
+    pub fn find(&self, channel: u32, tag: u64) -> Option<RequestId> {
+        let matches = |request: &Request| {
+            request.channel == channel && request.tag == tag && !matches!(request.what, What::Incoming { .. })
+        };
+        let hint = self.channels.get(channel as usize)?.hint(tag);
+        if self.requests.get(hint).is_some_and(matches) {
+            return Some(hint);
+        }
+        self.requests.ids(matches).first().copied()
+    }
+
+    /// Ends a request with its one final completion. What it was is handed back, or None if it had ended before.
+    pub fn end(&mut self, id: RequestId, ending: Ending, body: Body<'_>) -> Option<Request> {
+        let request = self.requests.remove(id)?;
+        self.wheel.clear(request.timer);
+        let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
+        channel.live = channel.live.saturating_sub(1);
+        let quiet = request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK;
+        if quiet || matches!(request.what, What::Incoming { .. }) {
+            return Some(request);
+        }
+        if request.lost > 0 {
+            report_lost(channel, &request, self.now_ns);
+        }
+        let (encoding, payload) = encoded(body);
+        let head = Completion {
+            kind: IOK_KIND_DONE,
+            endpoint: request.endpoint,
+            status: ending.status,
+            tag: request.tag,
+            peer: ending.peer,
+            fate: ending.fate,
+            encoding,
+            queued_ns: request.queued_ns,
+            sent_ns: request.sent_ns,
+            first_byte_ns: ending.first_byte_ns,
+            done_ns: self.now_ns,
+            ..Completion::default()
+        };
+        channel.put(head, payload);
+        Some(request)
+    }
+
+    /// Ends a request with an error of our own.
+    pub fn fail(&mut self, id: RequestId, ending: Ending, code: &str, message: &str) -> Option<Request> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        write::error(&mut scratch, code.as_bytes(), message.as_bytes());
+        let request = self.end(id, ending, Body::Msgpack(&scratch));
+        self.scratch = scratch;
+        request
+    }
+
+    /// Answers a submission that never became a request.
+    pub fn answer(&mut self, channel: u32, head: &Submission, status: Status, body: Body<'_>) {
+        let Some(channel) = self.channels.get_mut(channel as usize) else { return };
+        if head.flags & IOK_FLAG_QUIET != 0 && status == IOK_STATUS_OK {
+            return;
+        }
+        let (encoding, payload) = encoded(body);
+        let completion = Completion {
+            kind: IOK_KIND_DONE,
+            endpoint: head.endpoint,
+            status,
+            tag: head.tag,
+            fate: IOK_FATE_NOT_SENT,
+            encoding,
+            queued_ns: self.now_ns,
+            done_ns: self.now_ns,
+            ..Completion::default()
+        };
+        channel.put(completion, payload);
+    }
+
+    /// Refuses a submission that never became a request.
+    pub fn refuse(&mut self, channel: u32, head: &Submission, status: Status, code: &str, message: &str) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        write::error(&mut scratch, code.as_bytes(), message.as_bytes());
+        self.answer(channel, head, status, Body::Msgpack(&scratch));
+        self.scratch = scratch;
+    }
+
+    /// The reply of a request. What it was is handed back, or None if nobody waits for it.
+    pub fn reply(
+        &mut self,
+        id: RequestId,
+        error: bool,
+        body: Body<'_>,
+        peer: u32,
+        first_byte_ns: u64,
+    ) -> Option<Request> {
+        let status = if error { IOK_STATUS_REMOTE } else { IOK_STATUS_OK };
+        self.end(id, Ending { status, fate: IOK_FATE_REPLIED, peer, first_byte_ns }, body)
+    }
+
+    /// One more message of a stream, or the news that it stands.
+    pub fn push(&mut self, id: RequestId, kind: u16, body: Body<'_>, peer: u32) {
+        let now_ns = self.now_ns;
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let Some(channel) = self.channels.get_mut(request.channel as usize) else { return };
+        let (encoding, payload) = encoded(body);
+        let head = Completion {
+            kind,
+            endpoint: request.endpoint,
+            status: IOK_STATUS_OK,
+            tag: request.tag,
+            peer,
+            fate: IOK_FATE_REPLIED,
+            encoding,
+            first_byte_ns: now_ns,
+            done_ns: now_ns,
+            ..Completion::default()
+        };
+        if kind != IOK_KIND_PUSH {
+            return channel.put(head, payload);
+        }
+        if request.lost > 0 && channel.backlog() == 0 {
+            report_lost(channel, request, now_ns);
+            request.lost = 0;
+        }
+        if request.lost > 0 || !channel.put_push(head, payload) {
+            request.lost += 1;
+        }
+    }
+
+    /// Reports dropped pushes whose channel has room again.
+    pub fn report_losses(&mut self, channel: u32) {
+        for id in self.requests.ids(|request| request.channel == channel && request.lost > 0) {
+            let (Some(request), Some(channel)) = (self.requests.get_mut(id), self.channels.get_mut(channel as usize))
+            else {
+                continue;
+            };
+            if channel.backlog() == 0 {
+                report_lost(channel, request, self.now_ns);
+                request.lost = 0;
+            }
+        }
+    }
+
+    /// A listener's client asks: gives it to the listener's channel.
+    pub fn incoming(
+        &mut self,
+        channel: u32,
+        endpoint: u32,
+        conn: u32,
+        slot: u64,
+        peer: u32,
+        body: Body<'_>,
+    ) -> RequestId {
+        let id = self.requests.insert(Request {
+            channel,
+            endpoint,
+            tag: 0,
+            what: What::Incoming { slot },
+            flags: 0,
+            timer: TimerKey::NONE,
+            lease: 0,
+            conn,
+            retries: 0,
+            wire_start: 0,
+            queued_ns: self.now_ns,
+            sent_ns: 0,
+            payload: None,
+            lost: 0,
+        });
+        self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
+        id
+    }
+
+    /// A completion about a listener's request.
+    pub fn tell(&mut self, channel: u32, kind: u16, endpoint: u32, id: RequestId, peer: u32, body: Body<'_>) {
+        let Some(channel) = self.channels.get_mut(channel as usize) else { return };
+        let (encoding, payload) = encoded(body);
+        let head = Completion {
+            kind,
+            endpoint,
+            status: IOK_STATUS_OK,
+            tag: id.0,
+            peer,
+            encoding,
+            queued_ns: self.now_ns,
+            done_ns: self.now_ns,
+            ..Completion::default()
+        };
+        channel.put(head, payload);
+    }
+
+    /// Shows every channel what was put for it.
+    pub fn publish(&mut self) {
+        for (_, channel) in &mut self.channels {
+            channel.publish();
+        }
+    }
+}
+
+fn encoded(body: Body<'_>) -> (u8, &[u8]) {
+    match body {
+        Body::None => (IOK_ENCODING_NONE, &[]),
+        Body::Msgpack(bytes) => (IOK_ENCODING_MSGPACK, bytes),
+        Body::Bytes(bytes) => (IOK_ENCODING_BYTES, bytes),
+        Body::Text(bytes) => (IOK_ENCODING_TEXT, bytes),
+        Body::Raw(bytes) => (IOK_ENCODING_RAW, bytes),
+    }
+}
+
+fn report_lost(channel: &mut Channel, request: &Request, now_ns: u64) {
+    let mut count = Vec::with_capacity(9);
+    write::uint(&mut count, request.lost);
+    let head = Completion {
+        kind: IOK_KIND_LOST,
+        endpoint: request.endpoint,
+        status: IOK_STATUS_OK,
+        tag: request.tag,
+        encoding: IOK_ENCODING_MSGPACK,
+        done_ns: now_ns,
+        ..Completion::default()
+    };
+    channel.put(head, &count);
+}

@@ -1,0 +1,655 @@
+//! The I/O thread's world: endpoints and conns, and what happens to a conn from dialling to its end.
+
+use std::time::Instant;
+
+use mio::{Events, Poll, Registry, Token};
+use slab::Slab;
+
+use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
+use super::core::{Core, Ending, Target};
+use super::dial::{self, DialOptions, DialState, Dialer};
+use super::endpoint::Endpoint;
+use super::request::What;
+use super::sink::{Note, Sink};
+use super::wheel::TimerKey;
+use crate::config::Address;
+use crate::discovery::dns::{LookupId, Resolver};
+use crate::proto::{Command, FaultKind, Out, Progress, RequestId};
+use crate::ring::layout::*;
+use crate::router::{ConnId, Down};
+use crate::status::*;
+
+/// Which kind of thing an event is for; the rest of the token is its key.
+pub const CONN_TOKENS: usize = 1 << 32;
+pub const LISTENER_TOKENS: usize = 2 << 32;
+pub const DNS_TOKENS: usize = 3 << 32;
+pub const BELL_TOKEN: Token = Token(0);
+
+/// Bytes read from one conn in a turn, so that one busy conn starves no other.
+const READ_BUDGET: usize = 1 << 20;
+/// One read of the socket, shared by all conns that hold no unfinished frame.
+const SCRATCH_BYTES: usize = 256 << 10;
+/// Sent again by itself, at most.
+const RETRIES_MAX: u8 = 3;
+
+/// Everything the I/O thread owns.
+pub struct Io {
+    pub poll: Poll,
+    pub registry: Registry,
+    pub core: Core,
+    pub endpoints: Slab<Endpoint>,
+    pub conns: Slab<Conn>,
+    pub resolver: Resolver,
+    /// Conns with bytes to write.
+    pub to_flush: Vec<u32>,
+    /// Conns that may have more to read.
+    pub to_read: Vec<u32>,
+    /// Endpoints whose router may have a new timeout.
+    pub touched: Vec<u32>,
+    pub generation: u32,
+    pub conn_numbers: u32,
+    scratch: Box<[u8]>,
+    /// Leases and the channels that hold them.
+    pub leases: Vec<(u32, u64, u32)>,
+}
+
+impl Io {
+    pub fn new(poll: Poll, resolver: Resolver) -> std::io::Result<Self> {
+        Ok(Io {
+            registry: poll.registry().try_clone()?,
+            poll,
+            core: Core::default(),
+            endpoints: Slab::new(),
+            conns: Slab::new(),
+            resolver,
+            to_flush: Vec::new(),
+            to_read: Vec::new(),
+            touched: Vec::new(),
+            generation: fastrand::u32(0..0x7fff),
+            conn_numbers: 0,
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            leases: Vec::new(),
+        })
+    }
+
+    /// Waits for events; false if interrupted.
+    pub fn wait(&mut self, events: &mut Events, timeout: Option<std::time::Duration>) -> bool {
+        self.poll.poll(events, timeout).is_ok()
+    }
+
+    pub fn token(key: u32) -> Token {
+        Token(CONN_TOKENS + key as usize)
+    }
+
+    /// A new conn of a service begins.
+    pub fn dial(&mut self, endpoint: u32) -> u32 {
+        let now = self.core.now();
+        self.conn_numbers += 1;
+        let of = &self.endpoints[endpoint as usize];
+        let proto = of.driver.client();
+        let mut conn = Conn::new(self.conn_numbers, endpoint, false, Link::Resolving, proto);
+        conn.connect_by = Some(now + of.options.connect_timeout);
+        conn.peer_name = of.address.to_string();
+        let address = of.address.clone();
+        let key = self.conns.insert(conn) as u32;
+        match address {
+            Address::Unix(path) => self.start_dialling(key, vec![dial::Target::Unix(path.into())]),
+            Address::Host { host, .. } => self.resolver.lookup(now, LookupId(u64::from(key)), &host),
+        }
+        self.rearm(key);
+        key
+    }
+
+    /// A name has come to addresses, or not.
+    pub fn resolved(&mut self, key: u32, outcome: Result<Vec<std::net::IpAddr>, String>) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if !matches!(conn.link, Link::Resolving) {
+            return;
+        }
+        let Address::Host { port, .. } = self.endpoints[conn.endpoint as usize].address else { return };
+        match outcome {
+            Ok(ips) => {
+                let targets = ips.into_iter().map(|ip| dial::Target::Tcp((ip, port).into())).collect();
+                self.start_dialling(key, targets);
+                self.advance_dial(key);
+            }
+            Err(message) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message),
+        }
+    }
+
+    /// The first look at the sockets comes with the conn's timer, so that a router never hears of a conn's end before it
+    /// has its name.
+    fn start_dialling(&mut self, key: u32, targets: Vec<dial::Target>) {
+        let now = self.core.now();
+        let conn = &mut self.conns[key as usize];
+        let options = &self.endpoints[conn.endpoint as usize].options;
+        let options = DialOptions {
+            timeout: options.connect_timeout,
+            keepalive: (!options.keepalive.is_zero()).then_some(options.keepalive),
+            user_timeout: options.user_timeout,
+        };
+        conn.link = Link::Dialling(Dialer::new(targets, options, now));
+    }
+
+    fn advance_dial(&mut self, key: u32) {
+        let now = self.core.now();
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        let Link::Dialling(dialer) = &mut conn.link else { return };
+        match dialer.advance(now, &self.registry, Self::token(key)) {
+            DialState::Pending => self.rearm(key),
+            DialState::Failed(error) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, error.message),
+            DialState::Connected(stream) => {
+                conn.peer_name = stream.peer_name();
+                conn.link = Link::Up(stream);
+                conn.readable = true;
+                self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
+                self.flush(key);
+                self.read(key);
+            }
+        }
+    }
+
+    /// Lets the protocol of a conn do something, and sees to what came of it. False if the conn is gone.
+    pub fn drive(
+        &mut self,
+        key: u32,
+        act: impl FnOnce(&mut Conn, Instant, &mut Out<'_>) -> Result<(), crate::proto::Fault>,
+    ) -> bool {
+        let now = self.core.now();
+        let Some(conn) = self.conns.get_mut(key as usize) else { return false };
+        let mut notes = Vec::new();
+        let mut wire = std::mem::take(&mut conn.out);
+        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
+        let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
+        let incoming = sink.incoming();
+        conn.out = wire;
+        conn.incoming.extend(incoming);
+        self.after_protocol(key, notes);
+        self.judge(key, outcome)
+    }
+
+    /// A fault ends the conn. True if it lives.
+    fn judge(&mut self, key: u32, outcome: Result<(), crate::proto::Fault>) -> bool {
+        let Err(fault) = outcome else {
+            self.rearm(key);
+            self.queue_flush(key);
+            return self.conns.contains(key as usize);
+        };
+        // What was written before the fault (a last error reply) still goes, as far as the socket takes it.
+        let _ = self.flush_once(key);
+        let status = match fault.kind {
+            FaultKind::Protocol | FaultKind::TooLarge => IOK_STATUS_PROTOCOL,
+            FaultKind::Refused => IOK_STATUS_REFUSED,
+            FaultKind::Silent | FaultKind::Closed => IOK_STATUS_LOST,
+        };
+        let refused = match fault.kind {
+            FaultKind::Refused => true,
+            FaultKind::Protocol => self.conns.get(key as usize).is_some_and(|conn| !conn.ready),
+            _ => false,
+        };
+        self.conn_failed(key, status, refused, fault.message);
+        false
+    }
+
+    /// Reads until the socket is dry or the budget is used up, one frame after the other.
+    pub fn read(&mut self, key: u32) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = self.read_into(key, &mut scratch);
+        self.scratch = scratch;
+        if let Err(error) = outcome
+            && self.conns.contains(key as usize)
+        {
+            let peer = self.conns[key as usize].peer_name.clone();
+            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+        }
+    }
+
+    fn read_into(&mut self, key: u32, scratch: &mut [u8]) -> std::io::Result<()> {
+        let mut budget = READ_BUDGET;
+        if self.conns.get(key as usize).is_some_and(|conn| conn.held_back && !conn.is_paused()) {
+            self.parse(key, None);
+        }
+        loop {
+            let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(()) };
+            if !conn.readable {
+                return Ok(());
+            }
+            if conn.is_paused() {
+                return Ok(());
+            }
+            if budget == 0 {
+                self.to_read.push(key);
+                return Ok(());
+            }
+            let Link::Up(stream) = &mut conn.link else { return Ok(()) };
+            let fresh = conn.input.is_empty();
+            let (count, room) = if fresh {
+                (std::io::Read::read(stream, scratch), scratch.len())
+            } else {
+                (conn.input.read_from(stream, conn.need), usize::MAX)
+            };
+            let count = match count {
+                Ok(0) => return self.peer_closed(key),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    conn.readable = false;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.core.tick();
+            let conn = &mut self.conns[key as usize];
+            conn.first_byte_ns = self.core.now_ns;
+            budget = budget.saturating_sub(count);
+            // A short read has emptied the socket: the next bytes come with an event of their own.
+            if fresh && count < room && !conn.peer_hung_up {
+                conn.readable = false;
+            }
+            let alive = if fresh { self.parse(key, Some(&scratch[..count])) } else { self.parse(key, None) };
+            if !alive {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Feeds what came to the protocol, frame by frame. `fresh` was read just now; None: what the conn holds.
+    fn parse(&mut self, key: u32, fresh: Option<&[u8]>) -> bool {
+        let now = self.core.now();
+        let Some(conn) = self.conns.get_mut(key as usize) else { return false };
+        let mut notes = Vec::new();
+        let mut wire = std::mem::take(&mut conn.out);
+        let mut held = std::mem::take(&mut conn.input);
+        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
+        let input = fresh.unwrap_or(held.filled());
+        let mut at = 0;
+        let mut need = 1;
+        let mut outcome = Ok(());
+        while at < input.len() && !conn.proto.paused() {
+            let mut out = Out { wire: &mut wire, events: &mut sink };
+            match conn.proto.handle_input(now, &input[at..], &mut out) {
+                Ok(Progress::Consumed(count)) => at += count,
+                Ok(Progress::Need(count)) => {
+                    need = count;
+                    break;
+                }
+                Err(fault) => {
+                    outcome = Err(fault);
+                    break;
+                }
+            }
+        }
+        let incoming = sink.incoming();
+        match fresh {
+            Some(bytes) if at < bytes.len() => held.append(&bytes[at..]),
+            Some(_) => {}
+            None => held.consume(at),
+        }
+        conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
+        (conn.out, conn.input, conn.need) = (wire, held, need);
+        conn.incoming.extend(incoming);
+        self.after_protocol(key, notes);
+        self.progress(key);
+        self.judge(key, outcome)
+    }
+
+    /// What events asked for beyond completions.
+    fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
+        for note in notes {
+            let Some(conn) = self.conns.get_mut(key as usize) else { return };
+            let (endpoint, is_server) = (conn.endpoint, conn.is_server);
+            match note {
+                Note::Ready { topics_beside_requests, description } if !is_server => {
+                    conn.ready = true;
+                    conn.connect_by = None;
+                    self.with_router(endpoint, |router, now, act| {
+                        router.handle_ready(now, ConnId(key), topics_beside_requests, &description, act);
+                    });
+                }
+                Note::Ready { .. } => conn.ready = true,
+                Note::Draining => {
+                    conn.draining = true;
+                    self.queue_flush(key);
+                    self.leave_when_flushed(key);
+                }
+                Note::Topic { topic, end } => {
+                    self.with_router(endpoint, |router, _, act| {
+                        let end = end.as_ref().map(|(code, message)| (code.as_str(), message.as_str()));
+                        router.handle_topic(ConnId(key), &topic, end, act);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Tells the router that a conn has heard from its peer, if it wants to know.
+    fn progress(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize).filter(|conn| !conn.is_server && conn.ready) else { return };
+        let endpoint = conn.endpoint;
+        let wants =
+            self.endpoints[endpoint as usize].router.as_ref().is_some_and(|router| router.wants_progress(ConnId(key)));
+        if wants {
+            let (inflight, tenancy) = (conn.proto.inflight(), conn.proto.tenancy());
+            self.with_router(endpoint, |router, now, act| {
+                router.handle_progress(now, ConnId(key), inflight, tenancy, act);
+            });
+        }
+    }
+
+    fn peer_closed(&mut self, key: u32) -> std::io::Result<()> {
+        if self.drive(key, |conn, now, out| conn.proto.handle_eof(now, out)) {
+            let conn = &mut self.conns[key as usize];
+            if conn.is_server {
+                // Replies are still to be written; the protocol says when the last one is.
+                (conn.readable, conn.at_eof) = (false, true);
+                return Ok(());
+            }
+            let peer = self.conns[key as usize].peer_name.clone();
+            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer} closed the connection"));
+        }
+        Ok(())
+    }
+
+    /// An event for a conn.
+    pub fn conn_event(&mut self, key: u32, event: &mio::event::Event) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if matches!(conn.link, Link::Dialling(_)) {
+            return self.advance_dial(key);
+        }
+        if event.is_read_closed() || event.is_error() {
+            conn.peer_hung_up = true;
+        }
+        if event.is_writable() {
+            conn.writable = true;
+            self.queue_flush(key);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let conn = &mut self.conns[key as usize];
+            conn.readable = !conn.at_eof;
+            self.read(key);
+        }
+    }
+
+    /// Notes that a conn has something to write.
+    #[inline]
+    pub fn queue_flush(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if conn.pending_bytes() > 0 && conn.writable && !conn.queued_for_flush {
+            conn.queued_for_flush = true;
+            self.to_flush.push(key);
+        }
+    }
+
+    /// Writes what every conn has to write.
+    pub fn flush_all(&mut self) {
+        let keys = std::mem::take(&mut self.to_flush);
+        for key in &keys {
+            if let Some(conn) = self.conns.get_mut(*key as usize) {
+                conn.queued_for_flush = false;
+                self.flush(*key);
+            }
+        }
+        if self.to_flush.is_empty() {
+            self.to_flush = keys;
+            self.to_flush.clear();
+        }
+    }
+
+    fn flush_once(&mut self, key: u32) -> std::io::Result<Flushed> {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(Flushed::All) };
+        let (requests, now_ns) = (&mut self.core.requests, self.core.now_ns);
+        conn.flush(|id| {
+            if let Some(request) = requests.get_mut(id) {
+                request.sent_ns = now_ns;
+            }
+        })
+    }
+
+    pub fn flush(&mut self, key: u32) {
+        match self.flush_once(key) {
+            Ok(Flushed::All) => {
+                self.leave_when_flushed(key);
+                self.resume(key);
+            }
+            Ok(Flushed::More) => self.queue_flush(key),
+            Ok(Flushed::Blocked) => self.blocked(key),
+            Err(error) => {
+                let peer = self.conns[key as usize].peer_name.clone();
+                self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+            }
+        }
+    }
+
+    /// Reads on from a client that had too much under way.
+    fn resume(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize).filter(|conn| conn.is_server && !conn.is_paused()) else {
+            return;
+        };
+        if conn.held_back || conn.readable {
+            self.to_read.push(key);
+        }
+    }
+
+    /// A client that said goodbye is let go once it has every reply.
+    fn leave_when_flushed(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if conn.is_server && conn.draining && conn.pending_bytes() == 0 {
+            self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
+        }
+    }
+
+    /// A client of ours that never reads its replies is let go.
+    fn blocked(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if conn.is_server && conn.pending_bytes() > OUT_BYTES_HARD {
+            let message = format!("the client left more than {OUT_BYTES_HARD} bytes of replies unread");
+            self.conn_failed(key, IOK_STATUS_OVERLOADED, false, message);
+        }
+    }
+
+    /// Sets a conn's timer to the next moment that it needs.
+    pub fn rearm(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        let dialling = match &conn.link {
+            Link::Dialling(dialer) => dialer.poll_timeout(),
+            _ => None,
+        };
+        let proto = if matches!(conn.link, Link::Up(_)) { conn.proto.poll_timeout() } else { None };
+        let next = [dialling, proto, conn.connect_by].into_iter().flatten().min();
+        let Some(next) = next else { return };
+        // A later moment waits for the timer that is set: most timeouts move on long before they come.
+        if conn.timer_at.is_some_and(|at| at <= next) {
+            return;
+        }
+        self.core.wheel.clear(std::mem::replace(&mut conn.timer, TimerKey::NONE));
+        conn.timer_at = Some(next);
+        conn.timer = self.core.timer_at(next, Target::Conn(key));
+    }
+
+    /// A conn's timer has come.
+    pub fn conn_timer(&mut self, key: u32) {
+        let now = self.core.now();
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        (conn.timer, conn.timer_at) = (TimerKey::NONE, None);
+        if conn.connect_by.is_some_and(|by| by <= now) {
+            let what = match conn.link {
+                Link::Resolving => "no address for",
+                Link::Dialling(_) => "no connection to",
+                Link::Up(_) => "no answer to the handshake from",
+            };
+            let within = self.endpoints[conn.endpoint as usize].options.connect_timeout;
+            let message = match &mut conn.link {
+                Link::Dialling(dialer) => match dialer.advance(now, &self.registry, Self::token(key)) {
+                    DialState::Failed(error) => error.message,
+                    _ => format!("{what} {} within {within:?}", conn.peer_name),
+                },
+                _ => format!("{what} {} within {within:?}", conn.peer_name),
+            };
+            return self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+        }
+        match &conn.link {
+            Link::Dialling(_) => self.advance_dial(key),
+            // Input that waits in the socket comes first: it may be the very answer that is missed.
+            Link::Up(_) if conn.readable => self.read(key),
+            Link::Up(_) if conn.proto.poll_timeout().is_some_and(|at| at <= now) => {
+                self.drive(key, |conn, now, out| conn.proto.handle_timeout(now, out));
+            }
+            _ => {}
+        }
+        self.rearm(key);
+    }
+
+    /// A conn is of no use any more: its requests end, its router hears of it.
+    pub fn conn_failed(&mut self, key: u32, status: Status, refused: bool, message: String) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        let (endpoint, was_ready, is_server) = (conn.endpoint, conn.ready, conn.is_server);
+        let again = self.remove_conn(key, status, &message);
+        if is_server {
+            return;
+        }
+        let down = Down { was_ready, refused, status, message };
+        self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(key), &down, act));
+        for id in again {
+            self.send_again(id);
+        }
+    }
+
+    /// Closes a conn and ends its requests, except those that may be sent again, which are handed back.
+    pub fn remove_conn(&mut self, key: u32, status: Status, message: &str) -> Vec<RequestId> {
+        let Some(mut conn) = self.conns.try_remove(key as usize) else { return Vec::new() };
+        self.core.wheel.clear(conn.timer);
+        match &mut conn.link {
+            Link::Up(stream) => {
+                let _ = self.registry.deregister(stream);
+            }
+            Link::Dialling(dialer) => dialer.abandon(&self.registry),
+            Link::Resolving => self.resolver.cancel(LookupId(u64::from(key))),
+        }
+        let mut named = Vec::new();
+        conn.proto.abandon(&mut |id| named.push(id));
+        let mut again = Vec::new();
+        for id in named {
+            self.abandoned(id, &conn, status, message, &mut again);
+        }
+        for (_, id) in conn.incoming {
+            if let Some(request) = self.core.end(id, Ending::not_sent(IOK_STATUS_LOST), crate::proto::Body::None) {
+                let (channel, endpoint) = (request.channel, request.endpoint);
+                self.core.tell(channel, IOK_KIND_GONE, endpoint, id, conn.number, crate::proto::Body::None);
+            }
+        }
+        if conn.is_server
+            && let Some(listener) = self.endpoints.get_mut(conn.endpoint as usize).and_then(|e| e.listener.as_mut())
+        {
+            listener.conns -= 1;
+        }
+        again
+    }
+
+    fn abandoned(&mut self, id: RequestId, conn: &Conn, status: Status, message: &str, again: &mut Vec<RequestId>) {
+        let Some(request) = self.core.requests.get_mut(id) else { return };
+        let touched = conn.written > request.wire_start;
+        let may_repeat = !touched || request.flags & IOK_FLAG_IDEMPOTENT != 0;
+        if may_repeat && request.payload.is_some() && request.retries < RETRIES_MAX && request.lease == 0 {
+            request.retries += 1;
+            (request.conn, request.sent_ns) = (super::request::NO_CONN, 0);
+            return again.push(id);
+        }
+        let fate = if touched { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
+        let ending = Ending { status: status_of_loss(status), fate, peer: conn.number, first_byte_ns: 0 };
+        let code = if ending.status == IOK_STATUS_PROTOCOL { "PROTOCOL" } else { "LOST" };
+        self.core.fail(id, ending, code, message);
+    }
+
+    /// Gives a request that lost its conn to the router once more.
+    fn send_again(&mut self, id: RequestId) {
+        let Some(request) = self.core.requests.get(id) else { return };
+        let (endpoint, lease) = (Self::endpoint_key(request.endpoint), request.lease);
+        let Some(of) = self.endpoints.get(endpoint as usize) else { return };
+        let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload).ok());
+        if let Some(class) = class {
+            self.with_router(endpoint, |router, now, act| router.handle_request(now, id, class, lease, act));
+        }
+    }
+
+    /// Ends a request before its reply: cancelled, or its time is over.
+    pub fn end_early(&mut self, id: RequestId, status: Status) {
+        let Some(request) = self.core.requests.get(id) else { return };
+        let endpoint = Self::endpoint_key(request.endpoint);
+        let (conn, what) = (request.conn, request.what);
+        if let What::Incoming { slot } = what {
+            return self.incoming_expired(id, conn, slot);
+        }
+        let waited_ms = (self.core.now_ns - request.queued_ns + 500_000) / 1_000_000;
+        let sent = conn != super::request::NO_CONN;
+        // Bytes that are with a living conn will be written, if they were not yet.
+        let fate = if sent { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
+        let peer = self.conns.get(conn as usize).map_or(0, |conn| conn.number);
+        let ending = |status| Ending { status, fate, peer, first_byte_ns: 0 };
+        let state = || self.endpoints.get(endpoint as usize)?.router.as_ref().map(|router| router.state());
+        if status == IOK_STATUS_CANCELLED {
+            self.core.fail(id, ending(status), "CANCELLED", "cancelled by the program");
+        } else if let Some(why) = state().filter(|_| !sent).as_ref().and_then(crate::router::service::unavailable) {
+            self.core.fail(id, ending(IOK_STATUS_UNAVAILABLE), "UNAVAILABLE", &why);
+        } else {
+            let what = if sent { "no reply" } else { "no conn was free" };
+            self.core.fail(id, ending(IOK_STATUS_TIMEOUT), "TIMEOUT", &format!("{what} within {waited_ms} ms"));
+        }
+        if sent && self.conns.contains(conn as usize) {
+            self.drive(conn, |conn, now, out| {
+                // A refusal to cancel changes nothing: the slot is deaf already.
+                let _ = conn.proto.command(now, Command::Cancel { id }, out);
+                Ok(())
+            });
+        }
+        let conn = sent.then_some(ConnId(conn));
+        self.with_router(endpoint, |router, now, act| router.handle_ended(now, id, conn, act));
+    }
+
+    /// The program did not answer a listener's client in time: the client is told so.
+    fn incoming_expired(&mut self, id: RequestId, conn: u32, slot: u64) {
+        let Some(request) = self.core.requests.get(id) else { return };
+        let (channel, endpoint) = (request.channel, request.endpoint);
+        let mut body = Vec::new();
+        crate::value::write::error_ext(&mut body, IOK_EXT_ERROR, b"TIMEOUT", b"the program did not answer in time");
+        self.core.end(id, Ending::not_sent(IOK_STATUS_TIMEOUT), crate::proto::Body::None);
+        self.core.tell(channel, IOK_KIND_GONE, endpoint, id, conn, crate::proto::Body::None);
+        self.reply_to_client(conn, slot, &body);
+    }
+
+    /// Gives the program's reply to the conn of a listener's client.
+    pub fn reply_to_client(&mut self, key: u32, slot: u64, body: &[u8]) -> Option<crate::proto::Refusal> {
+        let mut refused = None;
+        self.drive(key, |conn, now, out| {
+            refused = conn.proto.command(now, Command::Reply { slot, body }, out).err();
+            conn.forget_incoming(slot);
+            Ok(())
+        });
+        self.resume(key);
+        refused
+    }
+
+    /// The key of the endpoint that a program calls by this number; past the end if the number is stale.
+    pub fn endpoint_key(number: u32) -> u32 {
+        (number & 0xffff).wrapping_sub(1)
+    }
+
+    /// The endpoint of that number, if it is open.
+    #[inline]
+    pub fn endpoint(&self, number: u32) -> Option<&Endpoint> {
+        self.endpoints.get(Self::endpoint_key(number) as usize).filter(|endpoint| endpoint.number == number)
+    }
+
+    /// True while a conn may be given another request.
+    #[inline]
+    pub fn takes_requests(conn: &Conn) -> bool {
+        conn.ready && !conn.draining && conn.pending_bytes() < OUT_BYTES_SOFT
+    }
+}
+
+/// What a lost request's status is, of the status that its conn ended with.
+fn status_of_loss(status: Status) -> Status {
+    match status {
+        IOK_STATUS_PROTOCOL | IOK_STATUS_CLOSED | IOK_STATUS_PANIC => status,
+        _ => IOK_STATUS_LOST,
+    }
+}

@@ -1,0 +1,117 @@
+//! Requests under way: one entry from submission to final completion.
+
+use super::wheel::TimerKey;
+use crate::proto::RequestId;
+
+/// No conn.
+pub const NO_CONN: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Request,
+    Stream,
+    Lease,
+    /// Waits for the endpoint to be up.
+    UntilUp,
+    /// A listener's client asked; the program's reply is awaited.
+    Incoming {
+        slot: u64,
+    },
+}
+
+/// One request as the kernel holds it.
+pub struct Request {
+    pub channel: u32,
+    pub endpoint: u32,
+    pub tag: u64,
+    pub what: What,
+    pub flags: u16,
+    pub timer: TimerKey,
+    /// The lease it travels on, or 0.
+    pub lease: u64,
+    /// The conn it was given to.
+    pub conn: u32,
+    /// How often it was sent again.
+    pub retries: u8,
+    /// Where its first byte lies in what that conn ever wrote.
+    pub wire_start: u64,
+    pub queued_ns: u64,
+    pub sent_ns: u64,
+    /// Kept while it may have to be sent (again).
+    pub payload: Option<Box<[u8]>>,
+    /// For streams: pushes dropped since the last LOST.
+    pub lost: u64,
+}
+
+/// Bits of a number that say where its entry is; those above count the requests there ever were.
+const INDEX_BITS: u32 = 22;
+/// Requests under way in one kernel, at most.
+pub const REQUESTS_MAX: usize = 1 << INDEX_BITS;
+
+/// All of them. Numbers grow with each request, so that a late reply to an ended request finds nobody, and a queue of
+/// them in the order of sending is sorted.
+#[derive(Default)]
+pub struct Requests {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    live: usize,
+    count: u64,
+}
+
+struct Entry {
+    id: RequestId,
+    request: Option<Request>,
+}
+
+fn index(id: RequestId) -> usize {
+    id.0 as usize & (REQUESTS_MAX - 1)
+}
+
+impl Requests {
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    pub fn insert(&mut self, request: Request) -> RequestId {
+        self.live += 1;
+        self.count += 1;
+        let at = match self.free.pop() {
+            Some(at) => at as usize,
+            None => {
+                self.entries.push(Entry { id: RequestId(0), request: None });
+                self.entries.len() - 1
+            }
+        };
+        let id = RequestId(self.count << INDEX_BITS | at as u64);
+        self.entries[at] = Entry { id, request: Some(request) };
+        id
+    }
+
+    #[inline]
+    pub fn get(&self, id: RequestId) -> Option<&Request> {
+        self.entries.get(index(id)).filter(|entry| entry.id == id)?.request.as_ref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+        self.entries.get_mut(index(id)).filter(|entry| entry.id == id)?.request.as_mut()
+    }
+
+    pub fn remove(&mut self, id: RequestId) -> Option<Request> {
+        let entry = self.entries.get_mut(index(id)).filter(|entry| entry.id == id)?;
+        let request = entry.request.take()?;
+        self.free.push(index(id) as u32);
+        self.live -= 1;
+        Some(request)
+    }
+
+    /// Every live request that `wanted` names.
+    pub fn ids(&self, wanted: impl Fn(&Request) -> bool) -> Vec<RequestId> {
+        let live = self.entries.iter().filter(|entry| entry.request.as_ref().is_some_and(&wanted));
+        live.map(|entry| entry.id).collect()
+    }
+}

@@ -1,0 +1,421 @@
+//! Submissions: what each op does.
+
+use super::channel::{Message, Taken};
+use super::core::Ending;
+use super::endpoint::{Endpoint, read_url};
+use super::io::{Io, LISTENER_TOKENS};
+use super::listener::Listener;
+use super::request::{REQUESTS_MAX, What};
+use super::wheel::TimerKey;
+use crate::proto::{Body, Class, RequestId};
+use crate::ring::layout::*;
+use crate::router::service::Service;
+use crate::status::*;
+use crate::value::write;
+use mio::Token;
+
+/// Submissions taken from one channel in a turn, so that one busy channel starves no other.
+const SUBMISSION_BUDGET: usize = 4096;
+/// Endpoints open at a time.
+const ENDPOINTS_MAX: usize = 4096;
+
+impl Io {
+    /// Takes what a channel has submitted. True if something is left for the next turn.
+    pub fn drain_channel(&mut self, key: u32) -> bool {
+        let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
+        channel.retry();
+        let Ok(mut submitted) = channel.submitted() else {
+            return self.corrupt_channel(key);
+        };
+        let mut left = SUBMISSION_BUDGET;
+        while left > 0 {
+            left -= 1;
+            let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
+            if !channel.has_credit() || self.core.requests.len() >= REQUESTS_MAX {
+                break;
+            }
+            let (head, payload) = match submitted.peek() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(_) => return self.corrupt_channel(key),
+            };
+            submitted.take(&head);
+            match channel.assemble(head, payload) {
+                Taken::Fragment => {}
+                Taken::TooLarge(head) => {
+                    let message = format!("{} bytes: expected at most max_request", head.bytes_total);
+                    self.core.refuse(key, &head, IOK_STATUS_TOO_LARGE, "TOOLARGE", &message);
+                }
+                Taken::Message(head, message) => self.submission(key, &head, &message),
+            }
+        }
+        let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
+        channel.done_with(submitted.done_bytes());
+        channel.has_submissions()
+    }
+
+    /// The program wrote nonsense into the ring: that channel is ended, the others live on.
+    fn corrupt_channel(&mut self, key: u32) -> bool {
+        if self.core.channels.get(key as usize).is_some_and(|channel| !channel.is_corrupt()) {
+            self.end_channel(key, IOK_STATUS_CORRUPT);
+        }
+        false
+    }
+
+    #[inline]
+    fn submission(&mut self, channel: u32, head: &Submission, message: &Message<'_>) {
+        let payload = message.bytes();
+        match head.op {
+            IOK_OP_REQUEST => self.request(channel, head, payload),
+            IOK_OP_ECHO => self.core.answer(channel, head, IOK_STATUS_OK, Body::Bytes(payload)),
+            IOK_OP_REPLY => self.reply(channel, head, payload),
+            IOK_OP_CANCEL => self.cancel(channel, head.tag),
+            IOK_OP_STREAM => self.stream(channel, head, payload),
+            IOK_OP_LEASE => self.lease(channel, head),
+            IOK_OP_RELEASE => self.release(channel, head),
+            IOK_OP_OPEN => self.open(channel, head, payload),
+            IOK_OP_LISTEN => self.listen(channel, head, payload),
+            IOK_OP_CLOSE => self.close_op(channel, head),
+            IOK_OP_STATE => self.state(channel, head),
+            op => {
+                let message = format!("op: {op}: expected one of IOK_OP_*");
+                self.core.refuse(channel, head, IOK_STATUS_BAD_RECORD, "BADRECORD", &message);
+            }
+        }
+    }
+
+    fn no_endpoint(&mut self, channel: u32, head: &Submission) {
+        let message = format!("endpoint: {}: expected the number of an open service", head.endpoint);
+        self.core.refuse(channel, head, IOK_STATUS_NO_ENDPOINT, "NOENDPOINT", &message);
+    }
+
+    #[inline]
+    fn request(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
+            return self.no_endpoint(channel, head);
+        };
+        let class = match of.driver.classify(payload) {
+            Ok(Class::Topics(_) | Class::Takeover) => {
+                let message = "this begins a stream: submit it as a stream (subscribe), not as a request";
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADREQUEST", message);
+            }
+            Ok(class) => class,
+            Err(refusal) => {
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
+            }
+        };
+        let timeout_ms = match head.timeout_ms {
+            // What may wait in the server says itself how long.
+            0 if class == Class::Waiting => IOK_TIMEOUT_NONE,
+            0 => of.options.timeout_ms,
+            given => given,
+        };
+        let id = self.core.begin(channel, head, What::Request, timeout_ms);
+        self.route(id, head, class, payload);
+    }
+
+    #[inline]
+    fn route(&mut self, id: RequestId, head: &Submission, class: Class, payload: &[u8]) {
+        let routed =
+            self.with_router_and(Self::endpoint_key(head.endpoint), Some((id, payload)), |router, now, act| {
+                router.handle_request(now, id, class, head.key, act);
+            });
+        if routed.is_none() {
+            let message = "the endpoint's router has failed; open it again";
+            self.core.fail(id, Ending::not_sent(IOK_STATUS_PANIC), "PANIC", message);
+        }
+        self.keep_payload(id, payload);
+    }
+
+    fn stream(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
+            return self.no_endpoint(channel, head);
+        };
+        match of.driver.classify(payload) {
+            Ok(class @ (Class::Topics(_) | Class::Takeover)) => {
+                let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
+                let id = self.core.begin(channel, head, What::Stream, timeout_ms);
+                self.route(id, head, class, payload);
+            }
+            Ok(_) => {
+                let message = "this begins no stream: submit it as a request";
+                self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADREQUEST", message);
+            }
+            Err(refusal) => {
+                self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
+            }
+        }
+    }
+
+    fn cancel(&mut self, channel: u32, tag: u64) {
+        if let Some(id) = self.core.find(channel, tag) {
+            self.end_early(id, IOK_STATUS_CANCELLED);
+        }
+    }
+
+    fn lease(&mut self, channel: u32, head: &Submission) {
+        let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
+            return self.no_endpoint(channel, head);
+        };
+        let timeout_ms = if head.timeout_ms == 0 { of.options.timeout_ms } else { head.timeout_ms };
+        let id = self.core.begin(channel, head, What::Lease, timeout_ms);
+        self.with_router(Self::endpoint_key(head.endpoint), |router, now, act| router.handle_lease(now, id, act));
+    }
+
+    fn release(&mut self, channel: u32, head: &Submission) {
+        if self.endpoint(head.endpoint).is_none() {
+            return self.no_endpoint(channel, head);
+        }
+        if self.release_lease(Self::endpoint_key(head.endpoint), head.key) {
+            self.core.answer(channel, head, IOK_STATUS_OK, Body::None);
+        } else {
+            let message = format!("key: {}: expected a lease that is held", head.key);
+            self.core.refuse(channel, head, IOK_STATUS_NO_LEASE, "NOLEASE", &message);
+        }
+    }
+
+    /// Gives a lease back; what is still under way on it ends as cancelled.
+    fn release_lease(&mut self, endpoint: u32, lease: u64) -> bool {
+        self.leases.retain(|(of, held, _)| (*of, *held) != (endpoint, lease));
+        let number = self.endpoints.get(endpoint as usize).map_or(0, |of| of.number);
+        for id in self.core.requests.ids(|request| request.endpoint == number && request.lease == lease && lease != 0) {
+            self.end_early(id, IOK_STATUS_CANCELLED);
+        }
+        self.with_router(endpoint, |router, now, act| router.handle_release(now, lease, act)).unwrap_or(false)
+    }
+
+    /// The program answers a listener's client.
+    fn reply(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        let quiet = Submission { flags: head.flags | IOK_FLAG_QUIET, ..*head };
+        let id = RequestId(head.tag);
+        let asked = self.core.requests.get(id).map(|request| (request.what, request.conn));
+        let Some((What::Incoming { slot }, conn)) = asked else {
+            let message = format!("tag: {}: expected the tag of a REQUEST that was not answered", head.tag);
+            return self.core.refuse(channel, &quiet, IOK_STATUS_NO_REQUEST, "NOREQUEST", &message);
+        };
+        if let Some(refusal) = self.reply_to_client(conn, slot, payload) {
+            self.core.refuse(channel, &quiet, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
+        }
+        self.core.end(id, Ending::not_sent(IOK_STATUS_OK), Body::None);
+    }
+
+    fn vacancy(&mut self, channel: u32, head: &Submission) -> bool {
+        let room = self.endpoints.len() < ENDPOINTS_MAX;
+        if !room {
+            let message = format!("{ENDPOINTS_MAX} endpoints are open already");
+            self.core.refuse(channel, head, IOK_STATUS_OVERLOADED, "OVERLOADED", &message);
+        }
+        room
+    }
+
+    /// Puts an endpoint in its place and gives it its number.
+    fn install(&mut self, opened: super::endpoint::Opened) -> u32 {
+        self.generation = (self.generation + 1) & 0x7fff;
+        let entry = self.endpoints.vacant_entry();
+        let key = entry.key() as u32;
+        entry.insert(Endpoint {
+            number: (self.generation << 16) | (key + 1),
+            shown: opened.shown,
+            driver: opened.driver,
+            options: opened.options,
+            address: opened.address,
+            router: None,
+            listener: None,
+            timer: TimerKey::NONE,
+            timer_at: None,
+            touched: false,
+        });
+        key
+    }
+
+    fn open(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        if !self.vacancy(channel, head) {
+            return;
+        }
+        let opened = match read_url(payload, false, fastrand::u64(..)) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let message = error.to_string();
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
+            }
+        };
+        let service = Service::new(opened.options.service);
+        let key = self.install(opened);
+        let of = &mut self.endpoints[key as usize];
+        of.router = Some(Box::new(service));
+        let head = Submission { endpoint: of.number, ..*head };
+        self.with_router(key, |router, now, act| router.handle_open(now, act));
+        self.core.answer(channel, &head, IOK_STATUS_OK, Body::None);
+    }
+
+    fn listen(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        if !self.vacancy(channel, head) {
+            return;
+        }
+        let opened = match read_url(payload, true, 0) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let message = error.to_string();
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
+            }
+        };
+        let key = self.install(opened);
+        let of = &mut self.endpoints[key as usize];
+        let token = Token(LISTENER_TOKENS + key as usize);
+        match Listener::bind(&of.address, channel, &self.registry, token) {
+            Ok(listener) => {
+                let scheme = of.shown.split(':').next().unwrap_or_default();
+                let url = format!("{scheme}:{}", listener.address());
+                of.listener = Some(listener);
+                let head = Submission { endpoint: of.number, ..*head };
+                self.core.answer(channel, &head, IOK_STATUS_OK, Body::Text(url.as_bytes()));
+            }
+            Err(error) => {
+                let message = format!("listen on {}: {error}", of.address);
+                self.endpoints.remove(key as usize);
+                let status = match error.kind() {
+                    std::io::ErrorKind::InvalidInput => IOK_STATUS_BAD_CONFIG,
+                    _ if crate::sys::out_of_files(&error) => IOK_STATUS_NO_FILES,
+                    _ => IOK_STATUS_SYSTEM,
+                };
+                self.core.refuse(channel, head, status, "LISTEN", &message);
+            }
+        }
+    }
+
+    fn close_op(&mut self, channel: u32, head: &Submission) {
+        if self.endpoint(head.endpoint).is_none() {
+            return self.no_endpoint(channel, head);
+        }
+        self.close_endpoint(Self::endpoint_key(head.endpoint), "the endpoint was closed");
+        self.core.answer(channel, head, IOK_STATUS_OK, Body::None);
+    }
+
+    /// Ends an endpoint: its requests, its conns, its number.
+    pub fn close_endpoint(&mut self, key: u32, why: &str) {
+        let Some(of) = self.endpoints.get_mut(key as usize) else { return };
+        let number = of.number;
+        let timer = of.timer;
+        if let Some(listener) = &mut of.listener {
+            listener.close(&self.registry);
+        }
+        drop(of.router.take());
+        self.core.wheel.clear(timer);
+        for id in self.core.requests.ids(|request| request.endpoint == number) {
+            let Some(request) = self.core.requests.get(id) else { continue };
+            let sent = self.conns.get(request.conn as usize).is_some_and(|conn| conn.written > request.wire_start);
+            let fate = if sent { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
+            let ending = Ending { fate, ..Ending::not_sent(IOK_STATUS_CLOSED) };
+            self.core.fail(id, ending, "CLOSED", why);
+        }
+        let conns: Vec<u32> =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(key, _)| key as u32).collect();
+        for conn in conns {
+            self.drive(conn, |conn, now, out| {
+                conn.proto.close(now, out);
+                Ok(())
+            });
+            self.flush(conn);
+            self.remove_conn(conn, IOK_STATUS_CLOSED, why);
+        }
+        self.leases.retain(|(of, _, _)| *of != key);
+        self.endpoints.try_remove(key as usize);
+    }
+
+    fn state(&mut self, channel: u32, head: &Submission) {
+        let Some(of) = self.endpoint(head.endpoint) else {
+            return self.no_endpoint(channel, head);
+        };
+        if head.flags & IOK_FLAG_UNTIL_UP != 0 && of.listener.is_none() {
+            let timeout_ms = if head.timeout_ms == 0 { of.options.timeout_ms } else { head.timeout_ms };
+            let id = self.core.begin(channel, head, What::UntilUp, timeout_ms);
+            self.with_router(Self::endpoint_key(head.endpoint), |router, _, act| router.handle_waiter(id, act));
+            return;
+        }
+        let body = self.state_value(Self::endpoint_key(head.endpoint));
+        self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
+    }
+
+    /// An endpoint's state as a MessagePack map.
+    fn state_value(&self, key: u32) -> Vec<u8> {
+        let of = &self.endpoints[key as usize];
+        let mut map = MapWriter::new();
+        map.text("url", &of.shown);
+        if let Some(listener) = &of.listener {
+            map.text("state", "up");
+            map.text("address", &listener.address());
+            map.number("conns", listener.conns as u64);
+        }
+        if let Some(state) = of.router.as_ref().map(|router| router.state()) {
+            map.text("state", state.word);
+            map.text("description", &state.description);
+            map.number("conns", state.conns as u64);
+            map.number("queued", state.queued as u64);
+            map.number("leases", state.leases as u64);
+            map.number("topics", state.topics as u64);
+            map.number("attempts", u64::from(state.attempts));
+            map.text("last_error", state.last_error.as_deref().unwrap_or(""));
+        }
+        map.number("requests", self.core.requests.len() as u64);
+        let inflight =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight());
+        map.number("inflight", inflight.sum::<usize>() as u64);
+        map.finish()
+    }
+
+    /// A channel is closed by its program, or cannot live on: everything it began ends.
+    pub fn end_channel(&mut self, key: u32, status: Status) {
+        for id in self.core.requests.ids(|request| request.channel == key) {
+            self.end_early(id, IOK_STATUS_CANCELLED);
+        }
+        let leases: Vec<(u32, u64)> =
+            self.leases.iter().filter(|(_, _, channel)| *channel == key).map(|(of, lease, _)| (*of, *lease)).collect();
+        for (endpoint, lease) in leases {
+            self.release_lease(endpoint, lease);
+        }
+        let listeners: Vec<u32> = self
+            .endpoints
+            .iter()
+            .filter(|(_, of)| of.listener.as_ref().is_some_and(|listener| listener.channel == key))
+            .map(|(key, _)| key as u32)
+            .collect();
+        for endpoint in listeners {
+            self.close_endpoint(endpoint, "the channel of the listener was closed");
+        }
+        if let Some(channel) = self.core.channels.get_mut(key as usize) {
+            channel.end(status);
+        }
+    }
+}
+
+/// A MessagePack map whose size is known at its end.
+struct MapWriter {
+    bytes: Vec<u8>,
+    open: write::Open,
+    pairs: u32,
+}
+
+impl MapWriter {
+    fn new() -> Self {
+        let mut bytes = Vec::new();
+        let open = write::map_open(&mut bytes);
+        MapWriter { bytes, open, pairs: 0 }
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.pairs += 1;
+        write::str(&mut self.bytes, key.as_bytes());
+        write::str(&mut self.bytes, value.as_bytes());
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.pairs += 1;
+        write::str(&mut self.bytes, key.as_bytes());
+        write::uint(&mut self.bytes, value);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        write::count_close(&mut self.bytes, self.open, self.pairs);
+        self.bytes
+    }
+}

@@ -1,0 +1,314 @@
+//! The program's end of a channel: submit, poll, wait. Used by one thread at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::consumer::{Consumer, Run};
+use super::layout::{IOK_FLAG_MORE, IOK_SUBMISSION_BYTES, Submission, aligned};
+use super::producer::Producer;
+use super::record::{count_completions, submission_at, write_submission};
+use super::region::{Completions, Region, Submissions};
+use super::spin::{self, SPIN_MAX, Spin};
+use super::wake::{self, Bell};
+use crate::status::{
+    IOK_STATUS_BAD_RECORD, IOK_STATUS_CORRUPT, IOK_STATUS_FULL, IOK_STATUS_INTERRUPTED, IOK_STATUS_OK,
+    IOK_STATUS_TIMEOUT, IOK_STATUS_TOO_LARGE, Status,
+};
+use crate::sys::futex::{self, Woken};
+
+/// A channel as its program holds it.
+pub struct AppSide {
+    region: Arc<Region>,
+    bell: Arc<Bell>,
+    submissions: Producer<Submissions>,
+    completions: Consumer<Completions>,
+    message_bytes_max: usize,
+    record_bytes_max: usize,
+    reserved: Option<*mut Submission>,
+    reserved_bytes: usize,
+    fd_watched: bool,
+    spin: Spin,
+}
+
+// SAFETY: `reserved` points into the region, which moves with the channel; one thread uses it at a time.
+unsafe impl Send for AppSide {}
+
+impl AppSide {
+    pub fn new(region: Arc<Region>, bell: Arc<Bell>, submissions_bytes: usize, message_bytes_max: usize) -> Self {
+        AppSide {
+            submissions: Producer::new(Submissions(region.clone())),
+            completions: Consumer::new(Completions(region.clone())),
+            region,
+            bell,
+            message_bytes_max,
+            record_bytes_max: submissions_bytes / 4,
+            reserved: None,
+            reserved_bytes: 0,
+            fd_watched: false,
+            spin: Spin::new(),
+        }
+    }
+
+    /// The file descriptor that is readable while completions wait. From this call on it is kept so.
+    pub fn fd(&mut self) -> i32 {
+        use std::os::fd::AsRawFd;
+        if !self.fd_watched {
+            self.fd_watched = true;
+            if !self.arm() {
+                self.raise();
+            }
+        }
+        self.region.bell.as_raw_fd()
+    }
+
+    /// What ended the channel, or OK.
+    #[inline]
+    pub fn ended(&self) -> Status {
+        self.region.words().ended.0.load(Ordering::Relaxed) as Status
+    }
+
+    /// Room for a submission with `payload_bytes`, to be filled in place and then committed.
+    pub fn reserve(&mut self, payload_bytes: usize) -> Result<*mut Submission, Status> {
+        let size = IOK_SUBMISSION_BYTES as usize + payload_bytes;
+        if size > self.record_bytes_max {
+            return Err(IOK_STATUS_TOO_LARGE);
+        }
+        let place = match self.ended() {
+            IOK_STATUS_OK => self.submissions.reserve(size).map_err(|_| IOK_STATUS_CORRUPT)?,
+            ended => return Err(ended),
+        };
+        let place = match place {
+            Some(place) => place,
+            None => self.full(size)?,
+        };
+        let head = submission_at(place);
+        // SAFETY: `place` has room for a head and is not yet visible to the kernel.
+        unsafe { head.write(Submission { size: size as u32, ..Submission::default() }) };
+        self.reserved = Some(head);
+        self.reserved_bytes = size;
+        Ok(head)
+    }
+
+    /// Publishes what was reserved. Its `size` may have shrunk to what was used.
+    pub fn commit(&mut self) -> Status {
+        let Some(head) = self.reserved.take() else { return IOK_STATUS_BAD_RECORD };
+        // SAFETY: written by `reserve`, still unpublished, so only this thread has it.
+        let size = unsafe { (*head).size } as usize;
+        if size < IOK_SUBMISSION_BYTES as usize || size > self.reserved_bytes {
+            return IOK_STATUS_BAD_RECORD;
+        }
+        self.submissions.push(size);
+        self.submissions.publish();
+        IOK_STATUS_OK
+    }
+
+    /// Copies one record in and publishes it.
+    #[inline]
+    pub fn submit(&mut self, head: &Submission, payload: &[u8]) -> Status {
+        let status = self.stage(head, payload);
+        self.submissions.publish();
+        status
+    }
+
+    #[inline]
+    fn stage(&mut self, head: &Submission, payload: &[u8]) -> Status {
+        let size = IOK_SUBMISSION_BYTES as usize + payload.len();
+        if head.bytes_total as usize > self.message_bytes_max || size > self.record_bytes_max {
+            return IOK_STATUS_TOO_LARGE;
+        }
+        match self.ended() {
+            IOK_STATUS_OK => {}
+            ended => return ended,
+        }
+        match write_submission(&mut self.submissions, head, payload) {
+            Ok(true) => IOK_STATUS_OK,
+            Ok(false) => match self.full(size) {
+                Err(status) => status,
+                Ok(_) => match write_submission(&mut self.submissions, head, payload) {
+                    Ok(true) => IOK_STATUS_OK,
+                    _ => IOK_STATUS_FULL,
+                },
+            },
+            Err(_) => IOK_STATUS_CORRUPT,
+        }
+    }
+
+    /// The ring is full: asks the kernel to say when there is room, and looks once more.
+    fn full(&mut self, size: usize) -> Result<std::ptr::NonNull<u8>, Status> {
+        self.submissions.publish();
+        self.region.words().app_wants_room.0.store(1, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        match self.submissions.reserve(size) {
+            Ok(Some(place)) => Ok(place),
+            Ok(None) => {
+                self.flush();
+                Err(IOK_STATUS_FULL)
+            }
+            Err(_) => Err(IOK_STATUS_CORRUPT),
+        }
+    }
+
+    /// Copies whole records in, as many as fit, publishes them at once. How many bytes were taken, and why not all.
+    pub fn submit_batch(&mut self, records: &[u8]) -> (usize, Status) {
+        let mut at = 0;
+        let mut status = IOK_STATUS_OK;
+        while at < records.len() {
+            let Some(head) = read_head(&records[at..]) else {
+                status = IOK_STATUS_BAD_RECORD;
+                break;
+            };
+            let size = head.size as usize;
+            status = self.stage(&head, &records[at + IOK_SUBMISSION_BYTES as usize..at + size]);
+            if status != IOK_STATUS_OK {
+                break;
+            }
+            at = (at + aligned(size)).min(records.len());
+        }
+        self.submissions.publish();
+        (at, status)
+    }
+
+    /// Wakes the kernel if it sleeps.
+    #[inline]
+    pub fn flush(&self) {
+        self.bell.ring();
+    }
+
+    /// The completions that wait: their number, and one contiguous run of them.
+    #[inline]
+    pub fn poll(&mut self) -> Result<(usize, Run), Status> {
+        let mut run = self.completions.run().map_err(|_| IOK_STATUS_CORRUPT)?;
+        if run.bytes == 0 && self.fd_watched {
+            self.settle();
+            run = self.completions.run().map_err(|_| IOK_STATUS_CORRUPT)?;
+        }
+        let (count, bytes) = count_completions(run);
+        if count == 0 && run.bytes != 0 {
+            return Err(IOK_STATUS_CORRUPT);
+        }
+        Ok((count, Run { bytes, ..run }))
+    }
+
+    /// Done with so many bytes of the run.
+    #[inline]
+    pub fn advance(&mut self, bytes: usize) -> Status {
+        if !self.completions.advance(bytes) {
+            return IOK_STATUS_BAD_RECORD;
+        }
+        let wants = &self.region.words().kernel_wants_room.0;
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if wants.load(Ordering::Relaxed) != 0 && wants.swap(0, Ordering::Relaxed) != 0 {
+            self.bell.ring();
+        }
+        IOK_STATUS_OK
+    }
+
+    /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
+    fn settle(&mut self) {
+        let words = self.region.words();
+        if words.fd_signalled.0.load(Ordering::Acquire) != 0 {
+            words.fd_signalled.0.store(0, Ordering::Relaxed);
+            self.region.bell.clear();
+        } else if words.app_sleep.0.load(Ordering::Relaxed) == wake::ON_FD {
+            return;
+        }
+        if !self.arm() {
+            self.raise();
+        }
+    }
+
+    /// Asks for a signal on the descriptor. False if there is something to read already.
+    fn arm(&self) -> bool {
+        let flag = &self.region.words().app_sleep.0;
+        wake::announce(flag, wake::ON_FD);
+        if !self.completions.has_more() && self.ended() == IOK_STATUS_OK {
+            return true;
+        }
+        // Whoever took the flag first also made the descriptor readable.
+        wake::withdraw(flag) == wake::AWAKE
+    }
+
+    /// Keeps the descriptor readable while what was found is unread.
+    fn raise(&self) {
+        self.region.signal();
+    }
+
+    /// True if a wait would return at once.
+    #[inline]
+    fn has_cause(&self) -> bool {
+        self.completions.has_more() || self.ended() != IOK_STATUS_OK
+    }
+
+    /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
+        self.flush();
+        let wants_room = self.region.words().app_wants_room.0.load(Ordering::Relaxed) != 0;
+        if self.has_cause() {
+            return IOK_STATUS_OK;
+        }
+        if timeout == Some(Duration::ZERO) {
+            return IOK_STATUS_TIMEOUT;
+        }
+        let start = Instant::now();
+        let looked = self.spin.begin();
+        let status = if looked && spin::look(start, SPIN_MAX, || self.completions.has_more()) {
+            IOK_STATUS_OK
+        } else {
+            self.sleep(timeout.map(|timeout| start + timeout), wants_room)
+        };
+        if status == IOK_STATUS_OK {
+            self.spin.end(looked, start.elapsed());
+        }
+        status
+    }
+
+    /// Sleeps on the word until there is a cause to wake.
+    fn sleep(&self, deadline: Option<Instant>, wants_room: bool) -> Status {
+        let region = self.region.clone();
+        let flag = &region.words().app_sleep.0;
+        loop {
+            wake::announce(flag, wake::ON_WORD);
+            if self.has_cause() {
+                break;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let woken =
+                if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
+            let room = wants_room && region.words().app_wants_room.0.load(Ordering::Relaxed) == 0;
+            if self.has_cause() || room {
+                break;
+            }
+            if woken != Woken::Look {
+                self.rearm(flag);
+                return if woken == Woken::TimedOut { IOK_STATUS_TIMEOUT } else { IOK_STATUS_INTERRUPTED };
+            }
+        }
+        self.rearm(flag);
+        IOK_STATUS_OK
+    }
+
+    /// After sleeping on the word: awake, or, for a watched descriptor, back to it.
+    fn rearm(&self, flag: &std::sync::atomic::AtomicU32) {
+        wake::withdraw(flag);
+        if self.fd_watched && !self.arm() {
+            self.raise();
+        }
+    }
+}
+
+/// The head at the start of `bytes`, if its size fits them.
+fn read_head(bytes: &[u8]) -> Option<Submission> {
+    if bytes.len() < IOK_SUBMISSION_BYTES as usize {
+        return None;
+    }
+    // SAFETY: enough bytes are there; `Submission` is plain data; the read needs no alignment.
+    let head = unsafe { bytes.as_ptr().cast::<Submission>().read_unaligned() };
+    let size = head.size as usize;
+    (size >= IOK_SUBMISSION_BYTES as usize && size <= bytes.len()).then_some(head)
+}
+
+/// True if a record is one of several that make one message.
+pub fn is_fragment(head: &Submission) -> bool {
+    head.flags & IOK_FLAG_MORE != 0
+}

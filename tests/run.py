@@ -1,0 +1,156 @@
+"""Runs the test suites named on the command line and ends with one line: N passed, N failed, N skipped.
+
+Each suite is a command whose output streams by; its own closing line is read and added up. A suite that cannot run,
+or that ran no test, counts as one failure: silence must never look like success.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON_SUITES = ["tests/live", "bindings/python/tests"]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one closing line, or all of them, said."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+Read = Callable[[str], Count]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command; with `read`, it is a test runner whose output is counted."""
+
+    command: list[str]
+    read: Read | None = None
+
+
+def main() -> int:
+    total = Count()
+    for name in sys.argv[1:]:
+        total += suite(name, SUITES[name]())
+    print(total, flush=True)
+    return 1 if total.failed or not total.passed else 0
+
+
+def suite(name: str, steps: list[Step]) -> Count:
+    """All steps of one suite, up to the first that fails without saying which test did."""
+    total = Count()
+    for step in steps:
+        say(f"{name}: {' '.join(step.command)}")
+        code, output = run(step.command)
+        count = step.read(output) if step.read else Count()
+        if step.read and count == Count():
+            count = fault(f"{name}: no test ran")
+        elif code and not count.failed:
+            count += fault(f"{name}: exit status {code}")
+        total += count
+        if code and not step.read:
+            break
+    say(f"{name}: {total}")
+    return total
+
+
+def fault(why: str) -> Count:
+    say(why)
+    return Count(failed=1)
+
+
+def say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def run(command: list[str]) -> tuple[int, str]:
+    """The exit status and the output, which is also shown while it comes."""
+    lines: list[str] = []
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except OSError as error:
+        return 127, str(error)
+    assert child.stdout
+    for line in child.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    return child.wait(), "".join(lines)
+
+
+def numbers(pattern: str, output: str) -> list[int]:
+    return [int(number) for number in re.findall(pattern, output, re.MULTILINE)]
+
+
+def words(output: str, line: str, **parts: str) -> Count:
+    """Adds up `12 passed, 1 failed` in every line that `line` matches; `parts` say which words count as what."""
+    found = "\n".join(re.findall(line, output, re.MULTILINE))
+    return Count(**{part: sum(numbers(rf"(\d+) (?:{word})\b", found)) for part, word in parts.items()})
+
+
+def read_nextest(output: str) -> Count:
+    return words(output, r"^ *Summary .*$", passed="passed", failed="failed|timed out|exec failed", skipped="skipped")
+
+
+def read_cargo(output: str) -> Count:
+    return words(output, r"^test result: .*$", passed="passed", failed="failed", skipped="ignored")
+
+
+def read_pytest(output: str) -> Count:
+    return words(
+        output,
+        r"^=*\s*\d+ \w+.* in [\d.]+s.*$",
+        passed="passed|xfailed",
+        failed="failed|errors?|xpassed",
+        skipped="skipped",
+    )
+
+
+def read_ctest(output: str) -> Count:
+    failed = sum(numbers(r"^\d+% tests passed, (\d+) tests? failed out of \d+", output))
+    total = sum(numbers(r"^\d+% tests passed, \d+ tests? failed out of (\d+)", output))
+    skipped = len(re.findall(r"\*\*\*Skipped", output))
+    return Count(total - failed - skipped, failed, skipped)
+
+
+def rust() -> list[Step]:
+    """nextest where it is installed: it bounds each test's time. It runs no doc tests, so cargo does these."""
+    if not shutil.which("cargo-nextest"):
+        return [Step(["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], read_cargo)]
+    nextest = ["cargo", "nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--status-level", "fail"]
+    return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--locked"])]
+
+
+def python() -> list[Step]:
+    return [Step([sys.executable, "-m", "pytest", *filter(os.path.isdir, PYTHON_SUITES)], read_pytest)]
+
+
+def c() -> list[Step]:
+    """Every program twice: as it is, and under AddressSanitizer."""
+    builds = ["build/c", "build/c-asan"]
+    return [
+        Step(["make", "--no-print-directory", "c"]),
+        *(Step(["ctest", "--test-dir", build, "--output-on-failure"], read_ctest) for build in builds),
+    ]
+
+
+SUITES: dict[str, Callable[[], list[Step]]] = {"rust": rust, "python": python, "c": c}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Brings a fresh machine to where `make test` can run: Debian's packages where we may install them, and a .venv.
+# Quick when nothing changed: each part leaves a stamp that names what it was made from.
+#
+#   tests/setup.sh            everything
+#   tests/setup.sh python     one part: system, python
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p .stamps
+
+# A command that must be there, and the Debian package that brings it.
+needs="
+  cc gcc
+  cmake cmake
+  pkg-config pkg-config
+  redis-server redis-server
+  valgrind valgrind
+  dnsmasq dnsmasq-base
+"
+
+main() {
+  case "${1:-all}" in
+    all) system; python ;;
+    system | python) "$1" ;;
+    *) echo "usage: $0 [system|python]" >&2; exit 2 ;;
+  esac
+}
+
+# Never fails: a test whose server or tool is missing says so and is skipped.
+system() {
+  local packages
+  packages=$(missing 2)
+  [ -n "$packages" ] || return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_debian "$packages" || echo "setup: apt-get could not install $packages" >&2
+  fi
+  [ -z "$(missing 1)" ] || echo "setup: going on without: $(missing 1) (Debian: $(missing 2))" >&2
+}
+
+# The commands ($1 = 1) or packages ($1 = 2) that are not there, on one line.
+missing() {
+  local command package
+  while read -r command package; do
+    if [ -n "$command" ] && ! command -v "$command" >/dev/null; then
+      [ "$1" = 1 ] && echo "$command" || echo "$package"
+    fi
+  done <<<"$needs" | sort -u | xargs
+}
+
+# Servers are installed to be started by tests, each a private instance: none may start by itself. A policy-rc.d
+# that is already there is left alone.
+install_debian() {
+  local policy=/usr/sbin/policy-rc.d status=0 ours=
+  if [ ! -e "$policy" ]; then
+    ours=1
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
+  # shellcheck disable=SC2086
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >/dev/null || status=$?
+  [ -z "$ours" ] || rm -f "$policy"
+  return "$status"
+}
+
+python() {
+  local python=${PYTHON:-python3} want
+  want=$("$python" --version; cat tests/requirements.txt)
+  [ -x .venv/bin/python ] && [ "$(cat .stamps/python 2>/dev/null)" = "$want" ] && return 0
+  "$python" -m venv --clear .venv || { echo "setup: $python -m venv failed (Debian: python3-venv)" >&2; exit 1; }
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+  echo "$want" >.stamps/python
+}
+
+main "$@"
