@@ -65,12 +65,13 @@ fn without_safety(header: &str) -> String {
 }
 
 /// In the order in which a reader wants them; a file without a place comes last.
-const ORDER: &[&str] = &["mod", "version", "kernel", "channel", "record", "error"];
+const ORDER: &[&str] = &["version", "kernel", "channel", "record", "error"];
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.retain(|path| path.extension().is_some_and(|end| end == "rs"));
+    // From mod.rs, cbindgen would walk into all the others a second time.
+    files.retain(|path| path.extension().is_some_and(|end| end == "rs") && !path.ends_with("mod.rs"));
     files.sort_by_key(|path| {
         (ORDER.iter().position(|name| path.file_stem() == Some(name.as_ref())).unwrap_or(ORDER.len()), path.clone())
     });
