@@ -48,17 +48,10 @@ impl Io {
         if let Some(of) = self.endpoints.get_mut(endpoint as usize) {
             of.router = Some(router);
         }
-        if !self.deferred.is_empty() {
-            self.hear_deferred();
+        if !self.unheard.is_empty() {
+            self.hear();
         }
         Some(result)
-    }
-
-    #[cold]
-    fn hear_deferred(&mut self) {
-        for (key, note) in std::mem::take(&mut self.deferred) {
-            self.after_protocol(key, vec![note]);
-        }
     }
 
     /// Sets the timers of routers that had something to do.
@@ -134,7 +127,8 @@ impl Act for Acts<'_> {
     }
 
     fn drop_conn(&mut self, conn: ConnId, why: &str) {
-        self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        let again = self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        self.io.unheard.extend(again.into_iter().map(super::io::Unheard::SendAgain));
     }
 
     #[inline]
@@ -208,7 +202,8 @@ impl Act for Acts<'_> {
 }
 
 impl Io {
-    /// Begins or ends a topic.
+    /// Begins or ends a topic. What it makes happen at once (nothing, in the protocols there are) is not for the router
+    /// that asked for it.
     fn topic_command(&mut self, key: u32, command: Command<'_>) {
         self.drive(key, |conn, now, out| {
             // A refusal comes as an event of the topic.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::dial::{Dialer, Stream};
 use super::wheel::TimerKey;
 use crate::proto::{Protocol, RequestId};
+use crate::sys::clock::monotonic_ns;
 
 /// Bytes that may wait for a slow peer before it is given no more requests.
 pub const OUT_BYTES_SOFT: usize = 1 << 20;
@@ -192,8 +193,8 @@ impl Conn {
         self.unsent.push_back((end, id));
     }
 
-    /// Writes what is there, within the budget. `sent` is told of each request whose last byte went.
-    pub fn flush(&mut self, mut sent: impl FnMut(RequestId)) -> io::Result<Flushed> {
+    /// Writes what is there, within the budget. `sent` is told of each request whose last byte went, and when.
+    pub fn flush(&mut self, mut sent: impl FnMut(RequestId, u64)) -> io::Result<Flushed> {
         let Link::Up(stream) = &mut self.link else { return Ok(Flushed::Blocked) };
         let mut budget = WRITE_BUDGET;
         let flushed = loop {
@@ -221,10 +222,13 @@ impl Conn {
             }
         };
         self.compact();
-        while let Some((end, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
-            debug_assert!(end <= self.written);
+        if self.unsent.is_empty() {
+            return Ok(flushed);
+        }
+        let now_ns = monotonic_ns();
+        while let Some((_, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
             self.unsent.pop_front();
-            sent(id);
+            sent(id, now_ns);
         }
         Ok(flushed)
     }

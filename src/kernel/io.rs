@@ -49,10 +49,16 @@ pub struct Io {
     pub generation: u32,
     pub conn_numbers: u32,
     scratch: Box<[u8]>,
-    /// What a router made happen while it was at work: it hears of that afterwards.
-    pub deferred: Vec<(u32, Note)>,
     /// Leases and the channels that hold them.
     pub leases: Vec<(u32, u64, u32)>,
+    /// What a router could not hear because it was acting.
+    pub unheard: Vec<Unheard>,
+}
+
+/// News for a router that was at work when it happened.
+pub enum Unheard {
+    Down { endpoint: u32, conn: u32, down: Down },
+    SendAgain(RequestId),
 }
 
 impl Io {
@@ -70,8 +76,8 @@ impl Io {
             generation: fastrand::u32(0..0x7fff),
             conn_numbers: 0,
             scratch: vec![0; SCRATCH_BYTES].into(),
-            deferred: Vec::new(),
             leases: Vec::new(),
+            unheard: Vec::new(),
         })
     }
 
@@ -297,14 +303,10 @@ impl Io {
     }
 
     /// What events asked for beyond completions.
-    pub fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
+    fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
         for note in notes {
             let Some(conn) = self.conns.get_mut(key as usize) else { return };
             let (endpoint, is_server) = (conn.endpoint, conn.is_server);
-            if !is_server && self.endpoints.get(endpoint as usize).is_some_and(|of| of.router.is_none()) {
-                self.deferred.push((key, note));
-                continue;
-            }
             match note {
                 Note::Ready { topics_beside_requests, description } if !is_server => {
                     conn.ready = true;
@@ -404,8 +406,8 @@ impl Io {
 
     fn flush_once(&mut self, key: u32) -> std::io::Result<Flushed> {
         let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(Flushed::All) };
-        let (requests, now_ns) = (&mut self.core.requests, self.core.now_ns);
-        conn.flush(|id| {
+        let requests = &mut self.core.requests;
+        conn.flush(|id, now_ns| {
             if let Some(request) = requests.get_mut(id) {
                 request.sent_ns = now_ns;
             }
@@ -515,10 +517,29 @@ impl Io {
             return;
         }
         let down = Down { was_ready, refused, status, message };
-        self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(key), &down, act));
-        for id in again {
-            self.send_again(id);
+        self.unheard.push(Unheard::Down { endpoint, conn: key, down });
+        self.unheard.extend(again.into_iter().map(Unheard::SendAgain));
+        self.hear();
+    }
+
+    /// Tells routers what they have not heard; what a router that is at work has not heard it hears afterwards.
+    pub fn hear(&mut self) {
+        for news in std::mem::take(&mut self.unheard) {
+            match news {
+                Unheard::Down { endpoint, conn, down } if self.is_acting(endpoint) => {
+                    self.unheard.push(Unheard::Down { endpoint, conn, down });
+                }
+                Unheard::Down { endpoint, conn, down } => {
+                    self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
+                }
+                Unheard::SendAgain(id) => self.send_again(id),
+            }
         }
+    }
+
+    /// The endpoint's router is at work further up the stack.
+    fn is_acting(&self, endpoint: u32) -> bool {
+        self.endpoints.get(endpoint as usize).is_some_and(|of| of.router.is_none() && of.listener.is_none())
     }
 
     /// Closes a conn and ends its requests, except those that may be sent again, which are handed back.
@@ -572,6 +593,9 @@ impl Io {
     fn send_again(&mut self, id: RequestId) {
         let Some(request) = self.core.requests.get(id) else { return };
         let (endpoint, lease) = (Self::endpoint_key(request.endpoint), request.lease);
+        if self.is_acting(endpoint) {
+            return self.unheard.push(Unheard::SendAgain(id));
+        }
         let Some(of) = self.endpoints.get(endpoint as usize) else { return };
         let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload).ok());
         if let Some(class) = class {
