@@ -30,7 +30,7 @@ fn no_reply_reaches_another_request() {
         let proxy = Proxy::start(server.port, 7);
         proxy.plan.chunk_max.store(3000, Ordering::Relaxed);
         proxy.plan.delay_us.store(4000, Ordering::Relaxed);
-        proxy.plan.delay_every.store(12, Ordering::Relaxed);
+        proxy.plan.delay_every.store(5, Ordering::Relaxed);
         let kernel = Kernel::start();
         let mut channel = kernel.channel("").unwrap();
         let endpoint = channel.open(&proxy.url("")).unwrap();

@@ -16,7 +16,10 @@ mod bad;
 mod cancel;
 mod corrupt;
 mod cuts;
+mod heart;
+mod leases;
 mod order;
+mod silent;
 
 /// Starts a private server, or ends the test with the reason printed.
 #[macro_export]

@@ -142,8 +142,8 @@ fn carry(
             ..0 => count,
             left => count.min(left as usize),
         };
-        to.write_all(&buffer[..pass])?;
         plan.passed[way as usize].fetch_add(pass as u64, Ordering::SeqCst);
+        to.write_all(&buffer[..pass])?;
         if pass < count {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! MessagePack for tests: requests from words, values from payloads.
 
+use iokernel::ring::layout::IOK_EXT_VERBATIM;
 use iokernel::value::{Reader, Token, write};
 
 /// A value as a test compares it.
@@ -23,6 +24,8 @@ impl Value {
         match self {
             Value::Text(text) => text.clone(),
             Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            // Text with a format, `txt:...`.
+            Value::Ext(IOK_EXT_VERBATIM, bytes) => String::from_utf8_lossy(&bytes[4..]).into_owned(),
             other => panic!("expected text, got {other:?}"),
         }
     }
