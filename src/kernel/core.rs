@@ -72,9 +72,9 @@ impl Core {
         self.clock.instant(self.now_ns)
     }
 
-    /// A timer `after_ms` from now.
+    /// A timer `after_ms` from now: up to a millisecond late, never early.
     pub fn timer(&mut self, after_ms: u64, target: Target) -> TimerKey {
-        self.wheel.set((self.now_ns / 1_000_000).saturating_add(after_ms.max(1)), target)
+        self.wheel.set(self.now_ns.div_ceil(1_000_000).saturating_add(after_ms.max(1)), target)
     }
 
     /// A timer at a moment, rounded up.
