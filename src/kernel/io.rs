@@ -556,6 +556,8 @@ impl Io {
         match &mut conn.link {
             Link::Up(stream) => {
                 let _ = self.registry.deregister(stream);
+                // A forked child holds the socket too, so that closing it here would not tell the peer.
+                let _ = stream.shutdown(std::net::Shutdown::Both);
             }
             Link::Dialling(dialer) => dialer.abandon(&self.registry),
             Link::Resolving => self.resolver.cancel(LookupId(u64::from(key))),
