@@ -27,7 +27,17 @@ pub struct AppSide {
     record_bytes_max: usize,
     reserved: Option<*mut Submission>,
     reserved_bytes: usize,
+    /// Somebody asked for the descriptor.
     fd_watched: bool,
+    /// The kernel was asked for a signal on the descriptor, and was not seen to take that up.
+    armed: bool,
+    /// Signals on the descriptor that were taken up and not read back. Below 0 for a moment when one was read back
+    /// before it was seen to be taken up.
+    signals: i64,
+    /// The last submission was told FULL, and the program was not told of room since.
+    starved: bool,
+    /// The descriptor told of the channel's end.
+    end_told: bool,
     spin: Spin,
 }
 
@@ -46,6 +56,10 @@ impl AppSide {
             reserved: None,
             reserved_bytes: 0,
             fd_watched: false,
+            armed: false,
+            signals: 0,
+            starved: false,
+            end_told: false,
             spin: Spin::new(),
         }
     }
@@ -55,9 +69,7 @@ impl AppSide {
         use std::os::fd::AsRawFd;
         if !self.fd_watched {
             self.fd_watched = true;
-            if !self.arm() {
-                self.raise();
-            }
+            self.arm();
         }
         self.region.bell.as_raw_fd()
     }
@@ -65,7 +77,7 @@ impl AppSide {
     /// What ended the channel, or OK.
     #[inline]
     pub fn ended(&self) -> Status {
-        self.region.words().ended.0.load(Ordering::Relaxed) as Status
+        self.region.words().ended.0.load(Ordering::Acquire) as Status
     }
 
     /// Room for a submission with `payload_bytes`, to be filled in place and then committed.
@@ -85,6 +97,7 @@ impl AppSide {
         let head = submission_at(place);
         // SAFETY: `place` has room for a head and is not yet visible to the kernel.
         unsafe { head.write(Submission { size: size as u32, ..Submission::default() }) };
+        self.starved = false;
         self.reserved = Some(head);
         self.reserved_bytes = size;
         Ok(head)
@@ -122,7 +135,10 @@ impl AppSide {
             ended => return ended,
         }
         match write_submission(&mut self.submissions, head, payload) {
-            Ok(true) => IOK_STATUS_OK,
+            Ok(true) => {
+                self.starved = false;
+                IOK_STATUS_OK
+            }
             Ok(false) => match self.full(size) {
                 Err(status) => status,
                 Ok(_) => match write_submission(&mut self.submissions, head, payload) {
@@ -142,6 +158,7 @@ impl AppSide {
         match self.submissions.reserve(size) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => {
+                self.starved = true;
                 self.flush();
                 Err(IOK_STATUS_FULL)
             }
@@ -204,48 +221,68 @@ impl AppSide {
         IOK_STATUS_OK
     }
 
-    /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
+    /// The ring was found empty: makes the descriptor unreadable and asks to be told of what comes next.
     fn settle(&mut self) {
-        let words = self.region.words();
-        if words.fd_signalled.0.load(Ordering::Acquire) != 0 {
-            words.fd_signalled.0.store(0, Ordering::Relaxed);
-            self.region.bell.clear();
-        } else if words.app_sleep.0.load(Ordering::Relaxed) == wake::ON_FD {
-            return;
+        if self.armed && self.region.words().app_sleep.0.load(Ordering::Relaxed) != wake::ON_FD {
+            (self.armed, self.signals) = (false, self.signals + 1);
         }
-        if !self.arm() {
-            self.raise();
+        // A signal that was taken up may not have arrived yet: then it is read back when it wakes the program.
+        if self.signals > 0 {
+            self.signals -= self.region.bell.clear() as i64;
+        }
+        if !self.armed {
+            self.arm();
         }
     }
 
-    /// Asks for a signal on the descriptor. False if there is something to read already.
-    fn arm(&self) -> bool {
-        let flag = &self.region.words().app_sleep.0;
-        wake::announce(flag, wake::ON_FD);
-        if !self.completions.has_more() && self.ended() == IOK_STATUS_OK {
-            return true;
+    /// Asks for a signal on the descriptor; gives it itself if there is something to tell already.
+    fn arm(&mut self) {
+        wake::announce(&self.region.words().app_sleep.0, wake::ON_FD);
+        self.armed = true;
+        if self.has_news() && !self.disarm() {
+            self.region.bell.signal();
+            self.signals += 1;
         }
-        // Whoever took the flag first also made the descriptor readable.
-        wake::withdraw(flag) == wake::AWAKE
     }
 
-    /// Keeps the descriptor readable while what was found is unread.
-    fn raise(&self) {
-        self.region.signal();
+    /// Takes the request for a signal back. True if the kernel had taken it up first: then the signal comes.
+    fn disarm(&mut self) -> bool {
+        let taken = self.armed && wake::withdraw(&self.region.words().app_sleep.0) == wake::AWAKE;
+        self.armed = false;
+        self.signals += i64::from(taken);
+        taken
     }
 
-    /// True if a wait would return at once.
+    /// True if the descriptor should wake the program: for completions always, for room and for the end once.
+    fn has_news(&mut self) -> bool {
+        let ended = self.ended() != IOK_STATUS_OK && !std::mem::replace(&mut self.end_told, true);
+        self.room_came() || ended || self.completions.has_more()
+    }
+
+    /// True once after FULL, when there is room again.
+    fn room_came(&mut self) -> bool {
+        let came = self.starved && self.region.words().app_wants_room.0.load(Ordering::Acquire) == 0;
+        self.starved &= !came;
+        came
+    }
+
+    /// What a wait would return at once, if anything.
     #[inline]
-    fn has_cause(&self) -> bool {
-        self.completions.has_more() || self.ended() != IOK_STATUS_OK
+    fn outcome(&mut self) -> Option<Status> {
+        // In this order: what was published before the end is read before the end is told.
+        let ended = self.ended();
+        if self.completions.has_more() || self.room_came() {
+            return Some(IOK_STATUS_OK);
+        }
+        (ended != IOK_STATUS_OK).then_some(ended)
     }
 
-    /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
+    /// Sleeps until completions wait, room came back after FULL, the channel has ended, a signal came, or the time is
+    /// over.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
         self.flush();
-        let wants_room = self.region.words().app_wants_room.0.load(Ordering::Relaxed) != 0;
-        if self.has_cause() {
-            return IOK_STATUS_OK;
+        if let Some(status) = self.outcome() {
+            return status;
         }
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
@@ -255,7 +292,7 @@ impl AppSide {
         let status = if looked && spin::look(start, SPIN_MAX, || self.completions.has_more()) {
             IOK_STATUS_OK
         } else {
-            self.sleep(timeout.map(|timeout| start + timeout), wants_room)
+            self.sleep(timeout.map(|timeout| start + timeout))
         };
         if status == IOK_STATUS_OK {
             self.spin.end(looked, start.elapsed());
@@ -263,36 +300,34 @@ impl AppSide {
         status
     }
 
-    /// Sleeps on the word until there is a cause to wake.
-    fn sleep(&self, deadline: Option<Instant>, wants_room: bool) -> Status {
+    /// Sleeps on the word until there is a cause to wake; then back to the descriptor, if that is watched.
+    fn sleep(&mut self, deadline: Option<Instant>) -> Status {
+        self.disarm();
+        let status = self.sleep_on_word(deadline);
+        wake::withdraw(&self.region.words().app_sleep.0);
+        if self.fd_watched {
+            self.arm();
+        }
+        status
+    }
+
+    fn sleep_on_word(&mut self, deadline: Option<Instant>) -> Status {
         let region = self.region.clone();
         let flag = &region.words().app_sleep.0;
         loop {
             wake::announce(flag, wake::ON_WORD);
-            if self.has_cause() {
-                break;
+            if let Some(status) = self.outcome() {
+                return status;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let woken =
                 if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
-            let room = wants_room && region.words().app_wants_room.0.load(Ordering::Relaxed) == 0;
-            if self.has_cause() || room {
-                break;
+            match (self.outcome(), woken) {
+                (Some(status), _) => return status,
+                (None, Woken::Look) => {}
+                (None, Woken::TimedOut) => return IOK_STATUS_TIMEOUT,
+                (None, _) => return IOK_STATUS_INTERRUPTED,
             }
-            if woken != Woken::Look {
-                self.rearm(flag);
-                return if woken == Woken::TimedOut { IOK_STATUS_TIMEOUT } else { IOK_STATUS_INTERRUPTED };
-            }
-        }
-        self.rearm(flag);
-        IOK_STATUS_OK
-    }
-
-    /// After sleeping on the word: awake, or, for a watched descriptor, back to it.
-    fn rearm(&self, flag: &std::sync::atomic::AtomicU32) {
-        wake::withdraw(flag);
-        if self.fd_watched && !self.arm() {
-            self.raise();
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::page::{Description, WORDS_OFFSET, Words};
 use super::wake;
@@ -33,18 +32,12 @@ impl Region {
         Ok(Region { map, submissions_bytes, completions_bytes, bell: EventFd::new()? })
     }
 
-    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
-    pub fn signal(&self) {
-        self.bell.signal();
-        self.words().fd_signalled.0.store(1, Ordering::Release);
-    }
-
     /// After publishing completions, or freeing room that was asked for: wakes the program if it sleeps.
     #[inline]
     pub fn wake_app(&self) {
         let flag = &self.words().app_sleep.0;
         match wake::claim(flag) {
-            wake::ON_FD => self.signal(),
+            wake::ON_FD => self.bell.signal(),
             wake::ON_WORD => futex::wake(flag),
             _ => {}
         }
