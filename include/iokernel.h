@@ -136,7 +136,7 @@
 #define IOK_OP_STATE 11
 
 /**
- * More fragments of this message follow.
+ * More fragments of this message follow, under the same tag. Records of other tags may stand between them.
  */
 #define IOK_FLAG_MORE (1 << 0)
 

@@ -267,6 +267,7 @@ TEST(full_loses_nothing)
     CHECK(taken > 1000);
     for (uint64_t tag = 0; tag < taken; tag++)
         expect_echo(pair.channel, tag, payload, sizeof payload);
+    iok_wait(pair.channel, 0); /* tells of room, once */
     CHECK_STATUS(iok_wait(pair.channel, 0), IOK_STATUS_TIMEOUT);
     CHECK_STATUS(echo(pair.channel, 1, "again", 5), IOK_STATUS_OK);
     expect_echo(pair.channel, 1, "again", 5);
@@ -417,26 +418,42 @@ TEST(too_large_without_saying_so)
     close_pair(pair);
 }
 
-/* Whole messages between the fragments of another: neither is lost. */
+/* Whole messages, and another large one, between the fragments of one: each keeps its own bytes. */
 TEST(fragments_interleaved)
 {
+    static const struct { uint64_t tag; const char *text; bool more; uint32_t total; } RECORDS[] = {
+        {1, "abc", true, 8}, {2, "other", false, 0}, {3, "xx", true, 4}, {1, "def", true, 0}, {3, "yy", false, 0}, {1, "gh", false, 0},
+    };
     pair pair = open_pair(NULL);
-    iok_submission first = echo_head(1, 3), last = echo_head(1, 3);
-    first.flags = IOK_FLAG_MORE;
-    first.bytes_total = 6;
-    CHECK_STATUS(iok_submit(pair.channel, &first, "abc"), IOK_STATUS_OK);
-    CHECK_STATUS(echo(pair.channel, 2, "other", 5), IOK_STATUS_OK);
-    CHECK_STATUS(iok_submit(pair.channel, &last, "def"), IOK_STATUS_OK);
-    int finals_of_1 = 0, finals_of_2 = 0;
-    while (!finals_of_1 || !finals_of_2) {
-        const iok_completion *got = next(pair.channel);
-        CHECK(got->tag == 1 || got->tag == 2);
-        *(got->tag == 1 ? &finals_of_1 : &finals_of_2) += 1;
-        CHECK(got->status != IOK_STATUS_OK || memcmp(got + 1, got->tag == 1 ? "abcdef" : "other", got->bytes_total) == 0);
-        CHECK(got->status != IOK_STATUS_OK || got->bytes_total == (got->tag == 1 ? 6 : 5));
-        done(pair.channel, got);
+    for (size_t at = 0; at < sizeof RECORDS / sizeof *RECORDS; at++) {
+        iok_submission head = echo_head(RECORDS[at].tag, strlen(RECORDS[at].text));
+        head.flags = RECORDS[at].more ? IOK_FLAG_MORE : 0;
+        head.bytes_total = RECORDS[at].total;
+        CHECK_STATUS(iok_submit(pair.channel, &head, RECORDS[at].text), IOK_STATUS_OK);
     }
-    CHECK(finals_of_1 == 1 && finals_of_2 == 1);
+    expect_echo(pair.channel, 2, "other", 5);
+    expect_echo(pair.channel, 3, "xxyy", 4);
+    expect_echo(pair.channel, 1, "abcdefgh", 8);
+    close_pair(pair);
+}
+
+/* Messages begun and never ended: that channel ends, and its kernel lives. */
+TEST(fragments_without_end)
+{
+    pair pair = open_pair(NULL);
+    iok_status status = IOK_STATUS_OK;
+    for (uint64_t tag = 0; tag < 100000 && (status == IOK_STATUS_OK || status == IOK_STATUS_FULL); tag++) {
+        iok_submission head = echo_head(tag, 1);
+        head.flags = IOK_FLAG_MORE;
+        status = iok_submit(pair.channel, &head, "x");
+        if (status == IOK_STATUS_FULL)
+            status = iok_wait(pair.channel, 20000);
+    }
+    CHECK_STATUS(status, IOK_STATUS_CORRUPT);
+    CHECK_STATUS(iok_channel_close(pair.channel), IOK_STATUS_OK);
+    CHECK_STATUS(iok_channel_open(pair.kernel, NULL, &pair.channel), IOK_STATUS_OK);
+    CHECK_STATUS(echo(pair.channel, 1, "alive", 5), IOK_STATUS_OK);
+    expect_echo(pair.channel, 1, "alive", 5);
     close_pair(pair);
 }
 
@@ -871,7 +888,7 @@ static const struct {
 #define ROW(name) {#name, test_##name},
     ROW(versions_and_statuses) ROW(round_trip) ROW(written_in_place) ROW(sizes_in_order) ROW(batch)
     ROW(batch_larger_than_the_ring) ROW(full_loses_nothing) ROW(many_in_flight) ROW(one_at_a_time)
-    ROW(fragments) ROW(too_large) ROW(too_large_without_saying_so) ROW(fragments_interleaved)
+    ROW(fragments) ROW(too_large) ROW(too_large_without_saying_so) ROW(fragments_interleaved) ROW(fragments_without_end)
     ROW(descriptor_is_level_triggered) ROW(descriptor_is_readable_for_what_came_before_it_was_asked_for)
     ROW(descriptor_tells_of_room) ROW(descriptor_tells_of_the_end_and_then_rests) ROW(descriptor_and_waits_mixed) ROW(wait_times_out) ROW(wait_returns_on_a_signal)
     ROW(closing_the_kernel_ends_waits) ROW(null_pointers) ROW(stale_handles) ROW(bad_config) ROW(bad_records)
