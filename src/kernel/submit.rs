@@ -47,6 +47,7 @@ impl Io {
             submitted.take(&head);
             match channel.assemble(head, payload) {
                 Taken::Fragment => {}
+                Taken::Nonsense => return self.corrupt_channel(key),
                 Taken::TooLarge(head) => {
                     let message = format!("{} bytes: expected at most max_request", head.bytes_total);
                     self.core.refuse(key, &head, IOK_STATUS_TOO_LARGE, "TOOLARGE", &message);

@@ -66,7 +66,7 @@ impl AppSide {
     /// What ended the channel, or OK.
     #[inline]
     pub fn ended(&self) -> Status {
-        self.region.words().ended.0.load(Ordering::Relaxed) as Status
+        self.region.words().ended.0.load(Ordering::Acquire) as Status
     }
 
     /// Room for a submission with `payload_bytes`, to be filled in place and then committed.
@@ -227,7 +227,7 @@ impl AppSide {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
         self.flush();
         if self.has_cause() {
-            return IOK_STATUS_OK;
+            return self.cause();
         }
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
@@ -239,10 +239,16 @@ impl AppSide {
         } else {
             self.sleep(timeout.map(|timeout| start + timeout))
         };
-        if status == IOK_STATUS_OK {
-            self.spin.end(looked, start.elapsed());
+        if status != IOK_STATUS_OK {
+            return status;
         }
-        status
+        self.spin.end(looked, start.elapsed());
+        self.cause()
+    }
+
+    /// What a wait that has met something tells: OK, or, when nothing is left to read, what ended the channel.
+    fn cause(&self) -> Status {
+        if self.completions.has_more() { IOK_STATUS_OK } else { self.ended() }
     }
 
     /// Sleeps on the word until there is a cause to wake.
