@@ -5,7 +5,7 @@
 //! Tried by hand, to see the models fail: without the fence in `wake::announce`, or the one in `wake::claim`, all that
 //! sleep end in a deadlock (a lost wake); with `Relaxed` for `Release` in `Producer::publish` or `Consumer::advance`, a
 //! record is read while it is written; without the last look in `Doze::arm` the descriptor's models end in a deadlock;
-//! with the note before the deed in `Doze::signal` the descriptor stays readable for nothing; with a plain store for the
+//! if `Doze::arm` counts no signal of its own the descriptor stays readable for nothing; with a plain store for the
 //! exchange in `Bell::look` a ring is lost.
 #![cfg(loom)]
 
@@ -31,7 +31,6 @@ struct Shared {
     area: Box<[u64; 2 * RECORD * RECORDS / 8]>,
     shadows: [UnsafeCell<u64>; RECORDS],
     sleep: AtomicU32,
-    signalled: AtomicU32,
     wants_room: AtomicU32,
     fd: Fd,
     word: Word,
@@ -45,20 +44,15 @@ impl Shared {
             area: Box::new([0; 2 * RECORD * RECORDS / 8]),
             shadows: [UnsafeCell::new(0), UnsafeCell::new(0)],
             sleep: AtomicU32::new(wake::AWAKE),
-            signalled: AtomicU32::new(0),
             wants_room: AtomicU32::new(0),
             fd: Fd::new(),
             word: Word::new(),
         })
     }
 
-    fn doze(&self) -> Doze<'_, Fd> {
-        Doze { sleep: &self.sleep, signalled: &self.signalled, descriptor: &self.fd }
-    }
-
     /// The waker, after publishing.
     fn wake(&self) {
-        if self.doze().wake() {
+        if wake::wake_dozer(&self.sleep, &self.fd) {
             self.word.wake();
         }
     }
@@ -93,36 +87,36 @@ impl Cells for Ends {
 
 /// A descriptor, as the system keeps it: under a lock.
 struct Fd {
-    readable: Mutex<bool>,
+    signals: Mutex<u64>,
     news: Condvar,
 }
 
 impl Fd {
     fn new() -> Self {
-        Fd { readable: Mutex::new(false), news: Condvar::new() }
+        Fd { signals: Mutex::new(0), news: Condvar::new() }
     }
 
     /// poll(2), level-triggered.
     fn wait(&self) {
-        let mut readable = self.readable.lock().unwrap();
-        while !*readable {
-            readable = self.news.wait(readable).unwrap();
+        let mut signals = self.signals.lock().unwrap();
+        while *signals == 0 {
+            signals = self.news.wait(signals).unwrap();
         }
     }
 
     fn is_readable(&self) -> bool {
-        *self.readable.lock().unwrap()
+        *self.signals.lock().unwrap() > 0
     }
 }
 
 impl Descriptor for Fd {
     fn raise(&self) {
-        *self.readable.lock().unwrap() = true;
+        *self.signals.lock().unwrap() += 1;
         self.news.notify_all();
     }
 
-    fn clear(&self) {
-        *self.readable.lock().unwrap() = false;
+    fn clear(&self) -> u64 {
+        std::mem::take(&mut *self.signals.lock().unwrap())
     }
 }
 
@@ -248,17 +242,18 @@ fn a_watched_descriptor_is_readable_while_records_wait_and_only_then() {
                 }
             })
         };
-        shared.doze().arm(|| consumer.has_more());
+        let mut doze = Doze::default();
+        doze.arm(&shared.sleep, &shared.fd, || consumer.has_more());
         let mut found = Vec::new();
         while found.len() < 2 {
             shared.fd.wait();
             read(&shared, &mut consumer, &mut found);
             thread::yield_now();
-            shared.doze().settle(|| consumer.has_more());
+            doze.settle(&shared.sleep, &shared.fd, || consumer.has_more());
         }
         kernel.join().unwrap();
         // One wake that came late may be left; after it the descriptor is quiet, and armed.
-        shared.doze().settle(|| consumer.has_more());
+        doze.settle(&shared.sleep, &shared.fd, || consumer.has_more());
         assert!(!shared.fd.is_readable());
         assert_eq!(shared.sleep.load(Ordering::Relaxed), wake::ON_FD);
     });
@@ -280,19 +275,21 @@ fn sleeping_both_ways_misses_nothing() {
                 }
             })
         };
-        shared.doze().arm(|| consumer.has_more());
+        let mut doze = Doze::default();
+        doze.arm(&shared.sleep, &shared.fd, || consumer.has_more());
         let mut found = Vec::new();
+        doze.disarm(&shared.sleep);
         wake::announce(&shared.sleep, wake::ON_WORD);
         if !consumer.has_more() {
             shared.word.wait(&shared.sleep, wake::ON_WORD);
         }
         wake::withdraw(&shared.sleep);
-        shared.doze().arm(|| consumer.has_more());
+        doze.arm(&shared.sleep, &shared.fd, || consumer.has_more());
         while found.len() < 2 {
             shared.fd.wait();
             read(&shared, &mut consumer, &mut found);
             thread::yield_now();
-            shared.doze().settle(|| consumer.has_more());
+            doze.settle(&shared.sleep, &shared.fd, || consumer.has_more());
         }
         kernel.join().unwrap();
     });
