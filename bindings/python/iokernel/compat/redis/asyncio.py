@@ -128,14 +128,14 @@ class Connection(BaseConnection):
             return
         if need is not Need.SHARED and need is not Need.WAITS:
             await self._hold(need is not Need.TRANSACTION)
-        self._sent.append((command, [self._ask(command.words)]))
+        self._sent.append((command, [self._ask(*command.words)]))
 
     async def _send_batch(self, batch: Batch) -> None:
         need = batch.need()
         if need is Need.STICKY:
             await self._hold(True)
             for command in batch:
-                self._sent.append((command, [self._ask(command.words)]))
+                self._sent.append((command, [self._ask(*command.words)]))
             return
         if need is not Need.SHARED:
             await self._hold(False)
