@@ -24,7 +24,6 @@ ELSEWHERE = {
     "pubsub": "test_compat_redis_pubsub",
     "quit": "test_compat_redis_client",
     "reset": "test_compat_redis_client",
-    "migrate": "here",
 }
 NOT_COVERED = {
     # No commands: the client's own parts.

@@ -48,6 +48,11 @@ def loose(call: Call) -> Call:
     return replace(call, look="loose")
 
 
+def ignored(call: Call) -> Call:
+    """Compares nothing: the outcome depends on what the server happens to do."""
+    return replace(call, look="ignored")
+
+
 def unordered(call: Call) -> Call:
     """Compares a list's members in any order."""
     return replace(call, look="unordered")
@@ -62,6 +67,8 @@ class Outcome:
     error: BaseException | None = None
 
     def key(self) -> Any:
+        if self.call.look == "ignored":
+            return None
         if self.error is not None:
             return ("raised", canonical(self.error))
         if self.call.look == "loose":

@@ -62,6 +62,15 @@ class Step:
         self.stream: Stream | None = None
         self.command: list[Step] = [self]
 
+    @property
+    def is_settled(self) -> bool:
+        """A command's confirmations come together, as it may be refused as a whole."""
+        if not all(step.ready for step in self.command):
+            return False
+        for step in self.command:
+            step.command = [step]
+        return True
+
     # For replies of requests
 
     def set_result(self, value: Any, /) -> None:
@@ -181,6 +190,7 @@ class Topics:
         for other in step.command:
             if other is not step and other in self._steps:
                 self._steps.remove(other)
+                other.ready = True
                 if other.stream is not None:
                     self.channel.cancel(other.stream.tag)
                     for key in [key for key, known in self._streams.items() if known is other.stream]:
@@ -191,7 +201,7 @@ class Topics:
     def advance(self) -> None:
         """Gives what is ready, in order."""
         steps = self._steps
-        while steps and steps[0].ready:
+        while steps and steps[0].is_settled:
             step = steps.popleft()
             self.queue.append(step.error if step.error is not None else step.reply())
             stream, step.stream = step.stream, None
