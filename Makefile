@@ -40,10 +40,10 @@ stage: library
 	@$(MAKE) --no-print-directory -s install PREFIX=$(STAGE) DESTDIR=
 
 c: stage
-	cmake -S tests/c -B build/c -DCMAKE_PREFIX_PATH=$(STAGE)
-	cmake --build build/c
-	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address
-	cmake --build build/c-asan
+	cmake -S tests/c -B build/c -DCMAKE_PREFIX_PATH=$(STAGE) -DPython3_EXECUTABLE=$(abspath $(PYTHON))
+	cmake --build build/c --parallel
+	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
+	cmake --build build/c-asan --parallel
 
 demo: build c
 	$(PYTHON) examples/demo.py

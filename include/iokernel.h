@@ -13,7 +13,7 @@
  *
  * Threads. A kernel may be used by any thread. A channel is used by one thread at a time; give each thread and each
  * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no signals, no hooks.
- * Closing a kernel ends the waits of its channels with IOK_STATUS_CLOSED.
+ * Closing a kernel ends the waits of its channels.
  *
  * Handles are opaque. NULL answers IOK_STATUS_NULL, a closed or unknown one IOK_STATUS_BAD_HANDLE. Closing twice is
  * harmless. There is nothing to free: records that iok_poll shows belong to the ring until iok_advance passes them, and
@@ -257,12 +257,12 @@
 #define IOK_TIMEOUT_NONE UINT32_MAX
 
 /**
- * One submission ring and one completion ring.
+ * One submission ring and one completion ring, used by one thread at a time. Opaque.
  */
 typedef struct iok_channel iok_channel;
 
 /**
- * The I/O thread and all it owns.
+ * An I/O thread and all it owns. Opaque.
  */
 typedef struct iok_kernel iok_kernel;
 
@@ -274,7 +274,7 @@ typedef int32_t iok_status;
 /**
  * The head of a submission record. The payload follows it at once; the next record starts at the next multiple of 8.
  */
-typedef struct {
+typedef struct iok_submission {
     /**
      * Bytes of this record, head and payload, without padding.
      */
@@ -316,7 +316,7 @@ typedef struct {
 /**
  * The head of a completion record. The payload follows it at once; the next record starts at the next multiple of 8.
  */
-typedef struct {
+typedef struct iok_completion {
     /**
      * Bytes of this record, head and payload, without padding.
      */
@@ -528,102 +528,145 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version. [N][F]
+ * The version of the ABI: a program built for another one must not go on. [N][F]
  */
 uint32_t iok_abi_version(void);
 
 /**
- * Features. [N][F]
+ * `IOK_FEATURE_*` bits. [N][F]
  */
 uint64_t iok_features(void);
 
 /**
- * Opens. [N]
+ * Starts a kernel: its I/O thread, without any network. `config`: `name=web-1` names the thread (at most 15 bytes);
+ * `resolv_conf=` and `hosts=` name files to read instead of the system's. NULL or "" for the defaults. The handle goes
+ * to `*out` and belongs to the caller until `iok_kernel_close`. Any thread. [N]
+ *
+ * Errors: BAD_CONFIG (the text names the key), NULL, NO_FILES, NO_MEMORY, SYSTEM.
  */
-iok_status iok_kernel_open(const char *config, iok_kernel **out);
+iok_status iok_kernel_open(const char *config_text, struct iok_kernel **out);
 
 /**
- * Closes. [B][F]
+ * Closes a kernel: takes no new requests, lets those under way finish for at most `drain_ms`, ends the rest with
+ * CLOSED, closes every connection and waits for the thread. Bounded, whatever peers, names or other threads do. Closing
+ * twice is BAD_HANDLE and harmless. Its channels stay readable until they are closed. Any thread. [B][F]
+ *
+ * Errors: BAD_HANDLE, FORKED (the parent's kernel is not touched), TIMEOUT (it ends by itself later).
  */
-iok_status iok_kernel_close(iok_kernel *kernel, uint32_t drain_ms);
+iok_status iok_kernel_close(struct iok_kernel *kernel, uint32_t drain_ms);
 
 /**
- * Opens. [N]
+ * Opens a channel of a kernel. `config`: `ring=1MiB` (each way, a power of two), `credits=65536` (requests under way),
+ * `push_buffer=4MiB` and `reply_buffer=256MiB` (what waits beside the ring for a program that does not poll),
+ * `max_request=128MiB`. NULL or "" for the defaults. The handle goes to `*out` and belongs to the caller until
+ * `iok_channel_close`. One thread at a time uses a channel. [N]
+ *
+ * Errors: BAD_CONFIG, BAD_HANDLE, FORKED, CLOSED, NO_FILES, NO_MEMORY, SYSTEM, OVERLOADED.
  */
-iok_status iok_channel_open(iok_kernel *kernel, const char *config, iok_channel **out);
+iok_status iok_channel_open(struct iok_kernel *kernel_handle, const char *config_text, struct iok_channel **out);
 
 /**
- * Closes. [N][F]
+ * Closes a channel: what it had under way ends as cancelled, its leases go back, its listeners close. Pointers from
+ * `iok_poll` and `iok_reserve` are of no use afterwards. Closing twice is BAD_HANDLE and harmless. [N][F]
+ *
+ * Errors: BAD_HANDLE, NULL, FORKED (the parent's channel is not touched).
  */
-iok_status iok_channel_close(iok_channel *channel);
+iok_status iok_channel_close(struct iok_channel *channel);
 
 /**
- * fd. [N]
+ * A descriptor for poll, epoll or select, level-triggered: readable while completions wait that `iok_poll` has not been
+ * asked for until it gave 0, and once when room came back after FULL. It belongs to the channel: watch it, never read,
+ * write or close it. A wake may find nothing. -1 for a handle that cannot be used. [N]
  */
-int32_t iok_channel_fd(const iok_channel *channel);
+int32_t iok_channel_fd(const struct iok_channel *handle);
 
 /**
- * Reserve. [N]
+ * Wakes the I/O thread if it sleeps: once after a burst of submissions. Submitting alone publishes; without a flush (or
+ * a wait) the kernel may sleep on. [N]
  */
-iok_status iok_reserve(iok_channel *channel, uint32_t payload_bytes, iok_submission **out);
+iok_status iok_flush(struct iok_channel *handle);
 
 /**
- * Commit. [N]
+ * Flushes, then sleeps until completions wait, or room came back after FULL, or `timeout_ms` is over (0: look only;
+ * below 0: no limit). Drop your lock around it. [B]
+ *
+ * Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), CLOSED and other ends of the channel
+ * are seen at the next `iok_poll`.
  */
-iok_status iok_commit(iok_channel *channel);
+iok_status iok_wait(struct iok_channel *handle, int32_t timeout_ms);
 
 /**
- * Submit. [N]
+ * Makes room for one submission with up to `payload_bytes`, to be written in place: fill the head (its `size` is set
+ * already; make it smaller if less was written) and the payload that follows it, then `iok_commit`. The pointer is good
+ * until then. [N]
+ *
+ * Errors: FULL (nothing is lost: poll or wait, then again), TOO_LARGE (more than a quarter of the ring: send fragments),
+ * CLOSED and other ends of the channel, BAD_HANDLE, FORKED, NULL.
  */
-iok_status iok_submit(iok_channel *channel, const iok_submission *head, const void *payload);
+iok_status iok_reserve(struct iok_channel *handle, uint32_t payload_bytes, struct iok_submission **out);
 
 /**
- * Batch. [N]
+ * Publishes what was reserved. BAD_RECORD if nothing was, or its `size` has grown. [N]
  */
-iok_status iok_submit_batch(iok_channel *channel, const void *records, size_t bytes, size_t *taken);
+iok_status iok_commit(struct iok_channel *handle);
 
 /**
- * Flush. [N]
+ * Copies one record in and publishes it: `head`, and the `head->size - sizeof *head` bytes at `payload` (may be NULL
+ * when that is 0). [N]
+ *
+ * Errors: as `iok_reserve`; BAD_RECORD for a `size` below that of a head.
  */
-iok_status iok_flush(iok_channel *channel);
+iok_status iok_submit(struct iok_channel *handle, const struct iok_submission *head, const void *payload);
 
 /**
- * Wait. [B]
+ * Copies whole records in, each starting at a multiple of 8, as many as fit, and publishes them at once. `*taken` says
+ * how many bytes went in; give the rest again after FULL. One call for a whole turn of a script's loop. [N]
+ *
+ * Errors: as `iok_submit`; what was taken before the error stands.
  */
-iok_status iok_wait(iok_channel *channel, int32_t timeout_ms);
+iok_status iok_submit_batch(struct iok_channel *handle, const void *records, size_t bytes, size_t *taken);
 
 /**
- * Poll. [N]
+ * Looks at the completions that wait: returns how many, `*first` the first of them, `*bytes` the length of the run, in
+ * which each record starts at the next multiple of 8 after the one before. 0 when there is none. The run is good until
+ * `iok_advance`. A channel that has ended and is empty gives 0, and `iok_last_error` says why. [N]
  */
-size_t iok_poll(iok_channel *channel, const iok_completion **first, size_t *bytes);
+size_t iok_poll(struct iok_channel *handle, const struct iok_completion **first, size_t *bytes);
 
 /**
- * Advance. [N]
+ * Done with the first `bytes` of the run: a whole number of records with their padding. BAD_RECORD if it is not, or
+ * more than the run had. [N]
  */
-iok_status iok_advance(iok_channel *channel, size_t bytes);
+iok_status iok_advance(struct iok_channel *handle, size_t bytes);
 
 /**
- * Name. [N][F]
+ * What ended the channel, or OK while it lives. [N]
+ */
+iok_status iok_channel_status(const struct iok_channel *handle);
+
+/**
+ * The name of a status, as `"IOK_STATUS_TIMEOUT"`; `"IOK_STATUS_UNKNOWN"` for a number that is none. Static. [N][F]
  */
 const char *iok_status_name(iok_status status);
 
 /**
- * Text. [N][F]
+ * What a status means, in one sentence. Static. [N][F]
  */
 const char *iok_status_text(iok_status status);
 
 /**
- * Retriable. [N][F]
+ * True if the same request may succeed later (whether it may be sent again, its fate says). [N][F]
  */
 bool iok_status_retriable(iok_status status);
 
 /**
- * Fatal. [N][F]
+ * True if the handle that the status came from is of no use any more. [N][F]
  */
 bool iok_status_fatal(iok_status status);
 
 /**
- * Last. [N][F]
+ * The text of this thread's last error: which key, which value, what was expected. Empty if there was none. Valid until
+ * this thread's next error. [N][F]
  */
 const char *iok_last_error(void);
 

@@ -61,7 +61,7 @@ impl<T, const N: usize> Table<T, N> {
         }
         let index = ((handle / STEP) & ((1 << INDEX_BITS) - 1)).wrapping_sub(1);
         let place = self.places.get(index)?;
-        let uses = (handle / STEP >> INDEX_BITS) as u32;
+        let uses = ((handle / STEP) >> INDEX_BITS) as u32;
         (place.uses.load(Ordering::Acquire) == uses && uses % 2 == 1).then_some((place, uses))
     }
 

@@ -48,6 +48,9 @@ impl Io {
         if let Some(of) = self.endpoints.get_mut(endpoint as usize) {
             of.router = Some(router);
         }
+        if !self.unheard.is_empty() {
+            self.hear();
+        }
         Some(result)
     }
 
@@ -100,7 +103,6 @@ impl Acts<'_> {
         let outcome = conn.proto.command(now, Command::Request { id, body }, &mut out);
         conn.out = wire;
         outcome?;
-        conn.inflight += 1;
         conn.mark(id);
         if let Some(request) = self.io.core.requests.get_mut(id) {
             (request.conn, request.wire_start) = (key, start);
@@ -125,7 +127,8 @@ impl Act for Acts<'_> {
     }
 
     fn drop_conn(&mut self, conn: ConnId, why: &str) {
-        self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        let again = self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
+        self.io.unheard.extend(again.into_iter().map(super::io::Unheard::SendAgain));
     }
 
     #[inline]
@@ -166,7 +169,10 @@ impl Act for Acts<'_> {
     }
 
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {
-        self.io.conns.get(conn.0 as usize).map_or((0, Tenancy::Spoiled), |conn| (conn.inflight, conn.proto.tenancy()))
+        self.io
+            .conns
+            .get(conn.0 as usize)
+            .map_or((0, Tenancy::Spoiled), |conn| (conn.proto.inflight(), conn.proto.tenancy()))
     }
 
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str) {

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use super::dial::{Dialer, Stream};
-use super::sink::Tally;
 use super::wheel::TimerKey;
 use crate::proto::{Protocol, RequestId};
+use crate::sys::clock::monotonic_ns;
 
 /// Bytes that may wait for a slow peer before it is given no more requests.
 pub const OUT_BYTES_SOFT: usize = 1 << 20;
@@ -109,13 +109,13 @@ pub struct Conn {
     pub input: Input,
     /// Bytes of input that the protocol wants to see next.
     pub need: usize,
+    /// Input was left because the client has too much under way.
+    pub held_back: bool,
     /// The socket may have more to read.
     pub readable: bool,
     pub writable: bool,
     /// Where each unwritten request ends in what is ever written.
     unsent: VecDeque<(u64, RequestId)>,
-    /// Requests on the wire whose reply has not come, deaf ones included.
-    pub inflight: usize,
     /// Requests of a listener's client that the program has.
     pub incoming: VecDeque<(u64, RequestId)>,
     pub timer: TimerKey,
@@ -146,10 +146,10 @@ impl Conn {
             written: 0,
             input: Input::default(),
             need: 0,
+            held_back: false,
             readable: false,
             writable: true,
             unsent: VecDeque::new(),
-            inflight: 0,
             incoming: VecDeque::new(),
             timer: TimerKey::NONE,
             timer_at: None,
@@ -162,11 +162,11 @@ impl Conn {
         }
     }
 
-    /// What a call of the protocol changed.
-    #[inline]
-    pub fn settle(&mut self, tally: Tally) {
-        self.inflight = self.inflight.saturating_sub(tally.replies);
-        self.incoming.extend(tally.incoming);
+    /// The request of that slot was answered.
+    pub fn forget_incoming(&mut self, slot: u64) {
+        if let Ok(at) = self.incoming.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            self.incoming.remove(at);
+        }
     }
 
     /// A client that is not read from: it has too much under way, or does not take its replies.
@@ -193,8 +193,8 @@ impl Conn {
         self.unsent.push_back((end, id));
     }
 
-    /// Writes what is there, within the budget. `sent` is told of each request whose last byte went.
-    pub fn flush(&mut self, mut sent: impl FnMut(RequestId)) -> io::Result<Flushed> {
+    /// Writes what is there, within the budget. `sent` is told of each request whose last byte went, and when.
+    pub fn flush(&mut self, mut sent: impl FnMut(RequestId, u64)) -> io::Result<Flushed> {
         let Link::Up(stream) = &mut self.link else { return Ok(Flushed::Blocked) };
         let mut budget = WRITE_BUDGET;
         let flushed = loop {
@@ -222,10 +222,13 @@ impl Conn {
             }
         };
         self.compact();
-        while let Some((end, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
-            debug_assert!(end <= self.written);
+        if self.unsent.is_empty() {
+            return Ok(flushed);
+        }
+        let now_ns = monotonic_ns();
+        while let Some((_, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
             self.unsent.pop_front();
-            sent(id);
+            sent(id, now_ns);
         }
         Ok(flushed)
     }

@@ -47,8 +47,8 @@ pub struct Core {
     scratch: Vec<u8>,
 }
 
-impl Core {
-    pub fn new() -> Self {
+impl Default for Core {
+    fn default() -> Self {
         let clock = Clock::start();
         let now_ns = monotonic_ns();
         Core {
@@ -60,7 +60,9 @@ impl Core {
             scratch: Vec::new(),
         }
     }
+}
 
+impl Core {
     /// Looks at the clock.
     pub fn tick(&mut self) {
         self.now_ns = monotonic_ns();

@@ -51,6 +51,14 @@ pub struct Io {
     scratch: Box<[u8]>,
     /// Leases and the channels that hold them.
     pub leases: Vec<(u32, u64, u32)>,
+    /// What a router could not hear because it was acting.
+    pub unheard: Vec<Unheard>,
+}
+
+/// News for a router that was at work when it happened.
+pub enum Unheard {
+    Down { endpoint: u32, conn: u32, down: Down },
+    SendAgain(RequestId),
 }
 
 impl Io {
@@ -58,7 +66,7 @@ impl Io {
         Ok(Io {
             registry: poll.registry().try_clone()?,
             poll,
-            core: Core::new(),
+            core: Core::default(),
             endpoints: Slab::new(),
             conns: Slab::new(),
             resolver,
@@ -69,6 +77,7 @@ impl Io {
             conn_numbers: 0,
             scratch: vec![0; SCRATCH_BYTES].into(),
             leases: Vec::new(),
+            unheard: Vec::new(),
         })
     }
 
@@ -161,9 +170,9 @@ impl Io {
         let mut wire = std::mem::take(&mut conn.out);
         let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
         let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
-        let tally = sink.tally();
+        let incoming = sink.incoming();
         conn.out = wire;
-        conn.settle(tally);
+        conn.incoming.extend(incoming);
         self.after_protocol(key, notes);
         self.judge(key, outcome)
     }
@@ -206,12 +215,18 @@ impl Io {
 
     fn read_into(&mut self, key: u32, scratch: &mut [u8]) -> std::io::Result<()> {
         let mut budget = READ_BUDGET;
+        if self.conns.get(key as usize).is_some_and(|conn| conn.held_back && !conn.is_paused()) {
+            self.parse(key, None);
+        }
         loop {
             let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(()) };
             if !conn.readable {
                 return Ok(());
             }
-            if budget == 0 || conn.is_paused() {
+            if conn.is_paused() {
+                return Ok(());
+            }
+            if budget == 0 {
                 self.to_read.push(key);
                 return Ok(());
             }
@@ -273,14 +288,15 @@ impl Io {
                 }
             }
         }
-        let tally = sink.tally();
+        let incoming = sink.incoming();
         match fresh {
             Some(bytes) if at < bytes.len() => held.append(&bytes[at..]),
             Some(_) => {}
             None => held.consume(at),
         }
+        conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
         (conn.out, conn.input, conn.need) = (wire, held, need);
-        conn.settle(tally);
+        conn.incoming.extend(incoming);
         self.after_protocol(key, notes);
         self.progress(key);
         self.judge(key, outcome)
@@ -322,7 +338,7 @@ impl Io {
         let wants =
             self.endpoints[endpoint as usize].router.as_ref().is_some_and(|router| router.wants_progress(ConnId(key)));
         if wants {
-            let (inflight, tenancy) = (conn.inflight, conn.proto.tenancy());
+            let (inflight, tenancy) = (conn.proto.inflight(), conn.proto.tenancy());
             self.with_router(endpoint, |router, now, act| {
                 router.handle_progress(now, ConnId(key), inflight, tenancy, act);
             });
@@ -390,8 +406,8 @@ impl Io {
 
     fn flush_once(&mut self, key: u32) -> std::io::Result<Flushed> {
         let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(Flushed::All) };
-        let (requests, now_ns) = (&mut self.core.requests, self.core.now_ns);
-        conn.flush(|id| {
+        let requests = &mut self.core.requests;
+        conn.flush(|id, now_ns| {
             if let Some(request) = requests.get_mut(id) {
                 request.sent_ns = now_ns;
             }
@@ -400,13 +416,26 @@ impl Io {
 
     pub fn flush(&mut self, key: u32) {
         match self.flush_once(key) {
-            Ok(Flushed::All) => self.leave_when_flushed(key),
+            Ok(Flushed::All) => {
+                self.leave_when_flushed(key);
+                self.resume(key);
+            }
             Ok(Flushed::More) => self.queue_flush(key),
             Ok(Flushed::Blocked) => self.blocked(key),
             Err(error) => {
                 let peer = self.conns[key as usize].peer_name.clone();
                 self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
             }
+        }
+    }
+
+    /// Reads on from a client that had too much under way.
+    fn resume(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize).filter(|conn| conn.is_server && !conn.is_paused()) else {
+            return;
+        };
+        if conn.held_back || conn.readable {
+            self.to_read.push(key);
         }
     }
 
@@ -488,10 +517,29 @@ impl Io {
             return;
         }
         let down = Down { was_ready, refused, status, message };
-        self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(key), &down, act));
-        for id in again {
-            self.send_again(id);
+        self.unheard.push(Unheard::Down { endpoint, conn: key, down });
+        self.unheard.extend(again.into_iter().map(Unheard::SendAgain));
+        self.hear();
+    }
+
+    /// Tells routers what they have not heard; what a router that is at work has not heard it hears afterwards.
+    pub fn hear(&mut self) {
+        for news in std::mem::take(&mut self.unheard) {
+            match news {
+                Unheard::Down { endpoint, conn, down } if self.is_acting(endpoint) => {
+                    self.unheard.push(Unheard::Down { endpoint, conn, down });
+                }
+                Unheard::Down { endpoint, conn, down } => {
+                    self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
+                }
+                Unheard::SendAgain(id) => self.send_again(id),
+            }
         }
+    }
+
+    /// The endpoint's router is at work further up the stack.
+    fn is_acting(&self, endpoint: u32) -> bool {
+        self.endpoints.get(endpoint as usize).is_some_and(|of| of.router.is_none() && of.listener.is_none())
     }
 
     /// Closes a conn and ends its requests, except those that may be sent again, which are handed back.
@@ -544,6 +592,9 @@ impl Io {
     fn send_again(&mut self, id: RequestId) {
         let Some(request) = self.core.requests.get(id) else { return };
         let (endpoint, lease) = (Self::endpoint_key(request.endpoint), request.lease);
+        if self.is_acting(endpoint) {
+            return self.unheard.push(Unheard::SendAgain(id));
+        }
         let Some(of) = self.endpoints.get(endpoint as usize) else { return };
         let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload).ok());
         if let Some(class) = class {
@@ -559,7 +610,7 @@ impl Io {
         if let What::Incoming { slot } = what {
             return self.incoming_expired(id, conn, slot);
         }
-        let waited_ms = (self.core.now_ns - request.queued_ns) / 1_000_000;
+        let waited_ms = (self.core.now_ns - request.queued_ns + 500_000) / 1_000_000;
         let sent = conn != super::request::NO_CONN;
         // Bytes that are with a living conn will be written, if they were not yet.
         let fate = if sent { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
@@ -601,12 +652,10 @@ impl Io {
         let mut refused = None;
         self.drive(key, |conn, now, out| {
             refused = conn.proto.command(now, Command::Reply { slot, body }, out).err();
-            conn.incoming.retain(|(other, _)| *other != slot);
+            conn.forget_incoming(slot);
             Ok(())
         });
-        if self.conns.get(key as usize).is_some_and(|conn| !conn.input.is_empty() && !conn.is_paused()) {
-            self.parse(key, None);
-        }
+        self.resume(key);
         refused
     }
 

@@ -43,17 +43,28 @@ pub struct Request {
     pub lost: u64,
 }
 
-/// All of them. Numbers carry a generation, so that a late reply to an ended request finds nobody.
+/// Bits of a number that say where its entry is; those above count the requests there ever were.
+const INDEX_BITS: u32 = 22;
+/// Requests under way in one kernel, at most.
+pub const REQUESTS_MAX: usize = 1 << INDEX_BITS;
+
+/// All of them. Numbers grow with each request, so that a late reply to an ended request finds nobody, and a queue of
+/// them in the order of sending is sorted.
 #[derive(Default)]
 pub struct Requests {
     entries: Vec<Entry>,
     free: Vec<u32>,
     live: usize,
+    count: u64,
 }
 
 struct Entry {
-    generation: u32,
+    id: RequestId,
     request: Option<Request>,
+}
+
+fn index(id: RequestId) -> usize {
+    id.0 as usize & (REQUESTS_MAX - 1)
 }
 
 impl Requests {
@@ -67,51 +78,40 @@ impl Requests {
 
     pub fn insert(&mut self, request: Request) -> RequestId {
         self.live += 1;
-        let index = match self.free.pop() {
-            Some(index) => index,
+        self.count += 1;
+        let at = match self.free.pop() {
+            Some(at) => at as usize,
             None => {
-                self.entries.push(Entry { generation: 0, request: None });
-                (self.entries.len() - 1) as u32
+                self.entries.push(Entry { id: RequestId(0), request: None });
+                self.entries.len() - 1
             }
         };
-        let entry = &mut self.entries[index as usize];
-        entry.request = Some(request);
-        RequestId(u64::from(entry.generation) << 32 | u64::from(index))
+        let id = RequestId(self.count << INDEX_BITS | at as u64);
+        self.entries[at] = Entry { id, request: Some(request) };
+        id
     }
 
     #[inline]
     pub fn get(&self, id: RequestId) -> Option<&Request> {
-        let entry = self.entries.get(id.0 as u32 as usize)?;
-        if entry.generation == (id.0 >> 32) as u32 { entry.request.as_ref() } else { None }
+        self.entries.get(index(id)).filter(|entry| entry.id == id)?.request.as_ref()
     }
 
     #[inline]
     pub fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
-        let entry = self.entries.get_mut(id.0 as u32 as usize)?;
-        if entry.generation == (id.0 >> 32) as u32 { entry.request.as_mut() } else { None }
+        self.entries.get_mut(index(id)).filter(|entry| entry.id == id)?.request.as_mut()
     }
 
     pub fn remove(&mut self, id: RequestId) -> Option<Request> {
-        let index = id.0 as u32;
-        let entry = self.entries.get_mut(index as usize)?;
-        if entry.generation != (id.0 >> 32) as u32 {
-            return None;
-        }
+        let entry = self.entries.get_mut(index(id)).filter(|entry| entry.id == id)?;
         let request = entry.request.take()?;
-        // Generation and index together stay below 2^63 for longer than any process lives.
-        entry.generation = (entry.generation + 1) & 0x7fff_ffff;
-        self.free.push(index);
+        self.free.push(index(id) as u32);
         self.live -= 1;
         Some(request)
     }
 
     /// Every live request that `wanted` names.
     pub fn ids(&self, wanted: impl Fn(&Request) -> bool) -> Vec<RequestId> {
-        let live = self.entries.iter().enumerate();
-        live.filter_map(|(index, entry)| {
-            let request = entry.request.as_ref()?;
-            wanted(request).then_some(RequestId(u64::from(entry.generation) << 32 | index as u64))
-        })
-        .collect()
+        let live = self.entries.iter().filter(|entry| entry.request.as_ref().is_some_and(&wanted));
+        live.map(|entry| entry.id).collect()
     }
 }

@@ -18,13 +18,6 @@ pub enum Note {
     Topic { topic: Vec<u8>, end: Option<(String, String)> },
 }
 
-/// What a call changed in its conn.
-#[derive(Default)]
-pub struct Tally {
-    pub replies: usize,
-    pub incoming: VecDeque<(u64, RequestId)>,
-}
-
 pub struct Sink<'a> {
     core: &'a mut Core,
     router: Option<&'a dyn Router>,
@@ -34,7 +27,7 @@ pub struct Sink<'a> {
     key: u32,
     number: u32,
     first_byte_ns: u64,
-    tally: Tally,
+    incoming: VecDeque<(u64, RequestId)>,
     notes: &'a mut Vec<Note>,
 }
 
@@ -48,18 +41,18 @@ impl<'a> Sink<'a> {
             key,
             number: conn.number,
             first_byte_ns: conn.first_byte_ns,
-            tally: Tally::default(),
+            incoming: VecDeque::new(),
             notes,
         }
     }
 
-    pub fn tally(self) -> Tally {
-        self.tally
+    /// The requests of a listener's client that came.
+    pub fn incoming(self) -> VecDeque<(u64, RequestId)> {
+        self.incoming
     }
 
     #[inline]
     fn reply(&mut self, id: RequestId, error: bool, body: Body<'_>) {
-        self.tally.replies += 1;
         let stands = !error && self.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
         if stands {
             self.core.push(id, IOK_KIND_ACCEPTED, body, self.number);
@@ -89,7 +82,7 @@ impl Emit for Sink<'_> {
             Event::Push { topic, body } => self.push(topic, body),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
-                self.tally.incoming.push_back((slot, id));
+                self.incoming.push_back((slot, id));
             }
             Event::Subscribed { topic } => self.notes.push(Note::Topic { topic: topic.to_vec(), end: None }),
             Event::Unsubscribed { topic, error } => {

@@ -5,7 +5,7 @@ use super::core::Ending;
 use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
-use super::request::What;
+use super::request::{REQUESTS_MAX, What};
 use super::wheel::TimerKey;
 use crate::proto::{Body, Class, RequestId};
 use crate::ring::layout::*;
@@ -31,7 +31,7 @@ impl Io {
         while left > 0 {
             left -= 1;
             let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
-            if !channel.has_credit() {
+            if !channel.has_credit() || self.core.requests.len() >= REQUESTS_MAX {
                 break;
             }
             let (head, payload) = match submitted.peek() {
@@ -357,7 +357,8 @@ impl Io {
             map.text("last_error", state.last_error.as_deref().unwrap_or(""));
         }
         map.number("requests", self.core.requests.len() as u64);
-        let inflight = self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.inflight);
+        let inflight =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight());
         map.number("inflight", inflight.sum::<usize>() as u64);
         map.finish()
     }

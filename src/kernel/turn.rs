@@ -14,18 +14,24 @@ use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS};
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
 use super::shared::{Control, Shared};
 use crate::ring::region::Region;
-use crate::ring::spin::Spin;
+use crate::ring::wake;
 use crate::status::*;
 
 /// Events taken from the system at once.
 const EVENTS_MAX: usize = 1024;
+/// How long the thread looks for submissions before it sleeps.
+const LOOK: Duration = Duration::from_micros(10);
 /// How many channels one kernel serves.
 pub const CHANNELS_MAX: usize = 4096;
 
 /// The I/O thread's body: runs until the kernel is closed.
 pub fn run(mut io: Io, shared: Arc<Shared>) {
-    let mut turn =
-        Turn { events: Events::with_capacity(EVENTS_MAX), spin: Spin::new(), due: Vec::new(), close_by: None };
+    let mut turn = Turn {
+        events: Events::with_capacity(EVENTS_MAX),
+        looks: crate::sys::thread::processors() > 1,
+        due: Vec::new(),
+        close_by: None,
+    };
     loop {
         match catch_unwind(AssertUnwindSafe(|| turn.once(&mut io, &shared))) {
             Ok(true) => {}
@@ -42,7 +48,8 @@ pub fn run(mut io: Io, shared: Arc<Shared>) {
 
 struct Turn {
     events: Events,
-    spin: Spin,
+    /// There is more than one processor, so that the program can go on while this thread looks.
+    looks: bool,
     due: Vec<Target>,
     /// When a kernel that is closing stops waiting for requests.
     close_by: Option<Instant>,
@@ -80,18 +87,11 @@ impl Turn {
             io.wait(&mut self.events, timeout);
             return;
         }
-        let found = || shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
-        match self.spin.run(found) {
-            Some((spin, true)) => {
-                self.spin = spin;
-                io.wait(&mut self.events, Some(Duration::ZERO));
-                return;
-            }
-            Some((spin, false)) => self.spin = spin,
-            None => self.spin = self.spin.skipped(),
-        }
-        shared.bell.announce();
+        // While replies are due, the sockets are what to look at, and only the system can do that.
+        let looks = self.looks && io.core.requests.is_empty();
+        shared.bell.announce(if looks { wake::LOOKING } else { wake::ON_FD });
         let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
+        let found = found || (looks && shared.bell.look(LOOK));
         io.wait(&mut self.events, if found { Some(Duration::ZERO) } else { timeout });
         shared.bell.withdraw();
     }
@@ -181,7 +181,11 @@ impl Turn {
 fn drain_channels(io: &mut Io) -> bool {
     let mut busy = false;
     for key in 0..io.core.channels.capacity() as u32 {
-        busy |= io.drain_channel(key);
+        // A panic while taking submissions ends the channel they came by; the others live on.
+        busy |= catch_unwind(AssertUnwindSafe(|| io.drain_channel(key))).unwrap_or_else(|_| {
+            io.end_channel(key, IOK_STATUS_PANIC);
+            false
+        });
     }
     busy
 }

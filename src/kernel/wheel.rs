@@ -164,7 +164,8 @@ mod tests {
         let mut expected = std::collections::BTreeMap::new();
         let mut keys = Vec::new();
         for id in 0..50_000_u64 {
-            let due = 1_000_003 + rng.u64(0..1 << rng.u32(1..33));
+            let span = rng.u32(1..33);
+            let due = 1_000_003 + rng.u64(0..1 << span);
             keys.push((id, wheel.set(due, id)));
             expected.insert(id, due.max(1_000_004));
         }

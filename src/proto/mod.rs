@@ -285,6 +285,8 @@ pub trait Protocol: Send {
     fn admit(&self, body: &[u8]) -> Admit;
     /// A command that was admitted. An error is this request's alone; nothing was written for it.
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal>;
+    /// Requests whose reply is due, cancelled ones included; our own heartbeats and the like are not.
+    fn inflight(&self) -> usize;
     fn tenancy(&self) -> Tenancy;
     /// A tenant left a dirty conn: write what makes it clean. `tenancy` says `Clean` once the next tenant may write.
     fn reset(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;

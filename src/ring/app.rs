@@ -9,7 +9,7 @@ use super::layout::{IOK_FLAG_MORE, IOK_SUBMISSION_BYTES, Submission, aligned};
 use super::producer::Producer;
 use super::record::{count_completions, submission_at, write_submission};
 use super::region::{Completions, Region, Submissions};
-use super::spin::Spin;
+use super::spin::{self, SPIN_MAX, Spin};
 use super::wake::{self, Bell};
 use crate::status::{
     IOK_STATUS_BAD_RECORD, IOK_STATUS_CORRUPT, IOK_STATUS_FULL, IOK_STATUS_INTERRUPTED, IOK_STATUS_OK,
@@ -250,16 +250,21 @@ impl AppSide {
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
         }
-        let spin = self.spin;
-        if let Some(spin) = self.spin.run(|| self.completions.has_more()) {
-            self.spin = spin.0;
-            if spin.1 {
-                return IOK_STATUS_OK;
-            }
+        let start = Instant::now();
+        let looked = self.spin.begin();
+        let status = if looked && spin::look(start, SPIN_MAX, || self.completions.has_more()) {
+            IOK_STATUS_OK
         } else {
-            self.spin = spin.skipped();
+            self.sleep(timeout.map(|timeout| start + timeout), wants_room)
+        };
+        if status == IOK_STATUS_OK {
+            self.spin.end(looked, start.elapsed());
         }
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        status
+    }
+
+    /// Sleeps on the word until there is a cause to wake.
+    fn sleep(&self, deadline: Option<Instant>, wants_room: bool) -> Status {
         let region = self.region.clone();
         let flag = &region.words().app_sleep.0;
         loop {

@@ -12,6 +12,9 @@ pub const ON_FD: u32 = 1;
 /// The sleeper waits on the flag itself.
 pub const ON_WORD: u32 = 2;
 
+/// The sleeper looks at the flag for a while and needs no other wake.
+pub const LOOKING: u32 = 3;
+
 /// Sleeper's side: announces that it is about to sleep. It must then look for work once more before it does.
 #[inline]
 pub fn announce(flag: &AtomicU32, how: u32) {
@@ -48,14 +51,24 @@ impl Bell {
     /// Wakes the sleeper if it sleeps. What is to be seen was published before.
     #[inline]
     pub fn ring(&self) {
-        if claim(&self.flag) != AWAKE {
+        if claim(&self.flag) == ON_FD {
             self.event.signal();
         }
     }
 
-    /// The sleeper: about to poll; look once more after this.
-    pub fn announce(&self) {
-        announce(&self.flag, ON_FD);
+    /// The sleeper: about to look at the bell, or to poll; look for work once more after this.
+    pub fn announce(&self, how: u32) {
+        announce(&self.flag, how);
+    }
+
+    /// The sleeper, after announcing `LOOKING` and finding no work: true if the bell rang within `span`. Otherwise the
+    /// announcement stands as `ON_FD`, and it is to poll.
+    ///
+    /// It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings.
+    pub fn look(&self, span: std::time::Duration) -> bool {
+        let rang = || self.flag.load(Ordering::Acquire) == AWAKE;
+        super::spin::look(std::time::Instant::now(), span, rang)
+            || self.flag.compare_exchange(LOOKING, ON_FD, Ordering::SeqCst, Ordering::Acquire).is_err()
     }
 
     /// The sleeper: awake.

@@ -185,9 +185,17 @@ impl Service {
     }
 
     fn send_on_lane(&mut self, now: Instant, conn: ConnId, request: RequestId, act: &mut dyn Act) {
-        act.send(conn, request);
+        let sent = act.send(conn, request);
         if !act.is_live(request) {
             self.lanes.insert(conn, Lane::Idle { since: now });
+        } else if sent == Sent::Later {
+            // A lane that takes nothing is none.
+            let lane = self.lanes.remove(&conn);
+            act.drop_conn(conn, "the lane takes no requests");
+            self.wants.push_front(match lane {
+                Some(Lane::TakenOver(_)) => Want::Takeover(request),
+                _ => Want::Waiting(request),
+            });
         }
     }
 
@@ -282,9 +290,14 @@ impl Service {
         }
     }
 
-    fn lane_down(&mut self, conn: ConnId, down: &Down) {
-        if let Some(Lane::Leased(lease)) = self.lanes.remove(&conn) {
-            self.leases.insert(lease, Lease::Lost(down.message.clone()));
+    /// A lane is gone: its lease is lost, its stream goes on with another.
+    fn lane_down(&mut self, conn: ConnId, down: &Down, act: &dyn Act) {
+        match self.lanes.remove(&conn) {
+            Some(Lane::Leased(lease)) => {
+                self.leases.insert(lease, Lease::Lost(down.message.clone()));
+            }
+            Some(Lane::TakenOver(stream)) if act.is_live(stream) => self.wants.push_back(Want::Takeover(stream)),
+            _ => {}
         }
     }
 
@@ -430,7 +443,7 @@ impl Router for Service {
         if carried_topics {
             self.topics.forget_conn();
         }
-        self.lane_down(conn, down);
+        self.lane_down(conn, down, act);
         self.backoff.failed(now, &mut self.rng);
         self.last_failure = Some(down.clone());
         if down.refused {

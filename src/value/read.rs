@@ -95,6 +95,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next token if it is text of at most 31 bytes, the commonest of all; else nothing was walked.
+    #[inline(always)]
+    pub fn short_str(&mut self) -> Option<&'a [u8]> {
+        let (marker, rest) = self.bytes.get(self.at..)?.split_first()?;
+        let text = rest.get(..usize::from(marker & 0x1f)).filter(|_| marker & 0xe0 == 0xa0)?;
+        self.at += 1 + text.len();
+        Some(text)
+    }
+
     /// Tokens whose marker is followed by a length or a number.
     fn wide(&mut self, marker: u8) -> Result<Token<'a>, Malformed> {
         Ok(match marker {

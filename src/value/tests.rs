@@ -85,5 +85,13 @@ proptest! {
         let mut reader = Reader::new(&bytes);
         while reader.token().is_ok() {}
         prop_assert!(reader.position() <= bytes.len());
+        let (mut short, mut reader) = (Reader::new(&bytes), Reader::new(&bytes));
+        match short.short_str() {
+            Some(text) => {
+                prop_assert_eq!(reader.token(), Ok(Token::Str(text)));
+                prop_assert_eq!(short.position(), reader.position());
+            }
+            None => prop_assert_eq!(short.position(), 0),
+        }
     }
 }

@@ -47,17 +47,34 @@ fn generate() -> String {
     let builder = sources.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);
     let mut header = Vec::new();
     builder.generate().expect("cbindgen reads the sources").write(&mut header);
-    String::from_utf8(header).expect("UTF-8")
+    without_safety(&String::from_utf8(header).expect("UTF-8"))
 }
 
-/// `mod.rs` first, the others by name.
+/// Rust wants a Safety section in each unsafe function's comment; for C the header's first comment says it once.
+fn without_safety(header: &str) -> String {
+    let mut kept = String::new();
+    let mut in_section = false;
+    for line in header.lines() {
+        in_section = (in_section || line == " * # Safety") && line != " */";
+        if !in_section {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept.replace(" *\n */", " */")
+}
+
+/// In the order in which a reader wants them; a file without a place comes last.
+const ORDER: &[&str] = &["version", "kernel", "channel", "record", "error"];
+
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
-        .collect();
-    files.sort_by_key(|path| (!path.ends_with("mod.rs"), path.clone()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    // From mod.rs, cbindgen would walk into all the others a second time.
+    files.retain(|path| path.extension().is_some_and(|end| end == "rs") && !path.ends_with("mod.rs"));
+    files.sort_by_key(|path| {
+        (ORDER.iter().position(|name| path.file_stem() == Some(name.as_ref())).unwrap_or(ORDER.len()), path.clone())
+    });
     files
 }
 

@@ -22,22 +22,29 @@ enum Head<'a> {
     Batch(u32, u32),
 }
 
+#[inline(always)]
 fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
     let count = match reader.token().map_err(malformed)? {
         Token::Array(0) => return Err(bad_request("an empty array is no command")),
         Token::Array(count) => count,
-        other => {
-            let kind = other.kind();
-            return Err(bad_request(format!("a request is an array such as [\"GET\", \"key\"], not a bare {kind}")));
-        }
+        other => return Err(bare(&other)),
     };
+    if let Some(name) = reader.short_str() {
+        return Ok(Head::Command(count, Token::Str(name)));
+    }
     Ok(match reader.token().map_err(malformed)? {
         Token::Array(first) => Head::Batch(count, first),
         name => Head::Command(count, name),
     })
 }
 
+#[cold]
+fn bare(token: &Token<'_>) -> Refusal {
+    bad_request(format!("a request is an array such as [\"GET\", \"key\"], not a bare {}", token.kind()))
+}
+
 /// What this request needs of a conn.
+#[inline]
 pub fn classify(body: &[u8], tracked: bool) -> Result<Class, Refusal> {
     let mut reader = Reader::new(body);
     match head(&mut reader)? {
@@ -46,20 +53,22 @@ pub fn classify(body: &[u8], tracked: bool) -> Result<Class, Refusal> {
             let judged = commands::judge(name, &reader, count - 1);
             class(judged, &mut reader, count - 1, tracked)
         }
-        Head::Batch(count, first) => {
-            let mut batch = Batch::default();
-            for index in 0..count {
-                let members = if index == 0 { first } else { member_count(&mut reader, index)? };
-                batch.add(index, judge_member(&mut reader, members, index)?)?;
-            }
-            let written = batch.finish(count)?;
-            Ok(match (written.mark, written.waits) {
-                (Some(_), _) => Class::Pinned("a batch with WATCH needs a lease: the conn goes on watching after it"),
-                (_, true) => Class::Pinned("a batch with a command that waits needs a lease"),
-                _ => Class::Shared,
-            })
-        }
+        Head::Batch(count, first) => classify_batch(&mut reader, count, first),
     }
+}
+
+fn classify_batch(reader: &mut Reader<'_>, count: u32, first: u32) -> Result<Class, Refusal> {
+    let mut batch = Batch::default();
+    for index in 0..count {
+        let members = if index == 0 { first } else { member_count(reader, index)? };
+        batch.add(index, judge_member(reader, members, index)?)?;
+    }
+    let written = batch.finish(count)?;
+    Ok(match (written.mark, written.waits) {
+        (Some(_), _) => Class::Pinned("a batch with WATCH needs a lease: the conn goes on watching after it"),
+        (_, true) => Class::Pinned("a batch with a command that waits needs a lease"),
+        _ => Class::Shared,
+    })
 }
 
 #[inline]
@@ -136,13 +145,17 @@ fn batch(reader: &mut Reader<'_>, count: u32, first: u32, wire: &mut Vec<u8>) ->
 }
 
 /// One command's array of bulks.
-#[inline]
+#[inline(always)]
 fn command(reader: &mut Reader<'_>, count: u32, name: Token<'_>, wire: &mut Vec<u8>) -> Result<Judged, Refusal> {
     let name = command_name(name)?;
     number::head(wire, b'*', u64::from(count));
     number::bulk(wire, name);
     let judged = commands::judge(name, reader, count - 1);
     for index in 1..count {
+        if let Some(text) = reader.short_str() {
+            number::bulk(wire, text);
+            continue;
+        }
         match reader.token().map_err(malformed)? {
             Token::Str(text) | Token::Bin(text) => number::bulk(wire, text),
             Token::Int(value) => number::bulk(wire, number::Decimal::new(value).as_bytes()),

@@ -21,11 +21,11 @@ pub fn header(input: &[u8]) -> Result<Header, Fault> {
     let mut number: i64 = 0;
     let mut at = 1;
     while let Some(digit) = input.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
-        number = number * 10 + i64::from(digit);
-        at += 1;
-        if at > DIGITS_MAX + 1 {
+        if at > DIGITS_MAX {
             return Err(broken("a length of more than 18 digits"));
         }
+        number = number * 10 + i64::from(digit);
+        at += 1;
     }
     match input[at..] {
         [b'\r', b'\n', ..] if at > 1 => Ok(Header::Number(at + 2, number)),
@@ -112,7 +112,7 @@ pub fn float_text(value: f64) -> String {
 }
 
 /// `$5\r\nhello\r\n`.
-#[inline]
+#[inline(always)]
 pub fn bulk(out: &mut Vec<u8>, body: &[u8]) {
     head(out, b'$', body.len() as u64);
     out.extend_from_slice(body);
@@ -120,10 +120,15 @@ pub fn bulk(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// The first line of a bulk or an aggregate.
-#[inline]
+#[inline(always)]
 pub fn head(out: &mut Vec<u8>, kind: u8, number: u64) {
+    // Copies of a known length are a few instructions; others are calls.
     if number < 10 {
         return out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']);
+    }
+    if number < 100 {
+        let (tens, ones) = (number as u8 / 10, number as u8 % 10);
+        return out.extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
     }
     out.push(kind);
     out.extend_from_slice(Decimal::unsigned(number).as_bytes());
@@ -147,7 +152,16 @@ mod tests {
                 assert_eq!(header(&text[..end]).unwrap(), Header::Need, "{:?}", text[..end].escape_ascii());
             }
         }
-        for bad in [b"$x".as_slice(), b"$\r\n", b"$1\rx", b"$-2\r\n", b"$1000000000000000000\r\n", b"$1x", b"$+1\r\n"] {
+        for bad in [
+            b"$x".as_slice(),
+            b"$\r\n",
+            b"$1\rx",
+            b"$-2\r\n",
+            b"$9999999999999999999\r\n",
+            b"$1000000000000000000\r\n",
+            b"$1x",
+            b"$+1\r\n",
+        ] {
             assert!(header(bad).is_err(), "{:?}", bad.escape_ascii());
         }
     }

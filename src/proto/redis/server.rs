@@ -160,6 +160,10 @@ impl Protocol for ServerSession {
         refusal.map_or(Ok(()), Err)
     }
 
+    fn inflight(&self) -> usize {
+        self.replies.len()
+    }
+
     fn tenancy(&self) -> Tenancy {
         Tenancy::Clean
     }

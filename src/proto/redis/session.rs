@@ -1,4 +1,5 @@
 //! The client's side of one conn.
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,7 +55,7 @@ struct State {
     spoiled: bool,
     monitoring: bool,
     /// Topics whose pushes flow or are asked for.
-    topics: usize,
+    topics: HashSet<Box<[u8]>>,
     /// Replies that will show the conn clean.
     cleanups: u32,
 }
@@ -139,7 +140,7 @@ impl Protocol for Session {
             && !conn.closing
             && !conn.state.monitoring
             && conn.slots.len() < conn.limits.inflight_max
-            && (conn.state.topics == 0 || conn.resp3());
+            && (conn.state.topics.is_empty() || conn.resp3());
         if free { Admit::Now } else { Admit::Later }
     }
 
@@ -168,12 +169,16 @@ impl Protocol for Session {
         Ok(())
     }
 
+    fn inflight(&self) -> usize {
+        self.conn.slots.requests()
+    }
+
     fn tenancy(&self) -> Tenancy {
         let Conn { state, slots, .. } = &self.conn;
         if state.spoiled || state.monitoring || slots.waiting_deaf() > 0 {
             return Tenancy::Spoiled;
         }
-        let alone = state.topics > 0 && !self.conn.resp3();
+        let alone = !state.topics.is_empty() && !self.conn.resp3();
         let dirty = state.multi || state.watching || state.moved || state.cleanups > 0 || slots.waiting() > 0 || alone;
         if dirty { Tenancy::Dirty } else { Tenancy::Clean }
     }
@@ -217,14 +222,14 @@ impl Conn {
     #[inline]
     fn want(&self) -> Want {
         let raw = self.limits.raw;
-        let arrays_push = (self.state.topics > 0 || self.slots.has_topics()) && !self.resp3();
+        let arrays_push = (!self.state.topics.is_empty() || self.slots.has_topics()) && !self.resp3();
         let unconverted = raw && self.slots.front().is_some_and(|slot| slot.live);
         Want { raw, unconverted, arrays_push }
     }
 
-    /// No heartbeat would be answered at this moment.
+    /// No heartbeat would be answered at this moment, or it would become part of a tenant's transaction.
     fn is_quiet(&self) -> bool {
-        self.state.monitoring || self.slots.waiting() > 0
+        self.state.monitoring || self.state.multi || self.slots.waiting() > 0
     }
 
     fn beat(&mut self, now: Instant, wire: &mut Vec<u8>) -> Result<(), Fault> {
@@ -266,7 +271,7 @@ impl Conn {
             out.events.emit(Event::Subscribed { topic });
             return Ok(());
         }
-        self.state.topics += 1;
+        self.state.topics.insert(topic.into());
         self.slots.topic(Kind::Subscribe, topic);
         write_pair(out.wire, command, channel);
         Ok(())
@@ -464,11 +469,13 @@ impl Conn {
         let topic = &self.scratch[..];
         if subscribed {
             if self.slots.topic_answered(Kind::Subscribe, topic) {
+                // Once more: an end of the same topic may have been confirmed in between.
+                self.state.topics.insert(topic.into());
                 out.events.emit(Event::Subscribed { topic });
             }
             return;
         }
-        self.state.topics = self.state.topics.saturating_sub(1);
+        self.state.topics.remove(topic);
         if !self.slots.topic_answered(Kind::Unsubscribe, topic) {
             out.events.emit(Event::Unsubscribed { topic, error: None });
         }
@@ -479,7 +486,7 @@ impl Conn {
         let (Some(topic), Shape::Error(text)) = (self.slots.next_topic(), shape) else {
             return Err(wire::broken("a subscription answered with neither a confirmation nor an error"));
         };
-        self.state.topics = self.state.topics.saturating_sub(1);
+        self.state.topics.remove(&topic);
         if kind == Kind::Subscribe {
             let error = Some(error_body(&mut self.scratch, text));
             out.events.emit(Event::Unsubscribed { topic: &topic, error });
@@ -489,7 +496,7 @@ impl Conn {
 
     /// Writes what takes a tenant's state off.
     fn clean(&mut self, now: Instant, wire: &mut Vec<u8>) {
-        self.state.spoiled |= self.slots.waiting() > 0 || self.state.topics > 0;
+        self.state.spoiled |= self.slots.waiting() > 0 || !self.state.topics.is_empty();
         if self.state.spoiled || self.state.monitoring || !self.ready {
             return;
         }

@@ -46,6 +46,7 @@ pub struct Slots {
     unordered: bool,
     waiting: u32,
     waiting_deaf: u32,
+    requests: usize,
 }
 
 impl Slots {
@@ -55,6 +56,11 @@ impl Slots {
 
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Slots that are not our own, deaf ones included.
+    pub fn requests(&self) -> usize {
+        self.requests
     }
 
     pub fn front(&self) -> Option<&Slot> {
@@ -94,6 +100,7 @@ impl Slots {
         }
         self.last_id = id.0;
         self.waiting += u32::from(waits);
+        self.requests += 1;
         self.queue.push_back(Slot { kind, id, live: true, waits, monitors, mark });
     }
 
@@ -108,6 +115,7 @@ impl Slots {
             }
         }
         let slot = self.queue.pop_front()?;
+        self.requests -= usize::from(matches!(slot.kind, Kind::Request | Kind::Batch { .. }));
         if slot.waits {
             self.waiting -= 1;
             self.waiting_deaf -= u32::from(!slot.live);
@@ -161,6 +169,6 @@ impl Slots {
             each(slot.id);
         }
         self.topics.clear();
-        (self.waiting, self.waiting_deaf) = (0, 0);
+        (self.waiting, self.waiting_deaf, self.requests) = (0, 0, 0);
     }
 }
