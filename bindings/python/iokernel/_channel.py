@@ -6,6 +6,7 @@ One thread at a time uses a channel. Finalizers, which run in any thread, leave 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -40,6 +41,16 @@ WAIT_SLICE_MS = 1000
 """The longest single sleep, so that a signal that another thread took is handled soon."""
 UNSENT_BYTES_MAX = 4 << 20
 """A thread that submits faster than the kernel takes is held when it has left this much."""
+
+
+exiting = False
+"""The interpreter ends."""
+
+
+def park_at_exit() -> None:
+    """Keeps a daemon thread from seeing how the interpreter ends, as the interpreter itself does."""
+    while exiting and threading.current_thread().daemon:
+        time.sleep(3600)
 
 
 class Waiter(Protocol):
@@ -312,6 +323,8 @@ class Channel:
 
     def _other(self, data: bytes, at: int, size: int) -> None:
         """Completions that are no plain replies."""
+        if exiting:
+            park_at_exit()
         _, kind, flags, endpoint, status, tag, peer, fate, encoding, _, _, _ = COMPLETION.unpack_from(data, at)
         payload = data[at + COMPLETION_BYTES : at + size]
         if flags & FLAG_MORE:
@@ -395,6 +408,7 @@ class Channel:
         """The channel is of no use any more: whoever waits is told."""
         if self.ended:
             return
+        park_at_exit()
         self.ended = status
         self._out.clear()
         self._unsent, self._unsent_at = b"", 0

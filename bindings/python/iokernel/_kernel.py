@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from . import _channel
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import ConfigError, Error, error_for
@@ -270,6 +271,7 @@ def default_kernel() -> Kernel:
 
 def close_default(drain: float = 0.2) -> None:
     """At exit: what is under way may finish for a moment."""
+    _channel.exiting = True
     kernel = _default
     if kernel is not None and not kernel.closed:
         try:

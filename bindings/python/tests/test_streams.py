@@ -155,8 +155,9 @@ async def test_async_lease(redis: iokernel.Endpoint) -> None:
 async def test_cancelled_leases_are_given_back(url: str) -> None:
     with iokernel.open(url, lanes=2) as endpoint:
         for delay in (0, 0.0005, 0.001, 0.002, 0.004):
+
             async def hold() -> None:
-                async with endpoint.lease() as conn:  # noqa: B023
+                async with endpoint.lease() as conn:
                     await conn("PING")
 
             tasks = [asyncio.ensure_future(hold()) for _ in range(10)]
