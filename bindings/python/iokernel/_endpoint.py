@@ -259,18 +259,23 @@ def _raise_unavailable(error: BaseException | None) -> None:
     raise error
 
 
-class _Return:
-    """Gives back a lease that came after nobody wanted it any more."""
+class _Wanted:
+    """Waits for a lease; one that comes when its future is cancelled or gone is given back."""
 
-    def __init__(self, lease: Lease, number: int) -> None:
+    def __init__(self, lease: Lease, number: int, future: asyncio.Future[int] | None = None) -> None:
         self._lease = lease
         self._number = number
+        self._future = future
 
     def set_result(self, value: Any, /) -> None:
-        self._lease._give_back(self._number, value)
+        if self._future is None or self._future.done():
+            self._lease._give_back(self._number, value)
+        else:
+            self._future.set_result(value)
 
     def set_exception(self, error: Any, /) -> None:
-        return
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
 
 
 class Lease(_Requests):
@@ -314,7 +319,7 @@ class Lease(_Requests):
         try:
             channel.wait(future._is_done)
         except BaseException:
-            if channel.cancel(tag, _Return(self, number)) and not channel.ended:
+            if channel.cancel(tag, _Wanted(self, number)) and not channel.ended:
                 channel.send()
             raise
         return self._hold(number, future.result(math.inf))
@@ -323,15 +328,16 @@ class Lease(_Requests):
         number = self._endpoint._open()
         loop = asyncio.get_running_loop()
         channel = self._kernel.loop_channel(loop)
-        waiting = loop.create_future()
-        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", waiting)
+        waiting: asyncio.Future[int] = loop.create_future()
+        wanted = _Wanted(self, number, waiting)
+        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", wanted)
         try:
             lease = await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
                 self._give_back(number, waiting.result())
             else:
-                channel.cancel(tag, _Return(self, number))
+                channel.cancel(tag, wanted)
             raise
         return self._hold(number, lease)
 
