@@ -1,7 +1,8 @@
-"""`make demo`: a private redis-server that drops idle clients, and a program that does not answer for three seconds.
+"""`make demo`: a private redis-server that drops idle clients, and a program that stalls for three seconds.
 
-The stall is one C call that holds the interpreter's lock, as a hard regular expression does: nothing else in the process
-can run, no heartbeat of any Python client. The connection of iokernel lives through it; the other client's does not.
+The stall is one C call that holds the interpreter's lock, as a hard regular expression does: nothing else in the
+process can run, no heartbeat of any Python client. The connection of iokernel lives through it; the other client's
+does not.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "live"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "live"))
 
 import iokernel
 import redis
 from support.process import Missing
 from support.servers import RedisServer
 
+ROOT = Path(__file__).resolve().parent.parent
 STALL_SECONDS = 3.0
 
 

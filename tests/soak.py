@@ -1,8 +1,8 @@
 """soak.py SECONDS [SEED]: traffic through a network that misbehaves, for as long as you like.
 
 Tasks ask for echoes of words that occur once; whatever the network does, a reply is the word that was asked for, every
-request ends once, nothing grows without a bound, and when the faults stop, everything works. Bounded in time and in what
-is under way; loopback only.
+request ends once, nothing grows without a bound, and when the faults stop, everything works. Bounded in time and in
+what is under way; loopback only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,20 @@ from support.servers import RedisServer
 
 TASKS = 50
 MEMORY_GROWTH_MAX_KIB = 128 * 1024
-FAULTS = ["delay", "chop", "split", "coalesce", "cut", "reset", "close", "half close", "hold", "refuse", "restart", "rest"]
+FAULTS = [
+    "delay",
+    "chop",
+    "split",
+    "coalesce",
+    "cut",
+    "reset",
+    "close",
+    "half close",
+    "hold",
+    "refuse",
+    "restart",
+    "rest",
+]
 
 
 class Soak:
