@@ -111,6 +111,8 @@ pub struct Channel {
     config: ChannelConfig,
     /// Requests without their final completion.
     pub live: usize,
+    /// Pushes were dropped, and not all of that was reported yet.
+    pub has_losses: bool,
     /// Where the request of a tag probably is: `hints[tag % len]`.
     hints: Vec<RequestId>,
     /// Completions were written that the program was not told of.
@@ -131,6 +133,7 @@ impl Channel {
             assemblies: Vec::new(),
             config,
             live: 0,
+            has_losses: false,
             hints: vec![RequestId(u64::MAX); 64],
             unpublished: false,
             corrupt: false,

@@ -27,17 +27,9 @@ pub struct AppSide {
     record_bytes_max: usize,
     reserved: Option<*mut Submission>,
     reserved_bytes: usize,
-    /// Somebody asked for the descriptor.
     fd_watched: bool,
-    /// The kernel was asked for a signal on the descriptor, and was not seen to take that up.
-    armed: bool,
-    /// Signals on the descriptor that were taken up and not read back. Below 0 for a moment when one was read back
-    /// before it was seen to be taken up.
-    signals: i64,
-    /// The last submission was told FULL, and the program was not told of room since.
-    starved: bool,
-    /// The descriptor told of the channel's end.
-    end_told: bool,
+    /// FULL was answered, and nobody was told since that there is room.
+    was_full: bool,
     spin: Spin,
 }
 
@@ -56,10 +48,7 @@ impl AppSide {
             reserved: None,
             reserved_bytes: 0,
             fd_watched: false,
-            armed: false,
-            signals: 0,
-            starved: false,
-            end_told: false,
+            was_full: false,
             spin: Spin::new(),
         }
     }
@@ -97,7 +86,6 @@ impl AppSide {
         let head = submission_at(place);
         // SAFETY: `place` has room for a head and is not yet visible to the kernel.
         unsafe { head.write(Submission { size: size as u32, ..Submission::default() }) };
-        self.starved = false;
         self.reserved = Some(head);
         self.reserved_bytes = size;
         Ok(head)
@@ -135,10 +123,7 @@ impl AppSide {
             ended => return ended,
         }
         match write_submission(&mut self.submissions, head, payload) {
-            Ok(true) => {
-                self.starved = false;
-                IOK_STATUS_OK
-            }
+            Ok(true) => IOK_STATUS_OK,
             Ok(false) => match self.full(size) {
                 Err(status) => status,
                 Ok(_) => match write_submission(&mut self.submissions, head, payload) {
@@ -158,7 +143,7 @@ impl AppSide {
         match self.submissions.reserve(size) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => {
-                self.starved = true;
+                self.was_full = true;
                 self.flush();
                 Err(IOK_STATUS_FULL)
             }
@@ -221,68 +206,28 @@ impl AppSide {
         IOK_STATUS_OK
     }
 
-    /// The ring was found empty: makes the descriptor unreadable and asks to be told of what comes next.
+    /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
     fn settle(&mut self) {
-        if self.armed && self.region.words().app_sleep.0.load(Ordering::Relaxed) != wake::ON_FD {
-            (self.armed, self.signals) = (false, self.signals + 1);
-        }
-        // A signal that was taken up may not have arrived yet: then it is read back when it wakes the program.
-        if self.signals > 0 {
-            self.signals -= self.region.bell.clear() as i64;
-        }
-        if !self.armed {
-            self.arm();
-        }
+        let AppSide { region, completions, was_full, .. } = self;
+        region.doze().settle(|| has_cause(region, completions, was_full));
     }
 
-    /// Asks for a signal on the descriptor; gives it itself if there is something to tell already.
+    /// Asks for a signal on the descriptor.
     fn arm(&mut self) {
-        wake::announce(&self.region.words().app_sleep.0, wake::ON_FD);
-        self.armed = true;
-        if self.has_news() && !self.disarm() {
-            self.region.bell.signal();
-            self.signals += 1;
-        }
+        let AppSide { region, completions, was_full, .. } = self;
+        region.doze().arm(|| has_cause(region, completions, was_full));
     }
 
-    /// Takes the request for a signal back. True if the kernel had taken it up first: then the signal comes.
-    fn disarm(&mut self) -> bool {
-        let taken = self.armed && wake::withdraw(&self.region.words().app_sleep.0) == wake::AWAKE;
-        self.armed = false;
-        self.signals += i64::from(taken);
-        taken
-    }
-
-    /// True if the descriptor should wake the program: for completions always, for room and for the end once.
-    fn has_news(&mut self) -> bool {
-        let ended = self.ended() != IOK_STATUS_OK && !std::mem::replace(&mut self.end_told, true);
-        self.room_came() || ended || self.completions.has_more()
-    }
-
-    /// True once after FULL, when there is room again.
-    fn room_came(&mut self) -> bool {
-        let came = self.starved && self.region.words().app_wants_room.0.load(Ordering::Acquire) == 0;
-        self.starved &= !came;
-        came
-    }
-
-    /// What a wait would return at once, if anything.
     #[inline]
-    fn outcome(&mut self) -> Option<Status> {
-        // In this order: what was published before the end is read before the end is told.
-        let ended = self.ended();
-        if self.completions.has_more() || self.room_came() {
-            return Some(IOK_STATUS_OK);
-        }
-        (ended != IOK_STATUS_OK).then_some(ended)
+    fn has_cause(&mut self) -> bool {
+        has_cause(&self.region, &self.completions, &mut self.was_full)
     }
 
-    /// Sleeps until completions wait, room came back after FULL, the channel has ended, a signal came, or the time is
-    /// over.
+    /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
         self.flush();
-        if let Some(status) = self.outcome() {
-            return status;
+        if self.has_cause() {
+            return self.cause();
         }
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
@@ -294,42 +239,57 @@ impl AppSide {
         } else {
             self.sleep(timeout.map(|timeout| start + timeout))
         };
-        if status == IOK_STATUS_OK {
-            self.spin.end(looked, start.elapsed());
+        if status != IOK_STATUS_OK {
+            return status;
         }
-        status
+        self.spin.end(looked, start.elapsed());
+        self.cause()
     }
 
-    /// Sleeps on the word until there is a cause to wake; then back to the descriptor, if that is watched.
+    /// What a wait that has met something tells: OK, or, when nothing is left to read, what ended the channel.
+    fn cause(&self) -> Status {
+        if self.completions.has_more() { IOK_STATUS_OK } else { self.ended() }
+    }
+
+    /// Sleeps on the word until there is a cause to wake.
     fn sleep(&mut self, deadline: Option<Instant>) -> Status {
-        self.disarm();
-        let status = self.sleep_on_word(deadline);
-        wake::withdraw(&self.region.words().app_sleep.0);
+        let region = self.region.clone();
+        let flag = &region.words().app_sleep.0;
+        let status = loop {
+            wake::announce(flag, wake::ON_WORD);
+            if self.has_cause() {
+                break IOK_STATUS_OK;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let woken =
+                if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
+            if self.has_cause() {
+                break IOK_STATUS_OK;
+            }
+            match woken {
+                Woken::Look => {}
+                Woken::TimedOut => break IOK_STATUS_TIMEOUT,
+                Woken::Interrupted => break IOK_STATUS_INTERRUPTED,
+            }
+        };
+        wake::withdraw(flag);
         if self.fd_watched {
             self.arm();
         }
         status
     }
+}
 
-    fn sleep_on_word(&mut self, deadline: Option<Instant>) -> Status {
-        let region = self.region.clone();
-        let flag = &region.words().app_sleep.0;
-        loop {
-            wake::announce(flag, wake::ON_WORD);
-            if let Some(status) = self.outcome() {
-                return status;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let woken =
-                if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
-            match (self.outcome(), woken) {
-                (Some(status), _) => return status,
-                (None, Woken::Look) => {}
-                (None, Woken::TimedOut) => return IOK_STATUS_TIMEOUT,
-                (None, _) => return IOK_STATUS_INTERRUPTED,
-            }
-        }
+/// True if there is something to tell the program. That room came back is told once.
+#[inline]
+fn has_cause(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool) -> bool {
+    let words = region.words();
+    if completions.has_more() || words.ended.0.load(Ordering::Relaxed) != 0 {
+        return true;
     }
+    let room = *was_full && words.app_wants_room.0.load(Ordering::Relaxed) == 0;
+    *was_full &= !room;
+    room
 }
 
 /// The head at the start of `bytes`, if its size fits them.

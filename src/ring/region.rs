@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::page::{Description, WORDS_OFFSET, Words};
-use super::wake;
+use super::wake::{Descriptor, Doze};
 use crate::sys::event::EventFd;
 use crate::sys::futex;
 use crate::sys::map::{MirroredMap, PAGE_BYTES};
@@ -35,12 +35,16 @@ impl Region {
     /// After publishing completions, or freeing room that was asked for: wakes the program if it sleeps.
     #[inline]
     pub fn wake_app(&self) {
-        let flag = &self.words().app_sleep.0;
-        match wake::claim(flag) {
-            wake::ON_FD => self.bell.signal(),
-            wake::ON_WORD => futex::wake(flag),
-            _ => {}
+        if self.doze().wake() {
+            futex::wake(&self.words().app_sleep.0);
         }
+    }
+
+    /// How the program is woken.
+    #[inline]
+    pub fn doze(&self) -> Doze<'_, EventFd> {
+        let words = self.words();
+        Doze { sleep: &words.app_sleep.0, signalled: &words.fd_signalled.0, descriptor: &self.bell }
     }
 
     pub fn words(&self) -> &Words {
@@ -49,15 +53,25 @@ impl Region {
     }
 }
 
+impl Descriptor for EventFd {
+    fn raise(&self) {
+        self.signal();
+    }
+
+    fn clear(&self) {
+        EventFd::clear(self);
+    }
+}
+
 /// The submission ring of a region.
 pub struct Submissions(pub Arc<Region>);
 
 impl super::Cells for Submissions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_head.0)
+        &self.0.words().submission_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_tail.0)
+        &self.0.words().submission_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.first()
@@ -72,10 +86,10 @@ pub struct Completions(pub Arc<Region>);
 
 impl super::Cells for Completions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_head.0)
+        &self.0.words().completion_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_tail.0)
+        &self.0.words().completion_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.second()
@@ -83,14 +97,4 @@ impl super::Cells for Completions {
     fn capacity(&self) -> u64 {
         self.0.completions_bytes as u64
     }
-}
-
-#[cfg(not(loom))]
-fn cell(word: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    word
-}
-
-#[cfg(loom)]
-fn cell(_: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    unreachable!("models bring their own cells")
 }
