@@ -30,6 +30,8 @@ pub struct AppSide {
     fd_watched: bool,
     /// FULL was answered, and nobody was told since that there is room.
     was_full: bool,
+    /// The descriptor has told of the channel's end.
+    end_told: bool,
     spin: Spin,
 }
 
@@ -49,6 +51,7 @@ impl AppSide {
             reserved_bytes: 0,
             fd_watched: false,
             was_full: false,
+            end_told: false,
             spin: Spin::new(),
         }
     }
@@ -208,14 +211,14 @@ impl AppSide {
 
     /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
     fn settle(&mut self) {
-        let AppSide { region, completions, was_full, .. } = self;
-        region.doze().settle(|| has_cause(region, completions, was_full));
+        let AppSide { region, completions, was_full, end_told, .. } = self;
+        region.doze().settle(|| has_news(region, completions, was_full, end_told));
     }
 
     /// Asks for a signal on the descriptor.
     fn arm(&mut self) {
-        let AppSide { region, completions, was_full, .. } = self;
-        region.doze().arm(|| has_cause(region, completions, was_full));
+        let AppSide { region, completions, was_full, end_told, .. } = self;
+        region.doze().arm(|| has_news(region, completions, was_full, end_told));
     }
 
     #[inline]
@@ -278,6 +281,15 @@ impl AppSide {
         }
         status
     }
+}
+
+/// True if the descriptor has something to tell. The end of the channel is told once: a loop that does not ask for it is
+/// not to spin.
+fn has_news(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool, end_told: &mut bool) -> bool {
+    if region.words().ended.0.load(Ordering::Acquire) == 0 || !std::mem::replace(end_told, true) {
+        return has_cause(region, completions, was_full);
+    }
+    completions.has_more()
 }
 
 /// True if there is something to tell the program. That room came back is told once.

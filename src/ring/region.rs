@@ -58,8 +58,8 @@ impl Descriptor for EventFd {
         self.signal();
     }
 
-    fn clear(&self) {
-        EventFd::clear(self);
+    fn clear(&self) -> u64 {
+        EventFd::clear(self)
     }
 }
 

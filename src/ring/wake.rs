@@ -38,23 +38,23 @@ pub fn claim(flag: &AtomicU32) -> u32 {
 /// A descriptor that is readable between `raise` and `clear`.
 pub trait Descriptor {
     fn raise(&self);
-    fn clear(&self);
+    fn clear(&self) -> u64;
 }
 
 /// How a sleeper that may watch a descriptor is woken: the words of a region, and its descriptor.
 pub struct Doze<'a, D> {
     /// How it sleeps.
     pub sleep: &'a AtomicU32,
-    /// Not 0: the descriptor is readable.
+    /// Signals that were not read back: if not 0, the descriptor is readable or about to be.
     pub signalled: &'a AtomicU32,
     pub descriptor: &'a D,
 }
 
 impl<D: Descriptor> Doze<'_, D> {
-    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
+    /// Makes the descriptor readable. Counted before it is done: a sleeper woken by it can read it back at once.
     pub fn signal(&self) {
+        self.signalled.fetch_add(1, Ordering::Release);
         self.descriptor.raise();
-        self.signalled.store(1, Ordering::Release);
     }
 
     /// Waker's side, after publishing. True if the sleeper waits on the word, which is then to be woken.
@@ -72,8 +72,8 @@ impl<D: Descriptor> Doze<'_, D> {
     /// Sleeper's side, when it has found nothing: makes the descriptor unreadable and asks to be told of the next cause.
     pub fn settle(&self, has_cause: impl FnOnce() -> bool) {
         if self.signalled.load(Ordering::Acquire) != 0 {
-            self.signalled.store(0, Ordering::Relaxed);
-            self.descriptor.clear();
+            // One that is counted but not done yet is read back when it wakes the sleeper.
+            self.signalled.fetch_sub(self.descriptor.clear() as u32, Ordering::Relaxed);
         } else if self.sleep.load(Ordering::Relaxed) == ON_FD {
             return;
         }
