@@ -14,13 +14,13 @@ use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS};
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
 use super::shared::{Control, Shared};
 use crate::ring::region::Region;
-use crate::ring::spin;
+use crate::ring::wake;
 use crate::status::*;
 
 /// Events taken from the system at once.
 const EVENTS_MAX: usize = 1024;
 /// How long the thread looks for submissions before it sleeps.
-const SPIN: Duration = Duration::from_micros(10);
+const LOOK: Duration = Duration::from_micros(10);
 /// How many channels one kernel serves.
 pub const CHANNELS_MAX: usize = 4096;
 
@@ -28,7 +28,7 @@ pub const CHANNELS_MAX: usize = 4096;
 pub fn run(mut io: Io, shared: Arc<Shared>) {
     let mut turn = Turn {
         events: Events::with_capacity(EVENTS_MAX),
-        spins: crate::sys::thread::processors() > 1,
+        looks: crate::sys::thread::processors() > 1,
         due: Vec::new(),
         close_by: None,
     };
@@ -49,7 +49,7 @@ pub fn run(mut io: Io, shared: Arc<Shared>) {
 struct Turn {
     events: Events,
     /// There is more than one processor, so that the program can go on while this thread looks.
-    spins: bool,
+    looks: bool,
     due: Vec<Target>,
     /// When a kernel that is closing stops waiting for requests.
     close_by: Option<Instant>,
@@ -87,14 +87,11 @@ impl Turn {
             io.wait(&mut self.events, timeout);
             return;
         }
-        let found = || shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
         // While replies are due, the sockets are what to look at, and only the system can do that.
-        if self.spins && io.core.requests.is_empty() && spin::look(Instant::now(), SPIN, found) {
-            io.wait(&mut self.events, Some(Duration::ZERO));
-            return;
-        }
-        shared.bell.announce();
+        let looks = self.looks && io.core.requests.is_empty();
+        shared.bell.announce(if looks { wake::LOOKING } else { wake::ON_FD });
         let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
+        let found = found || (looks && shared.bell.look(LOOK));
         io.wait(&mut self.events, if found { Some(Duration::ZERO) } else { timeout });
         shared.bell.withdraw();
     }

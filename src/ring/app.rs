@@ -10,7 +10,7 @@ use super::producer::Producer;
 use super::record::{count_completions, submission_at, write_submission};
 use super::region::{Completions, Region, Submissions};
 use super::spin::{self, SPIN_MAX, Spin};
-use super::wake::{self, Bell};
+use super::wake::{self, Bell, Doze};
 use crate::status::{
     IOK_STATUS_BAD_RECORD, IOK_STATUS_CORRUPT, IOK_STATUS_FULL, IOK_STATUS_INTERRUPTED, IOK_STATUS_OK,
     IOK_STATUS_TIMEOUT, IOK_STATUS_TOO_LARGE, Status,
@@ -28,6 +28,11 @@ pub struct AppSide {
     reserved: Option<*mut Submission>,
     reserved_bytes: usize,
     fd_watched: bool,
+    /// FULL was answered, and nobody was told since that there is room.
+    was_full: bool,
+    /// The descriptor told of the channel's end.
+    end_told: bool,
+    doze: Doze,
     spin: Spin,
 }
 
@@ -46,6 +51,9 @@ impl AppSide {
             reserved: None,
             reserved_bytes: 0,
             fd_watched: false,
+            was_full: false,
+            end_told: false,
+            doze: Doze::default(),
             spin: Spin::new(),
         }
     }
@@ -55,9 +63,7 @@ impl AppSide {
         use std::os::fd::AsRawFd;
         if !self.fd_watched {
             self.fd_watched = true;
-            if !self.arm() {
-                self.raise();
-            }
+            self.arm();
         }
         self.region.bell.as_raw_fd()
     }
@@ -65,7 +71,7 @@ impl AppSide {
     /// What ended the channel, or OK.
     #[inline]
     pub fn ended(&self) -> Status {
-        self.region.words().ended.0.load(Ordering::Relaxed) as Status
+        self.region.words().ended.0.load(Ordering::Acquire) as Status
     }
 
     /// Room for a submission with `payload_bytes`, to be filled in place and then committed.
@@ -142,6 +148,7 @@ impl AppSide {
         match self.submissions.reserve(size) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => {
+                self.was_full = true;
                 self.flush();
                 Err(IOK_STATUS_FULL)
             }
@@ -204,48 +211,31 @@ impl AppSide {
         IOK_STATUS_OK
     }
 
-    /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
+    /// The ring was found empty: makes the descriptor unreadable and asks to be told of what comes next.
     fn settle(&mut self) {
-        let words = self.region.words();
-        if words.fd_signalled.0.load(Ordering::Acquire) != 0 {
-            words.fd_signalled.0.store(0, Ordering::Relaxed);
-            self.region.bell.clear();
-        } else if words.app_sleep.0.load(Ordering::Relaxed) == wake::ON_FD {
-            return;
-        }
-        if !self.arm() {
-            self.raise();
-        }
+        let AppSide { region, completions, was_full, end_told, doze, .. } = self;
+        let news = || has_news(region, completions, was_full, end_told);
+        doze.settle(&region.words().app_sleep.0, &region.bell, news);
     }
 
-    /// Asks for a signal on the descriptor. False if there is something to read already.
-    fn arm(&self) -> bool {
-        let flag = &self.region.words().app_sleep.0;
-        wake::announce(flag, wake::ON_FD);
-        if !self.completions.has_more() && self.ended() == IOK_STATUS_OK {
-            return true;
-        }
-        // Whoever took the flag first also made the descriptor readable.
-        wake::withdraw(flag) == wake::AWAKE
-    }
-
-    /// Keeps the descriptor readable while what was found is unread.
-    fn raise(&self) {
-        self.region.signal();
+    /// Asks for a signal on the descriptor.
+    fn arm(&mut self) {
+        let AppSide { region, completions, was_full, end_told, doze, .. } = self;
+        let news = || has_news(region, completions, was_full, end_told);
+        doze.arm(&region.words().app_sleep.0, &region.bell, news);
     }
 
     /// True if a wait would return at once.
     #[inline]
-    fn has_cause(&self) -> bool {
-        self.completions.has_more() || self.ended() != IOK_STATUS_OK
+    fn has_cause(&mut self) -> bool {
+        self.completions.has_more() || self.ended() != IOK_STATUS_OK || room_came(&self.region, &mut self.was_full)
     }
 
     /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
         self.flush();
-        let wants_room = self.region.words().app_wants_room.0.load(Ordering::Relaxed) != 0;
         if self.has_cause() {
-            return IOK_STATUS_OK;
+            return self.cause();
         }
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
@@ -255,46 +245,61 @@ impl AppSide {
         let status = if looked && spin::look(start, SPIN_MAX, || self.completions.has_more()) {
             IOK_STATUS_OK
         } else {
-            self.sleep(timeout.map(|timeout| start + timeout), wants_room)
+            self.sleep(timeout.map(|timeout| start + timeout))
         };
-        if status == IOK_STATUS_OK {
-            self.spin.end(looked, start.elapsed());
+        if status != IOK_STATUS_OK {
+            return status;
         }
-        status
+        self.spin.end(looked, start.elapsed());
+        self.cause()
+    }
+
+    /// What a wait that has met something tells: OK, or, when nothing is left to read, what ended the channel.
+    fn cause(&self) -> Status {
+        if self.completions.has_more() { IOK_STATUS_OK } else { self.ended() }
     }
 
     /// Sleeps on the word until there is a cause to wake.
-    fn sleep(&self, deadline: Option<Instant>, wants_room: bool) -> Status {
+    fn sleep(&mut self, deadline: Option<Instant>) -> Status {
         let region = self.region.clone();
         let flag = &region.words().app_sleep.0;
-        loop {
+        self.doze.disarm(flag);
+        let status = loop {
             wake::announce(flag, wake::ON_WORD);
             if self.has_cause() {
-                break;
+                break IOK_STATUS_OK;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let woken =
                 if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
-            let room = wants_room && region.words().app_wants_room.0.load(Ordering::Relaxed) == 0;
-            if self.has_cause() || room {
-                break;
+            if self.has_cause() {
+                break IOK_STATUS_OK;
             }
-            if woken != Woken::Look {
-                self.rearm(flag);
-                return if woken == Woken::TimedOut { IOK_STATUS_TIMEOUT } else { IOK_STATUS_INTERRUPTED };
+            match woken {
+                Woken::Look => {}
+                Woken::TimedOut => break IOK_STATUS_TIMEOUT,
+                Woken::Interrupted => break IOK_STATUS_INTERRUPTED,
             }
-        }
-        self.rearm(flag);
-        IOK_STATUS_OK
-    }
-
-    /// After sleeping on the word: awake, or, for a watched descriptor, back to it.
-    fn rearm(&self, flag: &std::sync::atomic::AtomicU32) {
+        };
         wake::withdraw(flag);
-        if self.fd_watched && !self.arm() {
-            self.raise();
+        if self.fd_watched {
+            self.arm();
         }
+        status
     }
+}
+
+/// True if the descriptor is to wake the program: for completions always, for room and for the end once.
+fn has_news(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool, end_told: &mut bool) -> bool {
+    let ended = region.words().ended.0.load(Ordering::Acquire) != 0 && !std::mem::replace(end_told, true);
+    ended || completions.has_more() || room_came(region, was_full)
+}
+
+/// True once after FULL, when there is room again.
+fn room_came(region: &Region, was_full: &mut bool) -> bool {
+    let came = *was_full && region.words().app_wants_room.0.load(Ordering::Acquire) == 0;
+    *was_full &= !came;
+    came
 }
 
 /// The head at the start of `bytes`, if its size fits them.

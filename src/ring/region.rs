@@ -3,7 +3,6 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::page::{Description, WORDS_OFFSET, Words};
 use super::wake;
@@ -33,20 +32,12 @@ impl Region {
         Ok(Region { map, submissions_bytes, completions_bytes, bell: EventFd::new()? })
     }
 
-    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
-    pub fn signal(&self) {
-        self.bell.signal();
-        self.words().fd_signalled.0.store(1, Ordering::Release);
-    }
-
     /// After publishing completions, or freeing room that was asked for: wakes the program if it sleeps.
     #[inline]
     pub fn wake_app(&self) {
         let flag = &self.words().app_sleep.0;
-        match wake::claim(flag) {
-            wake::ON_FD => self.signal(),
-            wake::ON_WORD => futex::wake(flag),
-            _ => {}
+        if wake::wake_dozer(flag, &self.bell) {
+            futex::wake(flag);
         }
     }
 
@@ -61,10 +52,10 @@ pub struct Submissions(pub Arc<Region>);
 
 impl super::Cells for Submissions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_head.0)
+        &self.0.words().submission_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_tail.0)
+        &self.0.words().submission_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.first()
@@ -79,10 +70,10 @@ pub struct Completions(pub Arc<Region>);
 
 impl super::Cells for Completions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_head.0)
+        &self.0.words().completion_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_tail.0)
+        &self.0.words().completion_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.second()
@@ -90,14 +81,4 @@ impl super::Cells for Completions {
     fn capacity(&self) -> u64 {
         self.0.completions_bytes as u64
     }
-}
-
-#[cfg(not(loom))]
-fn cell(word: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    word
-}
-
-#[cfg(loom)]
-fn cell(_: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    unreachable!("models bring their own cells")
 }
