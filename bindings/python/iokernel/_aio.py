@@ -1,0 +1,68 @@
+"""The channel of an asyncio loop: watched by the loop, submitted to once per turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ._channel import Channel
+from ._lib import calls, lib
+
+
+class LoopChannel(Channel):
+    """Used inside of one loop only; closed with it."""
+
+    def __init__(self, handle: Any, names: dict[int, str], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(handle, names)
+        self.loop = loop
+        self._scheduled = False
+        self._call_soon = loop.call_soon
+        self._fd: int = lib.iok_channel_fd(handle)
+        loop.add_reader(self._fd, self._readable)
+        self._keeper = _keeper(self)
+        with contextlib.suppress(StopIteration):
+            # Started inside of the loop, so that the loop ends it when it shuts down.
+            self._keeper.__anext__().send(None)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """The end of a turn: everything it queued goes in one call."""
+        self._scheduled = False
+        if not self.ended:
+            self.flush()
+            calls.flush(self._raw)
+
+    def _readable(self) -> None:
+        """One run for each wake: while there is more, the descriptor stays readable."""
+        self.poll()
+        if self._unsent and not self.ended:
+            self.flush()
+            calls.flush(self._raw)
+
+    def drop(self, tag: int) -> None:
+        super().drop(tag)
+        try:
+            self.loop.call_soon_threadsafe(self._turn)
+        except RuntimeError:
+            return  # The loop is closed; so is what was under way in it.
+
+    def _end(self, status: int) -> None:
+        if not self.ended and not self.loop.is_closed():
+            self.loop.remove_reader(self._fd)
+        if self.loop.is_closed():
+            # Nobody in that loop can be told any more.
+            self._pending.clear()
+        super()._end(status)
+
+
+async def _keeper(channel: LoopChannel) -> AsyncGenerator[None, None]:
+    """Loops end their async generators when they shut down: that closes the channel in time."""
+    try:
+        yield
+    finally:
+        channel.close()

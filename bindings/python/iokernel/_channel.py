@@ -1,0 +1,401 @@
+"""A channel: submissions gathered for one call, completions copied out at once and given to who waits for them.
+
+One thread at a time uses a channel. Finalizers, which run in any thread, leave what they want in `drop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._errors import Error, error_for
+from ._lib import calls, ffi, last_error, lib
+from ._records import (
+    BRIEF,
+    COMPLETION,
+    COMPLETION_BYTES,
+    DONE_WORD,
+    ENCODING_BYTES,
+    ENCODING_TEXT,
+    FLAG_MORE,
+    FLAG_QUIET,
+    KIND_DONE,
+    OP_CANCEL,
+    OP_REQUEST,
+    PADDING,
+    SUBMISSION,
+    SUBMISSION_BYTES,
+)
+from ._values import cannot_pack, decode, packer
+
+log = logging.getLogger("iokernel")
+
+OK, FULL, TIMED_OUT, INTERRUPTED, TOO_LARGE = 0, -201, -202, -205, -108
+QUIET_TAG = 1 << 62
+"""Tags from here on belong to requests that nobody waits for."""
+WAIT_SLICE_MS = 1000
+"""The longest single sleep, so that a signal that another thread took is handled soon."""
+UNSENT_BYTES_MAX = 4 << 20
+"""A thread that submits faster than the kernel takes is held when it has left this much."""
+
+
+class Waiter(Protocol):
+    """Who waits for one reply."""
+
+    def set_result(self, value: Any, /) -> None: ...
+    def set_exception(self, error: Any, /) -> None: ...
+
+
+class Sink(Protocol):
+    """Who takes every completion of a tag, or of a listener."""
+
+    def completion(self, done: Completion) -> None: ...
+
+
+class Completion:
+    """One completion, its payload whole."""
+
+    __slots__ = ("encoding", "endpoint", "fate", "kind", "payload", "peer", "status", "tag")
+
+    def __init__(
+        self, kind: int, endpoint: int, status: int, tag: int, peer: int, fate: int, encoding: int, payload: bytes
+    ) -> None:
+        self.kind = kind
+        self.endpoint = endpoint
+        self.status = status
+        self.tag = tag
+        self.peer = peer
+        self.fate = fate
+        self.encoding = encoding
+        self.payload = payload
+
+    def value(self) -> Any:
+        return decode(self.encoding, self.payload)
+
+    def error(self, names: dict[int, str]) -> Error:
+        try:
+            said = self.value()
+        except Exception:
+            said = None
+        return error_for(self.status, self.fate, names.get(self.endpoint), self.peer, said)
+
+
+class Channel:
+    """The way of one thread, or of one event loop, to the kernel."""
+
+    def __init__(self, handle: Any, names: dict[int, str], record_max: int = 1 << 18) -> None:
+        self._handle = handle
+        self._raw = calls.pointer(handle)
+        self._cells = ffi.new("const void **"), ffi.new("size_t *"), ffi.new("size_t *")
+        self._first, self._bytes, self._taken = (calls.pointer(cell) for cell in self._cells)
+        self._names = names
+        self._payload_max = record_max - SUBMISSION_BYTES
+        self._pack = packer()
+        self._out: list[bytes] = []
+        self._append = self._out.append
+        self._unsent = b""
+        self._unsent_at = 0
+        self._next_tag = 0
+        self._next_quiet = QUIET_TAG
+        self._pending: dict[int, Waiter] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._parts: list[bytes] = []
+        self._dropped: deque[int] = deque()
+        self._scheduled = True
+        self.listener: Sink | None = None
+        self.busy = False
+        self.ended = 0
+
+    # Submitting
+
+    def request(
+        self, flags: int, endpoint: int, timeout_ms: int, key: int, arguments: tuple[Any, ...], waiter: Waiter
+    ) -> int:
+        """Queues one request; its reply goes to `waiter`. Returns its tag."""
+        try:
+            payload = self._pack(arguments)
+        except Exception as error:
+            raise cannot_pack(error) from None
+        self._next_tag = tag = self._next_tag + 1
+        size = SUBMISSION_BYTES + len(payload)
+        if size > 65536 or self.ended:
+            return self.submit(OP_REQUEST, flags, endpoint, timeout_ms, key, payload, waiter, tag)
+        self._append(
+            SUBMISSION.pack(size, OP_REQUEST, flags, endpoint, timeout_ms, tag, key, 0, 0) + payload + PADDING[size & 7]
+        )
+        self._pending[tag] = waiter
+        if not self._scheduled:
+            self._schedule()
+        return tag
+
+    def submit(
+        self,
+        op: int,
+        flags: int,
+        endpoint: int,
+        timeout_ms: int,
+        key: int,
+        payload: bytes,
+        waiter: Waiter | None = None,
+        tag: int = 0,
+        sink: Sink | None = None,
+    ) -> int:
+        """Queues one submission of any kind and size. Returns its tag."""
+        if self.ended:
+            raise self._ended_error()
+        if not tag:
+            if flags & FLAG_QUIET:
+                self._next_quiet = tag = self._next_quiet + 1
+            else:
+                self._next_tag = tag = self._next_tag + 1
+        total = len(payload)
+        step = self._payload_max
+        whole = total <= step
+        for at in range(0, total or 1, step):
+            part = payload if whole else payload[at : at + step]
+            more = 0 if at + step >= total else FLAG_MORE
+            size = SUBMISSION_BYTES + len(part)
+            head = SUBMISSION.pack(
+                size, op, flags | more, endpoint, timeout_ms, tag, key, 0 if whole or at else total, 0
+            )
+            self._append(head)
+            self._append(part)
+            self._append(PADDING[size & 7])
+        if waiter is not None:
+            self._pending[tag] = waiter
+        elif sink is not None:
+            self._sinks[tag] = sink
+        if not self._scheduled:
+            self._schedule()
+        return tag
+
+    def _schedule(self) -> None:
+        """Sees to it that what is queued is sent at the end of the turn."""
+
+    def cancel(self, tag: int, instead: Waiter | None = None) -> bool:
+        """Asks to end what is under way; who waited hears no more of it. `instead` takes what comes all the same."""
+        if self._pending.pop(tag, None) is None and self._sinks.pop(tag, None) is None:
+            return False
+        if instead is not None:
+            self._pending[tag] = instead
+        if not self.ended:
+            self._append(SUBMISSION.pack(SUBMISSION_BYTES, OP_CANCEL, 0, 0, 0, tag, 0, 0, 0))
+            if not self._scheduled:
+                self._schedule()
+        return True
+
+    def drop(self, tag: int) -> None:
+        """Cancels at the next occasion. Any thread, also from a finalizer."""
+        self._dropped.append(tag)
+
+    def flush(self) -> None:
+        """Submits what is queued, as much as fits."""
+        while self._dropped:
+            self.cancel(self._dropped.popleft())
+        if self._unsent:
+            self._submit_rest()
+            if self._unsent:
+                return
+        if not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        taken = self._cells[2]
+        status = calls.submit_batch(self._raw, data, len(data), self._taken)
+        if status != OK:
+            self._unsent, self._unsent_at = data, taken[0]
+            self._refused(status)
+
+    def _submit_rest(self) -> None:
+        data, taken = self._unsent, self._cells[2]
+        start = ffi.from_buffer(data)
+        while self._unsent_at < len(data):
+            place = calls.pointer(start + self._unsent_at)
+            status = calls.submit_batch(self._raw, place, len(data) - self._unsent_at, self._taken)
+            self._unsent_at += taken[0]
+            if status != OK:
+                self._refused(status)
+                return
+        self._unsent, self._unsent_at = b"", 0
+
+    def _refused(self, status: int) -> None:
+        """A record was not taken. FULL: it waits. Its own fault: it is left out. Otherwise the channel has ended."""
+        if status == FULL:
+            return
+        if status != TOO_LARGE:
+            self._end(status)
+            return
+        size, _, flags, endpoint, _, tag, _, _, _ = SUBMISSION.unpack_from(self._unsent, self._unsent_at)
+        self._unsent_at += (size + 7) & ~7
+        while flags & FLAG_MORE:
+            size, _, flags, *_ = SUBMISSION.unpack_from(self._unsent, self._unsent_at)
+            self._unsent_at += (size + 7) & ~7
+        completion = Completion(KIND_DONE, endpoint, status, tag, 0, 1, 0, b"")
+        self._complete(completion)
+        if self._unsent_at >= len(self._unsent):
+            self._unsent, self._unsent_at = b"", 0
+        else:
+            self._submit_rest()
+
+    def send(self) -> None:
+        """Submits what is queued and wakes the kernel. A thread that is far ahead of it waits here."""
+        self.flush()
+        calls.flush(self._raw)
+        while len(self._unsent) - self._unsent_at > UNSENT_BYTES_MAX and not self.ended:
+            self._sleep(None)
+            self.poll()
+            self.flush()
+
+    # Completing
+
+    def poll(self) -> int:
+        """Hands out what has completed: one run of the ring. Returns how many completions there were."""
+        if self.busy:
+            return 0
+        self.busy = True
+        try:
+            count: int = calls.poll(self._raw, self._first, self._bytes)
+            if not count:
+                status = calls.channel_status(self._raw)
+                if status != OK:
+                    self._end(status)
+                return 0
+            first, size, _ = self._cells
+            data = ffi.buffer(first[0], size[0])[:]
+            calls.advance(self._raw, size[0])
+            self._dispatch(data)
+        finally:
+            self.busy = False
+        return count
+
+    def _dispatch(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        take, brief, parts = self._pending.pop, BRIEF.unpack_from, self._parts
+        while at < end:
+            size, word, status, tag, encoding = brief(data, at)
+            if word == DONE_WORD and not status and not parts and (waiter := take(tag, None)) is not None:
+                try:
+                    if encoding == ENCODING_BYTES:
+                        waiter.set_result(data[at + COMPLETION_BYTES : at + size])
+                    elif encoding == ENCODING_TEXT:
+                        waiter.set_result(data[at + COMPLETION_BYTES : at + size].decode("utf-8", "surrogateescape"))
+                    else:
+                        waiter.set_result(decode(encoding, data[at + COMPLETION_BYTES : at + size]))
+                except Exception as error:
+                    self._undeliverable(waiter, error)
+            else:
+                self._other(data, at, size)
+            at += (size + 7) & ~7
+
+    def _undeliverable(self, waiter: Waiter, error: Exception) -> None:
+        """The reply cannot be decoded, or its future was settled by somebody else."""
+        try:
+            waiter.set_exception(error)
+        except Exception as second:
+            log.debug("a reply found its future settled: %s", second)
+
+    def _other(self, data: bytes, at: int, size: int) -> None:
+        """Completions that are no plain replies."""
+        _, kind, flags, endpoint, status, tag, peer, fate, encoding, _, _, _ = COMPLETION.unpack_from(data, at)
+        payload = data[at + COMPLETION_BYTES : at + size]
+        if flags & FLAG_MORE:
+            self._parts.append(payload)
+            return
+        if self._parts:
+            self._parts.append(payload)
+            payload = b"".join(self._parts)
+            self._parts.clear()
+        self._complete(Completion(kind, endpoint, status, tag, peer, fate, encoding, payload))
+
+    def _complete(self, done: Completion) -> None:
+        if done.kind == KIND_DONE:
+            waiter = self._pending.pop(done.tag, None)
+            if waiter is not None:
+                try:
+                    if done.status:
+                        waiter.set_exception(done.error(self._names))
+                    else:
+                        waiter.set_result(done.value())
+                except Exception as error:
+                    self._undeliverable(waiter, error)
+                return
+            sink = self._sinks.pop(done.tag, None)
+            if sink is None and self.listener is None and done.tag > QUIET_TAG and done.status:
+                log.warning("a one-way request failed: %s", done.error(self._names))
+                return
+        else:
+            sink = self._sinks.get(done.tag)
+        sink = sink or self.listener
+        if sink is not None:
+            try:
+                sink.completion(done)
+            except Exception:
+                log.exception("a completion could not be taken")
+
+    # Waiting
+
+    def _sleep(self, deadline: float | None) -> bool:
+        """Sleeps until something has completed or there is room, a second at most. False: the deadline is over."""
+        slice_ms = WAIT_SLICE_MS
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            slice_ms = min(slice_ms, int(left * 1000) + 1)
+        status = lib.iok_wait(self._handle, slice_ms)
+        if status not in (OK, TIMED_OUT, INTERRUPTED):
+            self._end(status)
+        return True
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Sleeps until `done()`. False if `timeout` seconds passed before."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self.busy:
+            raise RuntimeError("this waits for a channel inside of which it is running: wait elsewhere")
+        self.flush()
+        while not done():
+            if self.ended or not self._sleep(deadline):
+                return done()
+            self.poll()
+            if self._unsent or self._out or self._dropped:
+                self.flush()
+        return True
+
+    # Ending
+
+    def _ended_error(self) -> Error:
+        return error_for(self.ended, 1, text="" if self.ended == -103 else last_error())
+
+    def _end(self, status: int) -> None:
+        """The channel is of no use any more: whoever waits is told."""
+        if self.ended:
+            return
+        self.ended = status
+        self._out.clear()
+        self._unsent, self._unsent_at = b"", 0
+        pending, self._pending = self._pending, {}
+        for waiter in pending.values():
+            self._undeliverable(waiter, error_for(status, 2))
+        sinks, self._sinks = self._sinks, {}
+        for tag, sink in sinks.items():
+            sink.completion(Completion(KIND_DONE, 0, status, tag, 0, 2, 0, b""))
+        if self.listener is not None:
+            self.listener.completion(Completion(KIND_DONE, 0, status, 0, 0, 0, 0, b""))
+
+    def close(self) -> None:
+        """Ends everything under way. The thread that uses the channel, or the finalizer of its last user."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        self._end(-103)
+        self._raw = calls.pointer(ffi.NULL)
+        lib.iok_channel_close(handle)
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except Exception:
+            return

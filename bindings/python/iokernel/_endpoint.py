@@ -1,0 +1,337 @@
+"""Endpoints: services that requests go to."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from ._errors import Closed, Error, Unavailable, error_for
+from ._future import AioFuture, Future
+from ._records import (
+    FLAG_IDEMPOTENT,
+    FLAG_QUIET,
+    FLAG_UNTIL_UP,
+    OP_CLOSE,
+    OP_LEASE,
+    OP_RELEASE,
+    OP_REQUEST,
+    OP_STATE,
+    timeout_ms,
+)
+from ._values import cannot_pack, pack
+
+if TYPE_CHECKING:
+    from ._kernel import Kernel
+    from ._stream import Subscription
+
+_running_loop = asyncio._get_running_loop
+
+
+class _Requests:
+    """What endpoints and leases have in common: requests."""
+
+    __slots__ = ("_kernel",)
+    _kernel: Kernel
+
+    def _target(self) -> tuple[int, int]:
+        """The number of the endpoint and the lease."""
+        raise NotImplementedError
+
+    def call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+        """One request, blocking until its reply: `call("GET", "key")`. The GIL is free meanwhile.
+
+        Arguments are None, bool, int, float, str, bytes and lists or dicts of them, as the protocol takes them. Lists
+        as arguments are a batch, sent at once and answered by one list: `call(["SET", "a", 1], ["GET", "a"])`; errors
+        in it are RemoteError elements.
+
+        `timeout` is in seconds; None means the endpoint's own (`timeout=30s`), `math.inf` none. `idempotent` says that
+        the request may be sent again when its fate is in doubt. Raises an `iokernel.Error` with its `fate`. Ctrl-C
+        interrupts it and cancels the request.
+        """
+        number, lease = self._target()
+        channel = self._kernel.thread_channel()
+        future = Future(channel)
+        ms = 0 if timeout is None else timeout_ms(timeout)
+        tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, future)
+        try:
+            channel.wait(future._is_done)
+        except BaseException:
+            if channel.cancel(tag) and not channel.ended:
+                channel.send()
+            raise
+        if future._error is not None:
+            raise future._error
+        return future._value
+
+    def __call__(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+        """One request; returns at once. Arguments, timeout and errors as `call`.
+
+        Inside of an asyncio loop the result is an `asyncio.Future` of that loop: `await cache("GET", "key")`;
+        cancelling it cancels the request. Elsewhere it is an `iokernel.Future`, whose `result()` blocks.
+        """
+        number, lease = self._target()
+        ms = 0 if timeout is None else timeout_ms(timeout)
+        loop = _running_loop()
+        if loop is None:
+            channel = self._kernel.thread_channel()
+            future = Future(channel)
+            future._tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, future)
+            channel.send()
+            return future
+        watched = self._kernel.loop_channel(loop)
+        waiting = AioFuture(loop=loop)
+        waiting._iok_channel = watched
+        waiting._iok_tag = watched.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, waiting)
+        return waiting
+
+    def send(self, *args: Any) -> None:
+        """One request whose reply nobody waits for. A failure is logged by the logger `iokernel`."""
+        number, lease = self._target()
+        try:
+            payload = pack(args)
+        except Exception as error:
+            raise cannot_pack(error) from None
+        loop = _running_loop()
+        channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
+        channel.submit(OP_REQUEST, FLAG_QUIET, number, 0, lease, payload)
+        if loop is None:
+            channel.send()
+
+
+class Endpoint(_Requests):
+    """A service, alive in the background from `iokernel.open` until `close()`. Any thread, any loop.
+
+    In a forked child it opens itself again at its first use.
+    """
+
+    __slots__ = ("__weakref__", "_number", "_url")
+
+    def __init__(self, kernel: Kernel, url: str) -> None:
+        self._kernel = kernel
+        self._url = url
+        self._number = kernel.open_number(url)
+
+    @property
+    def url(self) -> str:
+        """The URL, without password and options."""
+        from ._kernel import shown
+
+        return shown(self._url)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that it lives in."""
+        return self._kernel
+
+    @property
+    def number(self) -> int:
+        """Its number in the kernel."""
+        return self._open()
+
+    def _forked(self) -> None:
+        if self._number > 0:
+            self._number = 0
+
+    def _open(self) -> int:
+        if self._number < 0:
+            raise Closed("the endpoint is closed", status=-103, fate="not_sent", endpoint=self.url)
+        if self._number == 0:
+            self._number = self._kernel.open_number(self._url)
+        return self._number
+
+    def _target(self) -> tuple[int, int]:
+        number = self._number
+        return (number, 0) if number > 0 else (self._open(), 0)
+
+    def subscribe(self, *request: Any, timeout: float | None = None, buffer: int = 65536) -> Subscription:
+        """A request that keeps giving: `subscribe("SUBSCRIBE", "news")`, `subscribe("MONITOR")`.
+
+        The Subscription is iterable, async-iterable, and a (sync and async) context manager. Outside of a loop this
+        waits until the peer has accepted; inside of one, `await` it, enter it or iterate over it for that. `timeout`
+        is in seconds, for being accepted; `buffer` is how many messages may wait in it unread before more are dropped
+        and counted.
+        """
+        from ._stream import Subscription
+
+        return Subscription(self, request, timeout, buffer)
+
+    def lease(self, timeout: float | None = None) -> Lease:
+        """A connection of one's own, for `with` or `async with`: transactions and what else changes a connection.
+
+        `timeout` is in seconds, for getting it.
+        """
+        return Lease(self, timeout)
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Blocks until the endpoint is up. Raises Unavailable after `timeout` seconds (None: the endpoint's own)."""
+        number = self._open()
+        channel = self._kernel.thread_channel()
+        future = Future(channel)
+        tag = channel.submit(OP_STATE, FLAG_UNTIL_UP, number, timeout_ms(timeout), 0, b"", future)
+        try:
+            channel.wait(future._is_done)
+        except BaseException:
+            if channel.cancel(tag) and not channel.ended:
+                channel.send()
+            raise
+        _raise_unavailable(future._error)
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """`wait_ready` for asyncio."""
+        try:
+            await self._kernel.submit(OP_STATE, FLAG_UNTIL_UP, self._open(), timeout, 0, b"")
+        except Error as error:
+            _raise_unavailable(error)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How it is: `state` (`"up"`, `"connecting"`, ...), `conns`, `queued`, `inflight`, `last_error` and more."""
+        state: dict[str, Any] = self._kernel.block(OP_STATE, self._open(), b"").value()
+        return state
+
+    def close(self) -> None:
+        """Closes it; what is under way fails with Closed. Closing twice is harmless."""
+        number, self._number = self._number, -1
+        if number <= 0 or self._kernel.closed:
+            return
+        try:
+            self._kernel.block(OP_CLOSE, number, b"")
+        except Closed:
+            return
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._number < 0
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<iokernel.Endpoint {self.url}{' closed' if self._number < 0 else ''}>"
+
+    def __reduce__(self) -> Any:
+        from . import open
+
+        return (open, (self._url,))
+
+
+def _raise_unavailable(error: BaseException | None) -> None:
+    """A wait that timed out says why the endpoint is not up."""
+    if error is None:
+        return
+    if isinstance(error, Error) and error.status == -202:
+        raise Unavailable(error.message, code=error.code, status=-303, fate="not_sent", endpoint=error.endpoint)
+    raise error
+
+
+class _Return:
+    """Gives back a lease that came after nobody wanted it any more."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def set_result(self, value: Any, /) -> None:
+        self._lease._held = value
+        self._lease.release()
+
+    def set_exception(self, error: Any, /) -> None:
+        return
+
+
+class Lease(_Requests):
+    """A connection of one's own: `with endpoint.lease() as conn: conn.call("WATCH", "key")`.
+
+    `call`, `conn(...)` and `send` as an endpoint's. Given back at the end, clean: what it had under way is cancelled.
+    """
+
+    __slots__ = ("_endpoint", "_held", "_number", "_timeout")
+
+    def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
+        self._endpoint = endpoint
+        self._kernel = endpoint._kernel
+        self._timeout = timeout
+        self._number = 0
+        self._held = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whose connection it is."""
+        return self._endpoint
+
+    def _target(self) -> tuple[int, int]:
+        if not self._held or self._number != self._endpoint._number:
+            text = "the lease is not held: enter it with `with` or `async with`"
+            raise error_for(-110, 1, self._endpoint.url, text=text)
+        return self._number, self._held
+
+    def acquire(self) -> Lease:
+        """Waits for the connection."""
+        self._number = self._endpoint._open()
+        channel = self._kernel.thread_channel()
+        future = Future(channel)
+        tag = channel.submit(OP_LEASE, 0, self._number, timeout_ms(self._timeout), 0, b"", future)
+        try:
+            channel.wait(future._is_done)
+        except BaseException:
+            if channel.cancel(tag, _Return(self)) and not channel.ended:
+                channel.send()
+            raise
+        self._held = future.result(math.inf)
+        return self
+
+    async def _acquire(self) -> Lease:
+        self._number = self._endpoint._open()
+        loop = asyncio.get_running_loop()
+        channel = self._kernel.loop_channel(loop)
+        waiting = loop.create_future()
+        tag = channel.submit(OP_LEASE, 0, self._number, timeout_ms(self._timeout), 0, b"", waiting)
+        try:
+            self._held = await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                _Return(self).set_result(waiting.result())
+            else:
+                channel.cancel(tag, _Return(self))
+            raise
+        return self
+
+    def release(self) -> None:
+        """Gives the connection back. Twice is harmless."""
+        held, self._held = self._held, 0
+        if not held or self._kernel.closed or self._number != self._endpoint._number:
+            return
+        loop = _running_loop()
+        channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
+        channel.submit(OP_RELEASE, FLAG_QUIET, self._number, 0, held, b"")
+        if loop is None:
+            channel.send()
+
+    def __enter__(self) -> Lease:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        return self._acquire().__await__()
+
+    async def __aenter__(self) -> Lease:
+        return await self._acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<iokernel.Lease of {self._endpoint.url}{'' if self._held else ', not held'}>"

@@ -1,0 +1,287 @@
+"""Kernels: an I/O thread each, with the channels of this process's threads and loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ._aio import LoopChannel
+from ._channel import Channel, Completion
+from ._errors import ConfigError, Error, error_for
+from ._future import AioFuture, Future
+from ._lib import ffi, last_error, lib
+from ._records import OP_OPEN, timeout_ms
+
+if TYPE_CHECKING:
+    from ._endpoint import Endpoint
+    from .listener import Listener
+
+_kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
+
+
+def option_text(key: str, value: Any) -> str:
+    """An option's value as configuration has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, os.PathLike)):
+        return str(value)
+    raise ConfigError(
+        f'{key}: "{value!r}": expected a str, int or bool, as in heartbeat="5s"', code="BADCONFIG", status=-105
+    )
+
+
+def query(options: dict[str, Any]) -> str:
+    """Options as `key=value&key=value`. None leaves an option out."""
+    given = {key: option_text(key, value) for key, value in options.items() if value is not None}
+    return "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in given.items())
+
+
+def with_options(url: str, options: dict[str, Any]) -> str:
+    """A URL whose query has these options too."""
+    if not isinstance(url, str):
+        raise ConfigError(f'url: "{url!r}": expected a str', code="BADCONFIG", status=-105)
+    more = query(options)
+    if not more:
+        return url
+    joint = "" if url.endswith(("?", "&")) else "&" if "?" in url else "?"
+    return f"{url}{joint}{more}"
+
+
+class Outcome:
+    """Takes the completion of an operation of which more than the value matters."""
+
+    def __init__(self) -> None:
+        self.done: Completion | None = None
+
+    def completion(self, done: Completion) -> None:
+        self.done = done
+
+    def is_done(self) -> bool:
+        return self.done is not None
+
+
+class _Local(threading.local):
+    """What each thread has of a kernel. The channels are closed when their thread ends."""
+
+    channel: Channel | None = None
+    loop: LoopChannel | None = None
+    spare: Channel | None = None
+
+
+class Kernel:
+    """An I/O thread with everything it owns: `Kernel(name="web-1")`. Usually the default one is enough.
+
+    Any thread may use it. In a forked child it starts anew, with no connection of the parent's, at its first use.
+    As a context manager it closes itself. Raises ConfigError for options that the library does not know.
+    """
+
+    def __init__(self, **config: Any) -> None:
+        self._config = query(config)
+        self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._closed = False
+        self._reset()
+        _kernels.add(self)
+        self._open()
+
+    def _reset(self) -> None:
+        self._handle: Any = None
+        self._lock = threading.RLock()
+        self._local = _Local()
+        self._loops: list[LoopChannel] = []
+        self.names: dict[int, str] = {}
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise error_for(-103, 1, text="the kernel is closed")
+            if self._handle is None:
+                out = ffi.new("iok_kernel **")
+                status = lib.iok_kernel_open(self._config.encode(), out)
+                if status:
+                    raise error_for(status, 1, text=last_error())
+                self._handle = out[0]
+            return self._handle
+
+    def _open_channel(self, config: str = "") -> Any:
+        out = ffi.new("iok_channel **")
+        status = lib.iok_channel_open(self._handle or self._open(), config.encode(), out)
+        if status:
+            raise error_for(status, 1, text=last_error())
+        return out[0]
+
+    # Channels
+
+    def thread_channel(self) -> Channel:
+        """The channel of this thread, for what blocks."""
+        local = self._local
+        channel = local.channel
+        if channel is None or channel.ended:
+            channel = local.channel = Channel(self._open_channel(), self.names)
+        if channel.busy:
+            # A signal handler or finalizer runs inside of this thread's channel.
+            channel = local.spare
+            if channel is None or channel.ended:
+                channel = local.spare = Channel(self._open_channel(), self.names)
+        return channel
+
+    def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
+        """The channel of a running loop."""
+        channel = self._local.loop
+        if channel is None or channel.loop is not loop or channel.ended:
+            channel = self._local.loop = self._find_loop_channel(loop)
+        return channel
+
+    def _find_loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
+        with self._lock:
+            for stale in [channel for channel in self._loops if channel.ended or channel.loop.is_closed()]:
+                self._loops.remove(stale)
+                stale.close()
+            for channel in self._loops:
+                if channel.loop is loop:
+                    return channel
+            channel = LoopChannel(self._open_channel(), self.names, loop)
+            self._loops.append(channel)
+            return channel
+
+    def submit(self, op: int, flags: int, endpoint: int, timeout: float | None, key: int, payload: bytes) -> Any:
+        """One operation for who runs here: a future of the running loop, or of this thread."""
+        loop = asyncio._get_running_loop()
+        ms = timeout_ms(timeout)
+        if loop is None:
+            channel = self.thread_channel()
+            future = Future(channel)
+            future._tag = channel.submit(op, flags, endpoint, ms, key, payload, future)
+            channel.send()
+            return future
+        watched = self.loop_channel(loop)
+        waiting = AioFuture(loop=loop)
+        waiting._iok_channel = watched
+        waiting._iok_tag = watched.submit(op, flags, endpoint, ms, key, payload, waiting)
+        return waiting
+
+    def block(self, op: int, endpoint: int, payload: bytes, channel: Channel | None = None) -> Completion:
+        """One operation, waiting for its end. Raises if it failed."""
+        if channel is None:
+            channel = self.thread_channel()
+        outcome = Outcome()
+        channel.submit(op, 0, endpoint, 0, 0, payload, sink=outcome)
+        channel.wait(outcome.is_done)
+        done = outcome.done
+        assert done is not None
+        if done.status:
+            raise done.error(self.names)
+        return done
+
+    def open_number(self, url: str) -> int:
+        """Opens a service. Its number."""
+        number = self.block(OP_OPEN, 0, url.encode("utf-8", "surrogateescape")).endpoint
+        self.names[number] = shown(url)
+        return number
+
+    # The surface
+
+    def open(self, url: str, **options: Any) -> Endpoint:
+        """Opens a service; see `iokernel.open`."""
+        from ._endpoint import Endpoint
+
+        endpoint = Endpoint(self, with_options(url, options))
+        self._endpoints.add(endpoint)
+        return endpoint
+
+    def listen(self, url: str, **options: Any) -> Listener:
+        """Opens a listener; see `iokernel.listen`."""
+        from .listener import Listener
+
+        return Listener(self, with_options(url, options))
+
+    def close(self, drain: float = 0.0) -> None:
+        """Closes every endpoint and ends the I/O thread. Requests under way may finish for `drain` seconds.
+
+        What is left then fails with Closed. Closing twice is harmless. Any thread.
+        """
+        with self._lock:
+            self._closed = True
+            handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        status = lib.iok_kernel_close(handle, min(int(drain * 1000), 0x7FFFFFFF))
+        channel = self._local.channel
+        if channel is not None and not channel.busy:
+            while channel.poll():
+                pass
+        if status not in (0, -102, -104):
+            raise error_for(status, 0, text=last_error())
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._closed
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<iokernel.Kernel {self._config} {state}>" if self._config else f"<iokernel.Kernel {state}>"
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except (Error, AttributeError, TypeError):
+            return
+
+    def _forked(self) -> None:
+        """In a forked child: nothing of the parent's is touched; everything opens again at its first use."""
+        self._reset()
+        for endpoint in self._endpoints:
+            endpoint._forked()
+
+
+def shown(url: str) -> str:
+    """A URL without its query and password."""
+    before = url.partition("?")[0]
+    scheme, joint, rest = before.partition("//")
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    user = credentials.partition(":")[0]
+    return f"{scheme}{joint}{user}{':***@' if at else ''}{host}{slash}{path}"
+
+
+_default: Kernel | None = None
+_default_lock = threading.Lock()
+
+
+def default_kernel() -> Kernel:
+    """The kernel of `iokernel.open` and `iokernel.listen`, started at their first call."""
+    global _default
+    with _default_lock:
+        if _default is None or _default.closed:
+            _default = Kernel(name="iokernel")
+        return _default
+
+
+def close_default(drain: float = 0.2) -> None:
+    """At exit: what is under way may finish for a moment."""
+    kernel = _default
+    if kernel is not None and not kernel.closed:
+        try:
+            kernel.close(drain)
+        except Error:
+            return
+
+
+def _after_fork() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
+    for kernel in list(_kernels):
+        kernel._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
