@@ -97,8 +97,7 @@ def redis_py(port: int, **_: Any) -> Iterator[Sample]:
 
     pairs = PAIRS["redis-py"]
     with asyncio.Runner() as runner:
-        pool = redis.ConnectionPool(host="127.0.0.1", port=port, max_connections=TASKS)
-        one = pairs_of(redis.Redis(connection_pool=pool), pairs)
+        one = pairs_of(redis.Redis(host="127.0.0.1", port=port, max_connections=TASKS), pairs)
         yield {}
         while True:
             yield runner.run(crowd(one, TASKS * pairs * 2))
