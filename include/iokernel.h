@@ -136,7 +136,7 @@
 #define IOK_OP_STATE 11
 
 /**
- * More fragments of this message follow.
+ * More fragments of this message follow, under the same tag. Records of other tags may stand between them.
  */
 #define IOK_FLAG_MORE (1 << 0)
 
@@ -574,8 +574,8 @@ iok_status iok_channel_open(struct iok_kernel *kernel_handle, const char *config
 iok_status iok_channel_close(struct iok_channel *channel);
 
 /**
- * A descriptor for poll, epoll or select, level-triggered: readable while completions wait that `iok_poll` has not been
- * asked for until it gave 0, and once when room came back after FULL. It belongs to the channel: watch it, never read,
+ * A descriptor for poll, epoll or select, level-triggered: readable while completions wait, until `iok_poll` gave 0;
+ * once when room came back after FULL; once when the channel has ended. It belongs to the channel: watch it, never read,
  * write or close it. A wake may find nothing. -1 for a handle that cannot be used. [N]
  */
 int32_t iok_channel_fd(const struct iok_channel *handle);
@@ -590,8 +590,8 @@ iok_status iok_flush(struct iok_channel *handle);
  * Flushes, then sleeps until completions wait, or room came back after FULL, or `timeout_ms` is over (0: look only;
  * below 0: no limit). Drop your lock around it. [B]
  *
- * Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), CLOSED and other ends of the channel
- * are seen at the next `iok_poll`.
+ * Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), or, when nothing is left to read, what
+ * ended the channel: CLOSED, CORRUPT, PANIC.
  */
 iok_status iok_wait(struct iok_channel *handle, int32_t timeout_ms);
 

@@ -1,4 +1,36 @@
 //! iokernel: all the networking of a program in one I/O thread that its interpreter cannot stall.
+//!
+//! A program opens endpoints by URL and exchanges complete messages with the thread over two rings in shared memory. The
+//! thread resolves, connects, handshakes, heartbeats, frames, pipelines and fails over, whatever the program is doing.
+//! Programs come in through the C ABI (`include/iokernel.h`); this crate has no other public promise.
+//!
+//! # The code map
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`ffi`] | the only `extern "C"`: handles, the guard for panics and NULL, one file per noun of the header |
+//! | [`ring`] | layout of the shared region, producer, consumer, the wake; the program's end of a channel |
+//! | [`sys`] | the only libc: memfd, eventfd, futex, fork, threads, the clock |
+//! | [`kernel`] | the I/O thread: poll loop, timers, conns, listeners, the life of a request |
+//! | [`router`] | many conns behind one endpoint: the shared conn, lanes, leases, topics, backoff; no I/O |
+//! | [`discovery`] | a name becomes addresses: DNS over the thread's own loop, the hosts file |
+//! | [`proto`] | the [`proto::Protocol`] trait, the table of protocols, one folder each; no I/O |
+//! | [`value`] | MessagePack in and out |
+//! | [`config`], [`status`] | the one grammar of URLs and options; the numbers that say how things went |
+//!
+//! From a URL scheme to the wire in four hops: `kernel/submit.rs` (an op) → `kernel/endpoint.rs` (the URL) →
+//! [`proto::TABLE`] (the row) → `proto/<name>/` (the bytes).
+//!
+//! # Architecture invariants
+//!
+//! Arrows, proved by `tests/arrows.rs`: `ffi → kernel → {router, discovery}`, `{ffi, kernel} → ring → sys`,
+//! `router → proto → value`.
+//!
+//! - `proto`, `router` and `value` know no socket, no clock, no libc and no unsafe: time and bytes are passed in.
+//! - `unsafe` stands in `ffi`, `ring` and `sys` alone, each block with its reason.
+//! - The I/O thread calls nothing that it did not bring along: no callback, no interpreter, no second runtime.
+//! - Adding a protocol touches one folder and one word in one table; adding a language touches one folder.
+
 pub mod config;
 pub mod discovery;
 pub mod ffi;

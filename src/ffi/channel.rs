@@ -78,8 +78,8 @@ pub extern "C" fn iok_channel_close(channel: *mut iok_channel) -> Status {
     })
 }
 
-/// A descriptor for poll, epoll or select, level-triggered: readable while completions wait that `iok_poll` has not been
-/// asked for until it gave 0, and once when room came back after FULL. It belongs to the channel: watch it, never read,
+/// A descriptor for poll, epoll or select, level-triggered: readable while completions wait, until `iok_poll` gave 0;
+/// once when room came back after FULL; once when the channel has ended. It belongs to the channel: watch it, never read,
 /// write or close it. A wake may find nothing. -1 for a handle that cannot be used. [N]
 ///
 /// # Safety
@@ -112,8 +112,8 @@ pub unsafe extern "C" fn iok_flush(handle: *mut iok_channel) -> Status {
 /// Flushes, then sleeps until completions wait, or room came back after FULL, or `timeout_ms` is over (0: look only;
 /// below 0: no limit). Drop your lock around it. [B]
 ///
-/// Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), CLOSED and other ends of the channel
-/// are seen at the next `iok_poll`.
+/// Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), or, when nothing is left to read, what
+/// ended the channel: CLOSED, CORRUPT, PANIC.
 ///
 /// # Safety
 /// The thread rule of channels.

@@ -103,7 +103,8 @@ pub fn unusable(kind: &str, status: Status) -> Failure {
     let why = match status {
         IOK_STATUS_NULL => "NULL: expected an open handle",
         IOK_STATUS_FORKED => "opened before this process was forked: open a new one here",
-        _ => "unknown or closed: expected an open handle",
+        IOK_STATUS_BAD_HANDLE => "unknown or closed: expected an open handle",
+        status => crate::status::row(status).map_or("unusable", |row| row.sentence),
     };
     fail(status, format!("{kind}: {why}"))
 }

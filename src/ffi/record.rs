@@ -167,14 +167,17 @@ pub unsafe extern "C" fn iok_poll(handle: *mut iok_channel, first: *mut *const C
             return error::leave(null(if first.is_null() { "first" } else { "bytes" }));
         }
         // SAFETY: the caller's promise.
-        let polled = unsafe { channel(handle) }.and_then(|held| held.app.poll());
+        let polled = unsafe { channel(handle) }.and_then(|held| Ok((held.app.poll()?, held.app.ended())));
         match polled {
-            Ok((found, run)) => {
+            Ok(((found, run), ended)) => {
                 count = found;
                 // SAFETY: not NULL, and writable by the caller's promise.
                 unsafe {
                     *first = run.start.as_ptr().cast();
                     *bytes = run.bytes;
+                }
+                if found == 0 && ended != IOK_STATUS_OK {
+                    return error::leave(unusable("channel", ended));
                 }
                 IOK_STATUS_OK
             }

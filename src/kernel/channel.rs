@@ -60,6 +60,9 @@ struct Waiting {
     sent: usize,
 }
 
+/// Messages of which fragments are still to come, at most.
+const ASSEMBLIES_MAX: usize = 1024;
+
 /// A submission of which fragments are still to come.
 struct Assembly {
     head: Submission,
@@ -76,6 +79,8 @@ pub enum Taken<'a> {
     TooLarge(Submission),
     /// A fragment; more follow.
     Fragment,
+    /// No sane program writes this.
+    Nonsense,
 }
 
 /// A payload, in the ring or put together from fragments.
@@ -102,10 +107,12 @@ pub struct Channel {
     backlog: VecDeque<Waiting>,
     backlog_bytes: usize,
     push_bytes: usize,
-    assembly: Option<Assembly>,
+    assemblies: Vec<Assembly>,
     config: ChannelConfig,
     /// Requests without their final completion.
     pub live: usize,
+    /// Pushes were dropped, and not all of that was reported yet.
+    pub has_losses: bool,
     /// Where the request of a tag probably is: `hints[tag % len]`.
     hints: Vec<RequestId>,
     /// Completions were written that the program was not told of.
@@ -123,9 +130,10 @@ impl Channel {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             push_bytes: 0,
-            assembly: None,
+            assemblies: Vec::new(),
             config,
             live: 0,
+            has_losses: false,
             hints: vec![RequestId(u64::MAX); 64],
             unpublished: false,
             corrupt: false,
@@ -157,44 +165,53 @@ impl Channel {
         self.backlog.len()
     }
 
-    /// Joins fragments into messages.
+    /// Joins fragments into messages. Records of other tags may stand between the fragments of one.
+    #[inline]
     pub fn assemble<'a>(&mut self, head: Submission, payload: &'a [u8]) -> Taken<'a> {
         let more = head.flags & IOK_FLAG_MORE != 0;
-        let Some(mut assembly) = self.assembly.take().filter(|assembly| assembly.head.tag == head.tag) else {
-            if !more {
-                return Taken::Message(head, Message::InRing(payload));
-            }
-            let refused = head.bytes_total as usize > self.config.message_bytes_max;
-            let mut assembly = Assembly { head, payload: Vec::new(), refused };
-            assembly.head.flags &= !IOK_FLAG_MORE;
-            if refused {
-                self.assembly = Some(assembly);
-                return Taken::TooLarge(head);
-            }
-            // Memory is taken as bytes arrive: a total that lies costs nothing.
-            assembly.payload.reserve((head.bytes_total as usize).min(4 << 20));
-            assembly.payload.extend_from_slice(payload);
-            self.assembly = Some(assembly);
-            return Taken::Fragment;
-        };
+        if self.assemblies.is_empty() && !more {
+            return Taken::Message(head, Message::InRing(payload));
+        }
+        match self.assemblies.iter().position(|assembly| assembly.head.tag == head.tag) {
+            None if !more => Taken::Message(head, Message::InRing(payload)),
+            None => self.begin_assembly(head, payload),
+            Some(at) => self.continue_assembly(at, more, payload),
+        }
+    }
+
+    fn begin_assembly<'a>(&mut self, mut head: Submission, payload: &[u8]) -> Taken<'a> {
+        if self.assemblies.len() == ASSEMBLIES_MAX {
+            return Taken::Nonsense;
+        }
+        head.flags &= !IOK_FLAG_MORE;
+        let refused = head.bytes_total as usize > self.config.message_bytes_max;
+        self.assemblies.push(Assembly { head, payload: Vec::new(), refused });
+        if refused {
+            return Taken::TooLarge(head);
+        }
+        // Memory is taken as bytes arrive: a total that lies costs nothing.
+        let at = self.assemblies.len() - 1;
+        self.assemblies[at].payload.reserve((head.bytes_total as usize).min(4 << 20));
+        self.continue_assembly(at, true, payload)
+    }
+
+    /// The messages under assembly have the limit of one message together, so that unfinished ones cost no more.
+    fn continue_assembly<'a>(&mut self, at: usize, more: bool, payload: &[u8]) -> Taken<'a> {
+        let held: usize = self.assemblies.iter().map(|assembly| assembly.payload.len()).sum();
+        let assembly = &mut self.assemblies[at];
+        let too_large = !assembly.refused && held + payload.len() > self.config.message_bytes_max;
+        if too_large {
+            (assembly.refused, assembly.payload) = (true, Vec::new());
+        }
         if !assembly.refused {
             assembly.payload.extend_from_slice(payload);
-            if assembly.payload.len() > self.config.message_bytes_max {
-                (assembly.refused, assembly.payload) = (true, Vec::new());
-                let head = assembly.head;
-                if more {
-                    self.assembly = Some(assembly);
-                }
-                return Taken::TooLarge(head);
-            }
         }
-        match (more, assembly.refused) {
-            (true, _) => {
-                self.assembly = Some(assembly);
-                Taken::Fragment
-            }
-            (false, true) => Taken::Fragment,
-            (false, false) => Taken::Message(assembly.head, Message::Whole(assembly.payload)),
+        let head = assembly.head;
+        let whole = (!more).then(|| self.assemblies.remove(at));
+        match whole {
+            _ if too_large => Taken::TooLarge(head),
+            Some(assembly) if !assembly.refused => Taken::Message(head, Message::Whole(assembly.payload)),
+            _ => Taken::Fragment,
         }
     }
 

@@ -72,9 +72,9 @@ impl Core {
         self.clock.instant(self.now_ns)
     }
 
-    /// A timer `after_ms` from now.
+    /// A timer `after_ms` from now: up to a millisecond late, never early.
     pub fn timer(&mut self, after_ms: u64, target: Target) -> TimerKey {
-        self.wheel.set((self.now_ns / 1_000_000).saturating_add(after_ms.max(1)), target)
+        self.wheel.set(self.now_ns.div_ceil(1_000_000).saturating_add(after_ms.max(1)), target)
     }
 
     /// A timer at a moment, rounded up.
@@ -97,6 +97,7 @@ impl Core {
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,
+            doubtful: false,
             payload: None,
             lost: 0,
         });
@@ -129,11 +130,15 @@ impl Core {
         let request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
-        channel.live = channel.live.saturating_sub(1);
-        let quiet = request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK;
-        if quiet || matches!(request.what, What::Incoming { .. }) {
+        if matches!(request.what, What::Incoming { .. }) {
             return Some(request);
         }
+        channel.live = channel.live.saturating_sub(1);
+        if request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK {
+            return Some(request);
+        }
+        let doubtful = request.doubtful && ending.fate == IOK_FATE_NOT_SENT;
+        let fate = if doubtful { IOK_FATE_MAYBE_EXECUTED } else { ending.fate };
         if request.lost > 0 {
             report_lost(channel, &request, self.now_ns);
         }
@@ -144,7 +149,7 @@ impl Core {
             status: ending.status,
             tag: request.tag,
             peer: ending.peer,
-            fate: ending.fate,
+            fate,
             encoding,
             queued_ns: request.queued_ns,
             sent_ns: request.sent_ns,
@@ -236,20 +241,23 @@ impl Core {
         }
         if request.lost > 0 || !channel.put_push(head, payload) {
             request.lost += 1;
+            channel.has_losses = true;
         }
     }
 
-    /// Reports dropped pushes whose channel has room again.
+    /// Reports what was dropped to a program that has read all that waited.
     pub fn report_losses(&mut self, channel: u32) {
+        match self.channels.get_mut(channel as usize) {
+            Some(channel) if channel.has_losses && channel.backlog() == 0 => channel.has_losses = false,
+            _ => return,
+        }
         for id in self.requests.ids(|request| request.channel == channel && request.lost > 0) {
             let (Some(request), Some(channel)) = (self.requests.get_mut(id), self.channels.get_mut(channel as usize))
             else {
                 continue;
             };
-            if channel.backlog() == 0 {
-                report_lost(channel, request, self.now_ns);
-                request.lost = 0;
-            }
+            report_lost(channel, request, self.now_ns);
+            request.lost = 0;
         }
     }
 
@@ -276,6 +284,7 @@ impl Core {
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,
+            doubtful: false,
             payload: None,
             lost: 0,
         });

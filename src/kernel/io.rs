@@ -579,6 +579,7 @@ impl Io {
         let may_repeat = !touched || request.flags & IOK_FLAG_IDEMPOTENT != 0;
         if may_repeat && request.payload.is_some() && request.retries < RETRIES_MAX && request.lease == 0 {
             request.retries += 1;
+            request.doubtful |= touched;
             (request.conn, request.sent_ns) = (super::request::NO_CONN, 0);
             return again.push(id);
         }

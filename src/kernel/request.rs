@@ -37,6 +37,8 @@ pub struct Request {
     pub wire_start: u64,
     pub queued_ns: u64,
     pub sent_ns: u64,
+    /// A conn that it was written to is gone: it may have been executed there.
+    pub doubtful: bool,
     /// Kept while it may have to be sent (again).
     pub payload: Option<Box<[u8]>>,
     /// For streams: pushes dropped since the last LOST.

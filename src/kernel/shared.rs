@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::channel::ChannelConfig;
+use super::channel::{Channel, ChannelConfig};
 use crate::ring::region::Region;
 use crate::ring::wake::Bell;
+use crate::status::IOK_STATUS_CLOSED;
 
 /// Asks of the I/O thread that no ring carries.
 pub enum Control {
@@ -43,6 +44,18 @@ impl Shared {
         lock(&self.waiting).push(control);
         self.any.store(true, Ordering::Release);
         self.bell.ring();
+        if self.is_finished() {
+            self.refuse_waiting();
+        }
+    }
+
+    /// Nobody takes what waits any more: a channel that came too late is told.
+    fn refuse_waiting(&self) {
+        for control in self.take() {
+            if let Control::OpenChannel { region, config, key } = control {
+                Channel::new(region, config, key).end(IOK_STATUS_CLOSED);
+            }
+        }
     }
 
     #[inline]
@@ -60,6 +73,7 @@ impl Shared {
     pub fn finish(&self) {
         *lock(&self.finished) = true;
         self.end.notify_all();
+        self.refuse_waiting();
     }
 
     pub fn is_finished(&self) -> bool {

@@ -23,7 +23,12 @@ impl Io {
     /// Takes what a channel has submitted. True if something is left for the next turn.
     pub fn drain_channel(&mut self, key: u32) -> bool {
         let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
+        if channel.is_corrupt() {
+            return false;
+        }
         channel.retry();
+        self.core.report_losses(key);
+        let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
         let Ok(mut submitted) = channel.submitted() else {
             return self.corrupt_channel(key);
         };
@@ -42,6 +47,7 @@ impl Io {
             submitted.take(&head);
             match channel.assemble(head, payload) {
                 Taken::Fragment => {}
+                Taken::Nonsense => return self.corrupt_channel(key),
                 Taken::TooLarge(head) => {
                     let message = format!("{} bytes: expected at most max_request", head.bytes_total);
                     self.core.refuse(key, &head, IOK_STATUS_TOO_LARGE, "TOOLARGE", &message);
@@ -301,6 +307,16 @@ impl Io {
         }
         drop(of.router.take());
         self.core.wheel.clear(timer);
+        let conns: Vec<u32> =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(key, _)| key as u32).collect();
+        // What waits for the socket goes first, so that every fate below is the last word.
+        for conn in &conns {
+            self.drive(*conn, |conn, now, out| {
+                conn.proto.close(now, out);
+                Ok(())
+            });
+            self.flush(*conn);
+        }
         for id in self.core.requests.ids(|request| request.endpoint == number) {
             let Some(request) = self.core.requests.get(id) else { continue };
             let sent = self.conns.get(request.conn as usize).is_some_and(|conn| conn.written > request.wire_start);
@@ -308,14 +324,7 @@ impl Io {
             let ending = Ending { fate, ..Ending::not_sent(IOK_STATUS_CLOSED) };
             self.core.fail(id, ending, "CLOSED", why);
         }
-        let conns: Vec<u32> =
-            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(key, _)| key as u32).collect();
         for conn in conns {
-            self.drive(conn, |conn, now, out| {
-                conn.proto.close(now, out);
-                Ok(())
-            });
-            self.flush(conn);
             self.remove_conn(conn, IOK_STATUS_CLOSED, why);
         }
         self.leases.retain(|(of, _, _)| *of != key);

@@ -7,16 +7,21 @@ const NONE: u32 = u32::MAX;
 
 /// A pending timer; stale once it fired or was cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerKey(u32);
+pub struct TimerKey {
+    index: u32,
+    /// Which of the timers that this place has held.
+    generation: u32,
+}
 
 impl TimerKey {
-    pub const NONE: TimerKey = TimerKey(NONE);
+    pub const NONE: TimerKey = TimerKey { index: NONE, generation: 0 };
 }
 
 struct Node<T> {
     previous: u32,
     next: u32,
     place: u16,
+    generation: u32,
     due_ms: u64,
     target: Option<T>,
 }
@@ -51,7 +56,7 @@ impl<T> Wheel<T> {
     pub fn set(&mut self, due_ms: u64, target: T) -> TimerKey {
         let index = match self.free {
             NONE => {
-                self.nodes.push(Node { previous: NONE, next: NONE, place: 0, due_ms: 0, target: None });
+                self.nodes.push(Node { previous: NONE, next: NONE, place: 0, generation: 0, due_ms: 0, target: None });
                 (self.nodes.len() - 1) as u32
             }
             index => {
@@ -62,23 +67,26 @@ impl<T> Wheel<T> {
         let node = &mut self.nodes[index as usize];
         node.target = Some(target);
         node.due_ms = due_ms.max(self.now_ms + 1).min(self.now_ms + (1 << (SLOT_BITS * LEVELS as u32 - 1)));
+        let generation = node.generation;
         self.pending += 1;
         self.link(index);
-        TimerKey(index)
+        TimerKey { index, generation }
     }
 
-    /// Forgets a pending timer. `NONE` is nothing to forget.
+    /// Forgets a pending timer. One that has fired, and `NONE`, are nothing to forget.
     pub fn clear(&mut self, key: TimerKey) {
-        if key.0 == NONE || self.nodes[key.0 as usize].target.is_none() {
+        let Some(node) = self.nodes.get(key.index as usize) else { return };
+        if node.generation != key.generation || node.target.is_none() {
             return;
         }
-        self.unlink(key.0);
-        self.release(key.0);
+        self.unlink(key.index);
+        self.release(key.index);
     }
 
     fn release(&mut self, index: u32) -> Option<T> {
         let node = &mut self.nodes[index as usize];
         node.next = self.free;
+        node.generation = node.generation.wrapping_add(1);
         self.free = index;
         self.pending -= 1;
         node.target.take()
@@ -187,6 +195,19 @@ mod tests {
         }
         assert!(expected.is_empty());
         assert_eq!(wheel.pending(), 0);
+    }
+
+    #[test]
+    fn clearing_a_timer_that_fired_leaves_the_one_in_its_place() {
+        let mut wheel = Wheel::new(0);
+        let fired = wheel.set(5, "fired");
+        let mut due = Vec::new();
+        wheel.advance(5, &mut due);
+        let later = wheel.set(9, "later");
+        assert_eq!(fired.index, later.index);
+        wheel.clear(fired);
+        wheel.advance(9, &mut due);
+        assert_eq!(due, ["fired", "later"]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct AppSide {
     reserved: Option<*mut Submission>,
     reserved_bytes: usize,
     fd_watched: bool,
+    /// FULL was answered, and nobody was told since that there is room.
+    was_full: bool,
     spin: Spin,
 }
 
@@ -46,6 +48,7 @@ impl AppSide {
             reserved: None,
             reserved_bytes: 0,
             fd_watched: false,
+            was_full: false,
             spin: Spin::new(),
         }
     }
@@ -55,9 +58,7 @@ impl AppSide {
         use std::os::fd::AsRawFd;
         if !self.fd_watched {
             self.fd_watched = true;
-            if !self.arm() {
-                self.raise();
-            }
+            self.arm();
         }
         self.region.bell.as_raw_fd()
     }
@@ -65,7 +66,7 @@ impl AppSide {
     /// What ended the channel, or OK.
     #[inline]
     pub fn ended(&self) -> Status {
-        self.region.words().ended.0.load(Ordering::Relaxed) as Status
+        self.region.words().ended.0.load(Ordering::Acquire) as Status
     }
 
     /// Room for a submission with `payload_bytes`, to be filled in place and then committed.
@@ -142,6 +143,7 @@ impl AppSide {
         match self.submissions.reserve(size) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => {
+                self.was_full = true;
                 self.flush();
                 Err(IOK_STATUS_FULL)
             }
@@ -206,46 +208,26 @@ impl AppSide {
 
     /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
     fn settle(&mut self) {
-        let words = self.region.words();
-        if words.fd_signalled.0.load(Ordering::Acquire) != 0 {
-            words.fd_signalled.0.store(0, Ordering::Relaxed);
-            self.region.bell.clear();
-        } else if words.app_sleep.0.load(Ordering::Relaxed) == wake::ON_FD {
-            return;
-        }
-        if !self.arm() {
-            self.raise();
-        }
+        let AppSide { region, completions, was_full, .. } = self;
+        region.doze().settle(|| has_cause(region, completions, was_full));
     }
 
-    /// Asks for a signal on the descriptor. False if there is something to read already.
-    fn arm(&self) -> bool {
-        let flag = &self.region.words().app_sleep.0;
-        wake::announce(flag, wake::ON_FD);
-        if !self.completions.has_more() && self.ended() == IOK_STATUS_OK {
-            return true;
-        }
-        // Whoever took the flag first also made the descriptor readable.
-        wake::withdraw(flag) == wake::AWAKE
+    /// Asks for a signal on the descriptor.
+    fn arm(&mut self) {
+        let AppSide { region, completions, was_full, .. } = self;
+        region.doze().arm(|| has_cause(region, completions, was_full));
     }
 
-    /// Keeps the descriptor readable while what was found is unread.
-    fn raise(&self) {
-        self.region.signal();
-    }
-
-    /// True if a wait would return at once.
     #[inline]
-    fn has_cause(&self) -> bool {
-        self.completions.has_more() || self.ended() != IOK_STATUS_OK
+    fn has_cause(&mut self) -> bool {
+        has_cause(&self.region, &self.completions, &mut self.was_full)
     }
 
     /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Status {
         self.flush();
-        let wants_room = self.region.words().app_wants_room.0.load(Ordering::Relaxed) != 0;
         if self.has_cause() {
-            return IOK_STATUS_OK;
+            return self.cause();
         }
         if timeout == Some(Duration::ZERO) {
             return IOK_STATUS_TIMEOUT;
@@ -255,46 +237,59 @@ impl AppSide {
         let status = if looked && spin::look(start, SPIN_MAX, || self.completions.has_more()) {
             IOK_STATUS_OK
         } else {
-            self.sleep(timeout.map(|timeout| start + timeout), wants_room)
+            self.sleep(timeout.map(|timeout| start + timeout))
         };
-        if status == IOK_STATUS_OK {
-            self.spin.end(looked, start.elapsed());
+        if status != IOK_STATUS_OK {
+            return status;
         }
-        status
+        self.spin.end(looked, start.elapsed());
+        self.cause()
+    }
+
+    /// What a wait that has met something tells: OK, or, when nothing is left to read, what ended the channel.
+    fn cause(&self) -> Status {
+        if self.completions.has_more() { IOK_STATUS_OK } else { self.ended() }
     }
 
     /// Sleeps on the word until there is a cause to wake.
-    fn sleep(&self, deadline: Option<Instant>, wants_room: bool) -> Status {
+    fn sleep(&mut self, deadline: Option<Instant>) -> Status {
         let region = self.region.clone();
         let flag = &region.words().app_sleep.0;
-        loop {
+        let status = loop {
             wake::announce(flag, wake::ON_WORD);
             if self.has_cause() {
-                break;
+                break IOK_STATUS_OK;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let woken =
                 if left == Some(Duration::ZERO) { Woken::TimedOut } else { futex::wait(flag, wake::ON_WORD, left) };
-            let room = wants_room && region.words().app_wants_room.0.load(Ordering::Relaxed) == 0;
-            if self.has_cause() || room {
-                break;
+            if self.has_cause() {
+                break IOK_STATUS_OK;
             }
-            if woken != Woken::Look {
-                self.rearm(flag);
-                return if woken == Woken::TimedOut { IOK_STATUS_TIMEOUT } else { IOK_STATUS_INTERRUPTED };
+            match woken {
+                Woken::Look => {}
+                Woken::TimedOut => break IOK_STATUS_TIMEOUT,
+                Woken::Interrupted => break IOK_STATUS_INTERRUPTED,
             }
-        }
-        self.rearm(flag);
-        IOK_STATUS_OK
-    }
-
-    /// After sleeping on the word: awake, or, for a watched descriptor, back to it.
-    fn rearm(&self, flag: &std::sync::atomic::AtomicU32) {
+        };
         wake::withdraw(flag);
-        if self.fd_watched && !self.arm() {
-            self.raise();
+        if self.fd_watched {
+            self.arm();
         }
+        status
     }
+}
+
+/// True if there is something to tell the program. That room came back is told once.
+#[inline]
+fn has_cause(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool) -> bool {
+    let words = region.words();
+    if completions.has_more() || words.ended.0.load(Ordering::Relaxed) != 0 {
+        return true;
+    }
+    let room = *was_full && words.app_wants_room.0.load(Ordering::Relaxed) == 0;
+    *was_full &= !room;
+    room
 }
 
 /// The head at the start of `bytes`, if its size fits them.

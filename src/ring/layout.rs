@@ -51,7 +51,7 @@ pub const IOK_OP_REPLY: u16 = 10;
 /// is up, or when its deadline passes.
 pub const IOK_OP_STATE: u16 = 11;
 
-/// More fragments of this message follow.
+/// More fragments of this message follow, under the same tag. Records of other tags may stand between them.
 pub const IOK_FLAG_MORE: u16 = 1 << 0;
 /// The request may be sent again when its fate is in doubt.
 pub const IOK_FLAG_IDEMPOTENT: u16 = 1 << 1;

@@ -74,8 +74,6 @@ pub struct Words {
     pub completion_tail: Line<AtomicU64>,
     /// How the program sleeps, see `wake`.
     pub app_sleep: Line<AtomicU32>,
-    /// Not 0: the file descriptor is readable.
-    pub fd_signalled: Line<AtomicU32>,
     /// Not 0: the kernel waits for room in the completion ring.
     pub kernel_wants_room: Line<AtomicU32>,
     /// Not 0: the program waits for room in the submission ring.
@@ -85,4 +83,4 @@ pub struct Words {
 }
 
 const _: () = assert!(size_of::<Description>() <= WORDS_OFFSET);
-const _: () = assert!(size_of::<Words>() == 9 * 128);
+const _: () = assert!(size_of::<Words>() == 8 * 128);

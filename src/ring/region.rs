@@ -3,10 +3,9 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::page::{Description, WORDS_OFFSET, Words};
-use super::wake;
+use super::wake::{Descriptor, Doze};
 use crate::sys::event::EventFd;
 use crate::sys::futex;
 use crate::sys::map::{MirroredMap, PAGE_BYTES};
@@ -33,21 +32,19 @@ impl Region {
         Ok(Region { map, submissions_bytes, completions_bytes, bell: EventFd::new()? })
     }
 
-    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
-    pub fn signal(&self) {
-        self.bell.signal();
-        self.words().fd_signalled.0.store(1, Ordering::Release);
-    }
-
     /// After publishing completions, or freeing room that was asked for: wakes the program if it sleeps.
     #[inline]
     pub fn wake_app(&self) {
-        let flag = &self.words().app_sleep.0;
-        match wake::claim(flag) {
-            wake::ON_FD => self.signal(),
-            wake::ON_WORD => futex::wake(flag),
-            _ => {}
+        if self.doze().wake() {
+            futex::wake(&self.words().app_sleep.0);
         }
+    }
+
+    /// How the program is woken.
+    #[inline]
+    pub fn doze(&self) -> Doze<'_, EventFd> {
+        let words = self.words();
+        Doze { sleep: &words.app_sleep.0, signalled: &words.fd_signalled.0, descriptor: &self.bell }
     }
 
     pub fn words(&self) -> &Words {
@@ -56,15 +53,25 @@ impl Region {
     }
 }
 
+impl Descriptor for EventFd {
+    fn raise(&self) {
+        self.signal();
+    }
+
+    fn clear(&self) {
+        EventFd::clear(self);
+    }
+}
+
 /// The submission ring of a region.
 pub struct Submissions(pub Arc<Region>);
 
 impl super::Cells for Submissions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_head.0)
+        &self.0.words().submission_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().submission_tail.0)
+        &self.0.words().submission_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.first()
@@ -79,10 +86,10 @@ pub struct Completions(pub Arc<Region>);
 
 impl super::Cells for Completions {
     fn head(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_head.0)
+        &self.0.words().completion_head.0
     }
     fn tail(&self) -> &super::atomic::AtomicU64 {
-        cell(&self.0.words().completion_tail.0)
+        &self.0.words().completion_tail.0
     }
     fn data(&self) -> NonNull<u8> {
         self.0.map.second()
@@ -90,14 +97,4 @@ impl super::Cells for Completions {
     fn capacity(&self) -> u64 {
         self.0.completions_bytes as u64
     }
-}
-
-#[cfg(not(loom))]
-fn cell(word: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    word
-}
-
-#[cfg(loom)]
-fn cell(_: &std::sync::atomic::AtomicU64) -> &super::atomic::AtomicU64 {
-    unreachable!("models bring their own cells")
 }

@@ -2,7 +2,7 @@
 //!
 //! A wake through the system costs 2 to 90 µs; looking costs a processor, which the other side may need to get on with
 //! it. Which is better depends on the machine, its load and the peer, so both are tried and the quicker is kept: each
-//! wait is timed, and one in [`PROBE`] is done the other way.
+//! wait is timed, and one in 512 is done the other way.
 
 use std::time::{Duration, Instant};
 

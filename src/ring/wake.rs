@@ -35,6 +35,61 @@ pub fn claim(flag: &AtomicU32) -> u32 {
     if flag.load(Ordering::Relaxed) == AWAKE { AWAKE } else { flag.swap(AWAKE, Ordering::Relaxed) }
 }
 
+/// A descriptor that is readable between `raise` and `clear`.
+pub trait Descriptor {
+    fn raise(&self);
+    fn clear(&self);
+}
+
+/// How a sleeper that may watch a descriptor is woken: the words of a region, and its descriptor.
+pub struct Doze<'a, D> {
+    /// How it sleeps.
+    pub sleep: &'a AtomicU32,
+    /// Not 0: the descriptor is readable.
+    pub signalled: &'a AtomicU32,
+    pub descriptor: &'a D,
+}
+
+impl<D: Descriptor> Doze<'_, D> {
+    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
+    pub fn signal(&self) {
+        self.descriptor.raise();
+        self.signalled.store(1, Ordering::Release);
+    }
+
+    /// Waker's side, after publishing. True if the sleeper waits on the word, which is then to be woken.
+    #[inline]
+    pub fn wake(&self) -> bool {
+        match claim(self.sleep) {
+            ON_FD => {
+                self.signal();
+                false
+            }
+            how => how == ON_WORD,
+        }
+    }
+
+    /// Sleeper's side, when it has found nothing: makes the descriptor unreadable and asks to be told of the next cause.
+    pub fn settle(&self, has_cause: impl FnOnce() -> bool) {
+        if self.signalled.load(Ordering::Acquire) != 0 {
+            self.signalled.store(0, Ordering::Relaxed);
+            self.descriptor.clear();
+        } else if self.sleep.load(Ordering::Relaxed) == ON_FD {
+            return;
+        }
+        self.arm(has_cause);
+    }
+
+    /// Asks for a signal on the descriptor, and gives it at once if there is a cause already.
+    pub fn arm(&self, has_cause: impl FnOnce() -> bool) {
+        announce(self.sleep, ON_FD);
+        // Whoever took the flag first also makes the descriptor readable.
+        if has_cause() && withdraw(self.sleep) != AWAKE {
+            self.signal();
+        }
+    }
+}
+
 /// Rings for a thread that sleeps in its poll loop.
 #[cfg(not(loom))]
 pub struct Bell {

@@ -22,11 +22,12 @@ impl EventFd {
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 
-    /// Makes it unreadable until the next signal.
-    pub fn clear(&self) {
+    /// Makes it unreadable until the next signal. How many signals there were.
+    pub fn clear(&self) -> u64 {
         let mut count: u64 = 0;
         // SAFETY: eight writable bytes at `count`.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+        count
     }
 }
 

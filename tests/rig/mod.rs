@@ -256,11 +256,14 @@ impl Rig {
 
     /// Law 3: who has had no reply is named once, in the order of sending.
     pub fn finish(mut self) -> (Vec<String>, Vec<u8>) {
+        let open = self.log.requests.values().filter(|end| **end == End::Open).count();
+        assert!(!self.client || self.conn.inflight() >= open, "{open} requests have no reply");
         let mut named = Vec::new();
         self.conn.abandon(&mut |id| named.push(id));
         let open = self.log.requests.iter().filter(|(_, end)| **end == End::Open).map(|(id, _)| *id);
         assert_eq!(named, open.collect::<Vec<_>>(), "law 3: the requests without a reply");
         self.conn.abandon(&mut |id| panic!("law 3: {id:?} was named twice"));
+        assert_eq!(self.conn.inflight(), 0, "nothing is under way on a conn that is gone");
         (self.log.lines, self.wire)
     }
 }

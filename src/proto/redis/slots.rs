@@ -169,6 +169,6 @@ impl Slots {
             each(slot.id);
         }
         self.topics.clear();
-        (self.waiting, self.waiting_deaf) = (0, 0);
+        (self.waiting, self.waiting_deaf, self.requests) = (0, 0, 0);
     }
 }
