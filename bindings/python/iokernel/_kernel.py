@@ -9,11 +9,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from . import _channel
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import ConfigError, Error, error_for
 from ._future import AioFuture, Future
 from ._lib import ffi, last_error, lib
+from ._native import ThreadChannel
 from ._records import OP_OPEN, timeout_ms
 
 if TYPE_CHECKING:
@@ -120,12 +122,12 @@ class Kernel:
         local = self._local
         channel = local.channel
         if channel is None or channel.ended:
-            channel = local.channel = Channel(self._open_channel(), self.names)
+            channel = local.channel = ThreadChannel(self._open_channel(), self.names)
         if channel.busy:
             # A signal handler or finalizer runs inside of this thread's channel.
             channel = local.spare
             if channel is None or channel.ended:
-                channel = local.spare = Channel(self._open_channel(), self.names)
+                channel = local.spare = ThreadChannel(self._open_channel(), self.names)
         return channel
 
     def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
@@ -269,6 +271,7 @@ def default_kernel() -> Kernel:
 
 def close_default(drain: float = 0.2) -> None:
     """At exit: what is under way may finish for a moment."""
+    _channel.exiting = True
     kernel = _default
     if kernel is not None and not kernel.closed:
         try:
