@@ -22,6 +22,8 @@ sys.path.insert(0, str(ROOT / "tests" / "live"))
 from support.servers import RedisServer  # noqa: E402
 
 VALUE_BYTES = 100
+# The binding's two call paths, as sides name them.
+PATHS = ("extension", "cffi")
 SIDE_STARTS_S = 20
 SIDE_RUNS_S = 60
 

@@ -19,13 +19,26 @@ def main() -> None:
     scenario, name, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     if cpus := given.pop("cpus", ()):
         os.sched_setaffinity(0, cpus)
+    name, _, path = name.partition(":")
     try:
+        choose(path)
         side = importlib.import_module(f"scenarios.{scenario}").SIDES[name](**given)
         say(next(side))
         for _ in sys.stdin:
             say(next(side))
     except Exception as error:
-        say({"unavailable": f"{name}: {type(error).__name__}: {error}"[:300]})
+        say({"unavailable": f"{type(error).__name__}: {error}"[:300]})
+
+
+def choose(path: str) -> None:
+    """Which of the binding's two paths is measured: "extension" or "cffi"."""
+    if path == "cffi":
+        os.environ["IOKERNEL_PURE"] = "1"
+    elif path == "extension":
+        from iokernel import _native
+
+        if _native.accelerator is None:
+            raise RuntimeError(_native.why_pure)
 
 
 def say(answer: object) -> None:

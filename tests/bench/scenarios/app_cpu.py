@@ -6,40 +6,25 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from harness import Bench, Result, Row, Sample, run_program
+from harness import PATHS, Bench, Result, Row, Sample, run_program
 
 OUTSTANDING = 256
 TURNS = 200
 
 
-def echo(pure: bool) -> Iterator[Sample]:
-    import os
-
-    if pure:
-        os.environ["IOKERNEL_PURE"] = "1"
+def gets(url: str, **_: Any) -> Iterator[Sample]:
+    """GETs of a blocking program, as futures. What it spins before it sleeps counts too."""
     import iokernel
 
-    if not pure and not getattr(iokernel, "accelerated", False):
-        raise RuntimeError("this build has no accelerator")
-    from iokernel._records import OP_ECHO
-
-    kernel = iokernel.Kernel(name="bench")
-    payload = b"\xa1x"
+    service = iokernel.open(url)
+    service.wait_ready(5)
     yield {}
     while True:
         started = time.thread_time_ns()
         for _ in range(TURNS):
-            for future in [kernel.submit(OP_ECHO, 0, 0, None, 0, payload) for _ in range(OUTSTANDING)]:
+            for future in [service("GET", "key") for _ in range(OUTSTANDING)]:
                 future.result()
         yield {"cpu_ns": (time.thread_time_ns() - started) / (TURNS * OUTSTANDING)}
-
-
-def pure(**_: Any) -> Iterator[Sample]:
-    return echo(True)
-
-
-def accelerated(**_: Any) -> Iterator[Sample]:
-    return echo(False)
 
 
 def tasks(url: str, **_: Any) -> Iterator[Sample]:
@@ -65,7 +50,7 @@ def tasks(url: str, **_: Any) -> Iterator[Sample]:
             yield runner.run(measure())
 
 
-SIDES = {"pure": pure, "accelerated": accelerated, "tasks": tasks}
+SIDES = {"gets": gets, "tasks": tasks}
 
 
 def row(what: str, found: Result, must: float | None, aim: float | None) -> Row:
@@ -86,12 +71,11 @@ def row(what: str, found: Result, must: float | None, aim: float | None) -> Row:
 
 
 def rows(bench: Bench) -> list[Row]:
-    found = bench.compare("app_cpu", list(SIDES))
+    found = bench.compare("app_cpu", [f"{side}:{path}" for side in SIDES for path in PATHS])
     core = bench.program("core")
     c = Result([{"cpu_ns": run_program([core, "noop"])["noop_256_app_cpu"]} for _ in range(bench.runs)])
     return [
-        row("Python (cffi), echo", found["pure"], 800, 300),
-        row("Python (extension), echo", found["accelerated"], 800, 300),
-        row("Python asyncio, GET", found["tasks"], None, None),
-        row("C, echo", c, 60, 40),
+        *(row(f"Python GET, {path}", found[f"gets:{path}"], 800, 300) for path in PATHS),
+        *(row(f"Python asyncio GET, {path}", found[f"tasks:{path}"], None, None) for path in PATHS),
+        row("C echo", c, 60, 40),
     ]

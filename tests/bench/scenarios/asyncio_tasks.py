@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from harness import VALUE_BYTES, Bench, Row, Sample, timed_rate, versus
+from harness import PATHS, VALUE_BYTES, Bench, Row, Sample, timed_rate, versus
 
 TASKS = 500
 VALUE = b"x" * VALUE_BYTES
@@ -135,24 +135,16 @@ SIDES = {"iokernel": iokernel, "floor": floor, "redis-py": redis_py, "glide": gl
 
 
 def rows(bench: Bench) -> list[Row]:
-    found = bench.compare("asyncio_tasks", list(SIDES))
-    ours = found["iokernel"]
-    against_floor = versus(
-        "asyncio, 500 tasks: of what asyncio can without I/O", ours, found["floor"], peer_name="floor"
-    )
-    if against_floor.judged is not None:
-        against_floor.judged *= 100
-    against_floor.unit, against_floor.must, against_floor.aim = "%", 50, 90
-    return [
-        versus(
-            "asyncio, 500 tasks: redis-py + hiredis, 500 conns",
-            ours,
-            found["redis-py"],
-            must=12,
-            aim=25,
-            peer_name="redis-py",
-        ),
-        versus("asyncio, 500 tasks: valkey-glide", ours, found["glide"], must=4, aim=8, peer_name="glide"),
-        versus("asyncio, 500 tasks: coredis, one conn", ours, found["coredis"], must=12, aim=30, peer_name="coredis"),
-        against_floor,
-    ]
+    sides = {path: f"iokernel:{path}" for path in PATHS}
+    found = bench.compare("asyncio_tasks", [*sides.values(), "floor", "redis-py", "glide", "coredis"])
+    made = []
+    for path, side in sides.items():
+        ours, what = found[side], f"asyncio, 500 tasks, {path}"
+        peer = found["redis-py"]
+        made.append(versus(f"{what}: redis-py + hiredis, 500 conns", ours, peer, must=12, aim=25, peer_name="redis-py"))
+        made.append(versus(f"{what}: valkey-glide", ours, found["glide"], must=4, aim=8, peer_name="glide"))
+        made.append(versus(f"{what}: coredis, one conn", ours, found["coredis"], must=12, aim=30, peer_name="coredis"))
+        floor = versus(f"{what}: bare futures, no I/O", ours, found["floor"], must=50, aim=90, peer_name="floor")
+        floor.judged, floor.unit = floor.judged and floor.judged * 100, "%"
+        made.append(floor)
+    return made

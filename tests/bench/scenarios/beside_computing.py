@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness import Bench, Row, Sample, ratio, span
+from harness import PATHS, Bench, Row, Sample, ratio, span
 
 DEPTH = 100
 SECONDS = 0.4
@@ -111,11 +111,13 @@ SIDES = {"blocking": blocking, "tasks": tasks, "redis-py": pipeline}
 
 
 def rows(bench: Bench) -> list[Row]:
-    found = bench.compare("beside_computing", list(SIDES))
+    ours = [f"{side}:{path}" for side in ("blocking", "tasks") for path in PATHS]
+    found = bench.compare("beside_computing", [*ours, "redis-py"])
     peer = found["redis-py"]
     theirs = ratio(peer.median("busy"), peer.median("quiet"))
     made = []
-    for side, what in (("blocking", "100 futures"), ("tasks", "500 tasks")):
+    for side in ours:
+        what = side.replace("blocking:", "100 futures, ").replace("tasks:", "500 tasks, ")
         quiet, busy = found[side].median("quiet"), found[side].median("busy")
         made.append(
             Row(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from harness import Bench, Row, Sample, timed_rate, versus
+from harness import PATHS, Bench, Row, Sample, timed_rate, versus
 
 DEPTH = 100
 TURNS = 200
@@ -62,9 +62,17 @@ SIDES = {"futures": futures, "batch": batch, "redis-py": redis_py}
 
 
 def rows(bench: Bench) -> list[Row]:
-    found = bench.compare("blocking_many", list(SIDES))
+    ours = [f"{side}:{path}" for side in ("futures", "batch") for path in PATHS]
+    found = bench.compare("blocking_many", [*ours, "redis-py"])
     peer = found["redis-py"]
     return [
-        versus(f"blocking, 100 in flight, {what}", found[side], peer, must=2, aim=8, peer_name="redis-py")
-        for side, what in (("futures", "100 futures"), ("batch", "one batch"))
+        versus(
+            f"blocking, 100 in flight, {side.replace(':', ', ')}: redis-py pipeline",
+            found[side],
+            peer,
+            must=2,
+            aim=8,
+            peer_name="redis-py",
+        )
+        for side in ours
     ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from harness import Bench, Row, Sample, placements, ratio, span
+from harness import PATHS, Bench, Result, Row, Sample, placements, ratio, span
 
 SIZES = {"100 B": (100, 1500), "16 KiB": (16 << 10, 600), "64 KiB": (64 << 10, 300)}
 
@@ -55,21 +55,25 @@ SIDES = {"iokernel": iokernel, "redis-py": redis_py}
 def rows(bench: Bench) -> list[Row]:
     made = []
     for placement in placements():
-        found = bench.compare("blocking_one", list(SIDES), placement)
-        ours, peer = found["iokernel"], found["redis-py"]
-        for size in SIZES:
-            mine, theirs = ours.median(size), peer.median(size)
-            made.append(
-                Row(
-                    f"blocking, one in flight, {size}, {placement.name}: p50",
-                    span(mine),
-                    f"{span(theirs)} redis-py",
-                    ratio(mine, theirs),
-                    must=1.2,
-                    aim=0.6 if size == "100 B" else 0.9,
-                    at_least=False,
-                    note="; ".join(filter(None, (ours.missing, peer.missing))),
-                    samples={"ours": ours.samples, "peer": peer.samples},
+        found = bench.compare("blocking_one", [*(f"iokernel:{path}" for path in PATHS), "redis-py"], placement)
+        for path in PATHS:
+            for size in SIZES if path == PATHS[0] else ["100 B"]:
+                made.append(
+                    row(f"{size}, {placement.name}, {path}", size, found[f"iokernel:{path}"], found["redis-py"])
                 )
-            )
-    return sorted(made, key=lambda row: [size in row.budget for size in SIZES], reverse=True)
+    return sorted(made, key=lambda row: [f" {size}," in row.budget for size in SIZES], reverse=True)
+
+
+def row(what: str, size: str, ours: Result, peer: Result) -> Row:
+    mine, theirs = ours.median(size), peer.median(size)
+    return Row(
+        f"blocking, one in flight, {what}: p50",
+        span(mine),
+        f"{span(theirs)} redis-py",
+        ratio(mine, theirs),
+        must=1.2,
+        aim=0.6 if size == "100 B" else 0.9,
+        at_least=False,
+        note="; ".join(filter(None, (ours.missing, peer.missing))),
+        samples={"ours": ours.samples, "peer": peer.samples},
+    )
