@@ -29,8 +29,8 @@ def run(path: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path: Path, redis_server: RedisServer) -> None:
     said = run(path, redis_server.url)
-    docstring = path.read_text().split('"""')[1]
-    promised = re.findall(r"^    (?!\$)(.+)$", docstring, re.MULTILINE)
+    _, _, session = path.read_text().split('"""')[1].partition("\n$ ")
+    _, *promised = session.splitlines()
     assert promised == said.splitlines()
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Program:
-    """Runs `source` with `arguments`. It tells by printing JSON, an object a line, and goes on at each line it reads."""
+    """Runs `source` with `arguments`. It tells JSON, an object a line, and goes on at each line it reads."""
 
     def __init__(self, source: str, *arguments: str) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
