@@ -10,7 +10,7 @@ use super::producer::Producer;
 use super::record::{count_completions, submission_at, write_submission};
 use super::region::{Completions, Region, Submissions};
 use super::spin::{self, SPIN_MAX, Spin};
-use super::wake::{self, Bell};
+use super::wake::{self, Bell, Doze};
 use crate::status::{
     IOK_STATUS_BAD_RECORD, IOK_STATUS_CORRUPT, IOK_STATUS_FULL, IOK_STATUS_INTERRUPTED, IOK_STATUS_OK,
     IOK_STATUS_TIMEOUT, IOK_STATUS_TOO_LARGE, Status,
@@ -30,6 +30,9 @@ pub struct AppSide {
     fd_watched: bool,
     /// FULL was answered, and nobody was told since that there is room.
     was_full: bool,
+    /// The descriptor told of the channel's end.
+    end_told: bool,
+    doze: Doze,
     spin: Spin,
 }
 
@@ -49,6 +52,8 @@ impl AppSide {
             reserved_bytes: 0,
             fd_watched: false,
             was_full: false,
+            end_told: false,
+            doze: Doze::default(),
             spin: Spin::new(),
         }
     }
@@ -206,21 +211,24 @@ impl AppSide {
         IOK_STATUS_OK
     }
 
-    /// The ring was found empty: makes the descriptor unreadable and asks to be told of the next completion.
+    /// The ring was found empty: makes the descriptor unreadable and asks to be told of what comes next.
     fn settle(&mut self) {
-        let AppSide { region, completions, was_full, .. } = self;
-        region.doze().settle(|| has_cause(region, completions, was_full));
+        let AppSide { region, completions, was_full, end_told, doze, .. } = self;
+        let news = || has_news(region, completions, was_full, end_told);
+        doze.settle(&region.words().app_sleep.0, &region.bell, news);
     }
 
     /// Asks for a signal on the descriptor.
     fn arm(&mut self) {
-        let AppSide { region, completions, was_full, .. } = self;
-        region.doze().arm(|| has_cause(region, completions, was_full));
+        let AppSide { region, completions, was_full, end_told, doze, .. } = self;
+        let news = || has_news(region, completions, was_full, end_told);
+        doze.arm(&region.words().app_sleep.0, &region.bell, news);
     }
 
+    /// True if a wait would return at once.
     #[inline]
     fn has_cause(&mut self) -> bool {
-        has_cause(&self.region, &self.completions, &mut self.was_full)
+        self.completions.has_more() || self.ended() != IOK_STATUS_OK || room_came(&self.region, &mut self.was_full)
     }
 
     /// Sleeps until completions wait, room came back after FULL, a signal came, or the time is over.
@@ -255,6 +263,7 @@ impl AppSide {
     fn sleep(&mut self, deadline: Option<Instant>) -> Status {
         let region = self.region.clone();
         let flag = &region.words().app_sleep.0;
+        self.doze.disarm(flag);
         let status = loop {
             wake::announce(flag, wake::ON_WORD);
             if self.has_cause() {
@@ -280,16 +289,17 @@ impl AppSide {
     }
 }
 
-/// True if there is something to tell the program. That room came back is told once.
-#[inline]
-fn has_cause(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool) -> bool {
-    let words = region.words();
-    if completions.has_more() || words.ended.0.load(Ordering::Relaxed) != 0 {
-        return true;
-    }
-    let room = *was_full && words.app_wants_room.0.load(Ordering::Relaxed) == 0;
-    *was_full &= !room;
-    room
+/// True if the descriptor is to wake the program: for completions always, for room and for the end once.
+fn has_news(region: &Region, completions: &Consumer<Completions>, was_full: &mut bool, end_told: &mut bool) -> bool {
+    let ended = region.words().ended.0.load(Ordering::Acquire) != 0 && !std::mem::replace(end_told, true);
+    ended || completions.has_more() || room_came(region, was_full)
+}
+
+/// True once after FULL, when there is room again.
+fn room_came(region: &Region, was_full: &mut bool) -> bool {
+    let came = *was_full && region.words().app_wants_room.0.load(Ordering::Acquire) == 0;
+    *was_full &= !came;
+    came
 }
 
 /// The head at the start of `bytes`, if its size fits them.

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::page::{Description, WORDS_OFFSET, Words};
-use super::wake::{Descriptor, Doze};
+use super::wake::{self, Descriptor};
 use crate::sys::event::EventFd;
 use crate::sys::futex;
 use crate::sys::map::{MirroredMap, PAGE_BYTES};
@@ -35,16 +35,10 @@ impl Region {
     /// After publishing completions, or freeing room that was asked for: wakes the program if it sleeps.
     #[inline]
     pub fn wake_app(&self) {
-        if self.doze().wake() {
-            futex::wake(&self.words().app_sleep.0);
+        let flag = &self.words().app_sleep.0;
+        if wake::wake_dozer(flag, &self.bell) {
+            futex::wake(flag);
         }
-    }
-
-    /// How the program is woken.
-    #[inline]
-    pub fn doze(&self) -> Doze<'_, EventFd> {
-        let words = self.words();
-        Doze { sleep: &words.app_sleep.0, signalled: &words.fd_signalled.0, descriptor: &self.bell }
     }
 
     pub fn words(&self) -> &Words {
@@ -58,8 +52,8 @@ impl Descriptor for EventFd {
         self.signal();
     }
 
-    fn clear(&self) {
-        EventFd::clear(self);
+    fn clear(&self) -> u64 {
+        EventFd::clear(self)
     }
 }
 

@@ -35,59 +35,66 @@ pub fn claim(flag: &AtomicU32) -> u32 {
     if flag.load(Ordering::Relaxed) == AWAKE { AWAKE } else { flag.swap(AWAKE, Ordering::Relaxed) }
 }
 
-/// A descriptor that is readable between `raise` and `clear`.
+/// A descriptor that is readable while signals were raised and not read back.
 pub trait Descriptor {
     fn raise(&self);
-    fn clear(&self);
+    /// Reads all of them back: how many there were.
+    fn clear(&self) -> u64;
 }
 
-/// How a sleeper that may watch a descriptor is woken: the words of a region, and its descriptor.
-pub struct Doze<'a, D> {
-    /// How it sleeps.
-    pub sleep: &'a AtomicU32,
-    /// Not 0: the descriptor is readable.
-    pub signalled: &'a AtomicU32,
-    pub descriptor: &'a D,
+/// What a sleeper that may watch a descriptor knows of it. Its own, not shared.
+#[derive(Debug, Default)]
+pub struct Doze {
+    /// The waker was asked for a signal on the descriptor, and was not seen to take that up.
+    armed: bool,
+    /// Signals that were taken up and not read back. Below 0 for a moment when one was read back before it was seen to
+    /// be taken up.
+    signals: i64,
 }
 
-impl<D: Descriptor> Doze<'_, D> {
-    /// Makes the descriptor readable. The note comes after the deed: who reads the note can take the deed back.
-    pub fn signal(&self) {
-        self.descriptor.raise();
-        self.signalled.store(1, Ordering::Release);
-    }
-
-    /// Waker's side, after publishing. True if the sleeper waits on the word, which is then to be woken.
-    #[inline]
-    pub fn wake(&self) -> bool {
-        match claim(self.sleep) {
-            ON_FD => {
-                self.signal();
-                false
-            }
-            how => how == ON_WORD,
+impl Doze {
+    /// Nothing was found: makes the descriptor unreadable and asks to be told of what comes next.
+    pub fn settle(&mut self, flag: &AtomicU32, descriptor: &impl Descriptor, has_news: impl FnOnce() -> bool) {
+        if self.armed && flag.load(Ordering::Relaxed) != ON_FD {
+            (self.armed, self.signals) = (false, self.signals + 1);
+        }
+        // A signal that was taken up may not have arrived yet: then it is read back when it wakes the program.
+        if self.signals > 0 {
+            self.signals -= descriptor.clear() as i64;
+        }
+        if !self.armed {
+            self.arm(flag, descriptor, has_news);
         }
     }
 
-    /// Sleeper's side, when it has found nothing: makes the descriptor unreadable and asks to be told of the next cause.
-    pub fn settle(&self, has_cause: impl FnOnce() -> bool) {
-        if self.signalled.load(Ordering::Acquire) != 0 {
-            self.signalled.store(0, Ordering::Relaxed);
-            self.descriptor.clear();
-        } else if self.sleep.load(Ordering::Relaxed) == ON_FD {
-            return;
+    /// Asks for a signal on the descriptor; gives it itself if there is something to tell already.
+    pub fn arm(&mut self, flag: &AtomicU32, descriptor: &impl Descriptor, has_news: impl FnOnce() -> bool) {
+        announce(flag, ON_FD);
+        self.armed = true;
+        if has_news() && !self.disarm(flag) {
+            descriptor.raise();
+            self.signals += 1;
         }
-        self.arm(has_cause);
     }
 
-    /// Asks for a signal on the descriptor, and gives it at once if there is a cause already.
-    pub fn arm(&self, has_cause: impl FnOnce() -> bool) {
-        announce(self.sleep, ON_FD);
-        // Whoever took the flag first also makes the descriptor readable.
-        if has_cause() && withdraw(self.sleep) != AWAKE {
-            self.signal();
-        }
+    /// Takes the request for a signal back. True if the waker had taken it up first: then the signal comes.
+    pub fn disarm(&mut self, flag: &AtomicU32) -> bool {
+        let taken = self.armed && withdraw(flag) == AWAKE;
+        self.armed = false;
+        self.signals += i64::from(taken);
+        taken
     }
+}
+
+/// Waker's side, after publishing, for a sleeper that may watch a descriptor. True if it waits on the flag, which is then
+/// to be woken.
+#[inline]
+pub fn wake_dozer(flag: &AtomicU32, descriptor: &impl Descriptor) -> bool {
+    let how = claim(flag);
+    if how == ON_FD {
+        descriptor.raise();
+    }
+    how == ON_WORD
 }
 
 /// Rings for a thread that sleeps in its poll loop.
