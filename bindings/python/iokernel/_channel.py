@@ -25,6 +25,7 @@ from ._records import (
     FLAG_QUIET,
     KIND_DONE,
     OP_CANCEL,
+    OP_ECHO,
     OP_REQUEST,
     PADDING,
     SUBMISSION,
@@ -39,6 +40,8 @@ QUIET_TAG = 1 << 62
 """Tags from here on belong to requests that nobody waits for."""
 WAIT_SLICE_MS = 1000
 """The longest single sleep, so that a signal that another thread took is handled soon."""
+SETTLE_S = 1.0
+"""How long a channel that closes waits for its one-way submissions to be taken."""
 UNSENT_BYTES_MAX = 4 << 20
 """A thread that submits faster than the kernel takes is held when it has left this much."""
 
@@ -94,6 +97,21 @@ class Completion:
         return error_for(self.status, self.fate, names.get(self.endpoint), self.peer, said)
 
 
+class _Echo:
+    """Waits for an echo."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def is_done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any, /) -> None:
+        self._done = True
+
+    set_exception = set_result
+
+
 class Channel:
     """The way of one thread, or of one event loop, to the kernel."""
 
@@ -114,6 +132,7 @@ class Channel:
         self._pending: dict[int, Waiter] = {}
         self._sinks: dict[int, Sink] = {}
         self._parts: list[bytes] = []
+        self._loose = False
         self._dropped: deque[int] = deque()
         self._scheduled = True
         self.listener: Sink | None = None
@@ -159,6 +178,7 @@ class Channel:
             raise self._ended_error()
         if not tag:
             if flags & FLAG_QUIET:
+                self._loose = True
                 self._next_quiet = tag = self._next_quiet + 1
             else:
                 self._next_tag = tag = self._next_tag + 1
@@ -420,6 +440,13 @@ class Channel:
         if self.listener is not None:
             self.listener.completion(Completion(KIND_DONE, 0, status, 0, 0, 0, 0, b""))
 
+    def _settle(self) -> None:
+        """One-way submissions are taken before the channel goes; an echo behind them tells."""
+        self._loose = False
+        echo = _Echo()
+        self.submit(OP_ECHO, 0, 0, 0, 0, b"", echo)
+        self.wait(echo.is_done, SETTLE_S)
+
     def detach(self) -> Any:
         """Takes the handle away, for another object to use it. None if there is none."""
         handle, self._handle = self._handle, None
@@ -430,6 +457,8 @@ class Channel:
         """Ends everything under way. The thread that uses the channel, or the finalizer of its last user."""
         if self._handle is None:
             return
+        if self._loose and not self.ended and not self.busy:
+            self._settle()
         self._end(-103)
         lib.iok_channel_close(self.detach())
 

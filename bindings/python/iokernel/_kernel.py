@@ -19,7 +19,7 @@ from ._native import ThreadChannel
 from ._records import OP_OPEN, timeout_ms
 
 if TYPE_CHECKING:
-    from ._endpoint import Endpoint
+    from ._endpoint import Endpoint, Lease
     from .listener import Listener
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
@@ -83,7 +83,7 @@ class Kernel:
 
     def __init__(self, **config: Any) -> None:
         self._config = query(config)
-        self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
         self._reset()
         _kernels.add(self)
@@ -178,6 +178,10 @@ class Kernel:
             raise done.error(self.names)
         return done
 
+    def remember(self, one: Endpoint | Lease) -> None:
+        """Something whose number means nothing in a forked child."""
+        self._mortal.add(one)
+
     def open_number(self, url: str) -> int:
         """Opens a service. Its number."""
         number = self.block(OP_OPEN, 0, url.encode("utf-8", "surrogateescape")).endpoint
@@ -191,7 +195,7 @@ class Kernel:
         from ._endpoint import Endpoint
 
         endpoint = Endpoint(self, with_options(url, options))
-        self._endpoints.add(endpoint)
+        self.remember(endpoint)
         return endpoint
 
     def listen(self, url: str, **options: Any) -> Listener:
@@ -242,8 +246,8 @@ class Kernel:
     def _forked(self) -> None:
         """In a forked child: nothing of the parent's is touched; everything opens again at its first use."""
         self._reset()
-        for endpoint in self._endpoints:
-            endpoint._forked()
+        for one in self._mortal:
+            one._forked()
 
 
 def shown(url: str) -> str:

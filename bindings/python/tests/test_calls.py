@@ -285,3 +285,11 @@ def test_state(redis: iokernel.Endpoint) -> None:
     state = redis.state
     assert state["state"] == "up"
     assert state["conns"] == 1
+
+
+def test_one_way_requests_of_a_thread_that_ends(redis: iokernel.Endpoint) -> None:
+    for _ in range(100):
+        thread = threading.Thread(target=redis.send, args=("INCR", "n"))
+        thread.start()
+        thread.join()
+    assert redis.call("GET", "n") == b"100"
