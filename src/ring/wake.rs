@@ -142,10 +142,11 @@ impl<D: Descriptor> Bell<D> {
     /// The sleeper, after announcing `LOOKING` and finding no work: true if the bell rang within `span`. Otherwise the
     /// announcement stands as `ON_FD`, and it is to poll.
     ///
-    /// Without a span it does not look at all. It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings.
+    /// It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings. Without a span it
+    /// does not look at all.
     pub fn look(&self, span: std::time::Duration) -> bool {
         let rang = || self.flag.load(Ordering::Acquire) == AWAKE;
-        !span.is_zero() && super::spin::look(std::time::Instant::now(), span, rang)
+        span.as_nanos() > 0 && super::spin::look(std::time::Instant::now(), span, rang)
             || self.flag.compare_exchange(LOOKING, ON_FD, Ordering::SeqCst, Ordering::Acquire).is_err()
     }
 

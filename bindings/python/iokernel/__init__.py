@@ -64,8 +64,8 @@ def open(url: str, **options: Any) -> Endpoint:
     """Opens a service in the default kernel and returns at once; names, connections, heartbeats live from here on.
 
     Options are those of the URL's query: `open("redis://host", heartbeat="5s", max_inflight=200)`. Sizes and times
-    carry their unit. Raises ConfigError (with `key`, `value`, `expected`) for a URL or an option that is wrong; that the peer
-    cannot be reached is seen by requests, `wait_ready` and `state`.
+    carry their unit. Raises ConfigError (with `key`, `value`, `expected`) for a URL or an option that is wrong; that
+    the peer cannot be reached is seen by requests, `wait_ready` and `state`.
     """
     return default_kernel().open(url, **options)
 

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ._channel import Channel
-from ._lib import calls, lib
+from ._lib import lib
+from ._native import ThreadChannel
 
 
-class LoopChannel(Channel):
+class LoopChannel(ThreadChannel):
     """Used inside of one loop only; closed with it."""
 
     def __init__(self, handle: Any, names: dict[int, str], loop: asyncio.AbstractEventLoop) -> None:
@@ -35,14 +35,14 @@ class LoopChannel(Channel):
         self._scheduled = False
         if not self.ended:
             self.flush()
-            calls.flush(self._raw)
+            self._bell()
 
     def _readable(self) -> None:
         """One run for each wake: while there is more, the descriptor stays readable."""
         self.poll()
         if self._unsent and not self.ended:
             self.flush()
-            calls.flush(self._raw)
+            self._bell()
 
     def drop(self, tag: int) -> None:
         super().drop(tag)
@@ -56,7 +56,7 @@ class LoopChannel(Channel):
             self.loop.remove_reader(self._fd)
         if self.loop.is_closed():
             # Nobody in that loop can be told any more.
-            self._pending.clear()
+            self._take_all()
         super()._end(status)
 
 

@@ -6,6 +6,7 @@ One thread at a time uses a channel. Finalizers, which run in any thread, leave 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from ._records import (
     ENCODING_TEXT,
     FLAG_MORE,
     FLAG_QUIET,
+    FLAG_UNTIL_UP,
     KIND_DONE,
     OP_CANCEL,
     OP_REQUEST,
+    OP_STATE,
     PADDING,
     SUBMISSION,
     SUBMISSION_BYTES,
@@ -38,8 +41,20 @@ QUIET_TAG = 1 << 62
 """Tags from here on belong to requests that nobody waits for."""
 WAIT_SLICE_MS = 1000
 """The longest single sleep, so that a signal that another thread took is handled soon."""
+SETTLE_MS = 1000
+"""How long a channel that closes waits for its one-way submissions to be written."""
 UNSENT_BYTES_MAX = 4 << 20
 """A thread that submits faster than the kernel takes is held when it has left this much."""
+
+
+exiting = False
+"""The interpreter ends."""
+
+
+def park_at_exit() -> None:
+    """Keeps a daemon thread from seeing how the interpreter ends, as the interpreter itself does."""
+    while exiting and threading.current_thread().daemon:
+        time.sleep(3600)
 
 
 class Waiter(Protocol):
@@ -83,6 +98,21 @@ class Completion:
         return error_for(self.status, self.fate, names.get(self.endpoint), self.peer, said)
 
 
+class _Answers:
+    """Waits for so many answers, whatever they are."""
+
+    def __init__(self, missing: int) -> None:
+        self._missing = missing
+
+    def are_there(self) -> bool:
+        return self._missing <= 0
+
+    def set_result(self, value: Any, /) -> None:
+        self._missing -= 1
+
+    set_exception = set_result
+
+
 class Channel:
     """The way of one thread, or of one event loop, to the kernel."""
 
@@ -103,6 +133,7 @@ class Channel:
         self._pending: dict[int, Waiter] = {}
         self._sinks: dict[int, Sink] = {}
         self._parts: list[bytes] = []
+        self._loose: set[int] = set()
         self._dropped: deque[int] = deque()
         self._scheduled = True
         self.listener: Sink | None = None
@@ -148,6 +179,7 @@ class Channel:
             raise self._ended_error()
         if not tag:
             if flags & FLAG_QUIET:
+                self._loose.add(endpoint)
                 self._next_quiet = tag = self._next_quiet + 1
             else:
                 self._next_tag = tag = self._next_tag + 1
@@ -172,12 +204,21 @@ class Channel:
             self._schedule()
         return tag
 
+    def _take(self, tag: int) -> Waiter | None:
+        """Who waits for a tag; nobody does from here on."""
+        return self._pending.pop(tag, None)
+
+    def _take_all(self) -> list[Waiter]:
+        waiting = list(self._pending.values())
+        self._pending.clear()
+        return waiting
+
     def _schedule(self) -> None:
         """Sees to it that what is queued is sent at the end of the turn."""
 
     def cancel(self, tag: int, instead: Waiter | None = None) -> bool:
         """Asks to end what is under way; who waited hears no more of it. `instead` takes what comes all the same."""
-        if self._pending.pop(tag, None) is None and self._sinks.pop(tag, None) is None:
+        if self._take(tag) is None and self._sinks.pop(tag, None) is None:
             return False
         if instead is not None:
             self._pending[tag] = instead
@@ -243,7 +284,7 @@ class Channel:
     def send(self) -> None:
         """Submits what is queued and wakes the kernel. A thread that is far ahead of it waits here."""
         self.flush()
-        calls.flush(self._raw)
+        self._bell()
         while len(self._unsent) - self._unsent_at > UNSENT_BYTES_MAX and not self.ended:
             self._sleep(None)
             self.poll()
@@ -259,9 +300,7 @@ class Channel:
         try:
             count: int = calls.poll(self._raw, self._first, self._bytes)
             if not count:
-                status = calls.channel_status(self._raw)
-                if status != OK:
-                    self._end(status)
+                self._poll_empty()
                 return 0
             first, size, _ = self._cells
             data = ffi.buffer(first[0], size[0])[:]
@@ -270,6 +309,12 @@ class Channel:
         finally:
             self.busy = False
         return count
+
+    def _poll_empty(self) -> None:
+        """Nothing was there: has the channel ended?"""
+        status = calls.channel_status(self._raw)
+        if status != OK:
+            self._end(status)
 
     def _dispatch(self, data: bytes) -> None:
         at, end = 0, len(data)
@@ -299,6 +344,8 @@ class Channel:
 
     def _other(self, data: bytes, at: int, size: int) -> None:
         """Completions that are no plain replies."""
+        if exiting:
+            park_at_exit()
         _, kind, flags, endpoint, status, tag, peer, fate, encoding, _, _, _ = COMPLETION.unpack_from(data, at)
         payload = data[at + COMPLETION_BYTES : at + size]
         if flags & FLAG_MORE:
@@ -312,7 +359,7 @@ class Channel:
 
     def _complete(self, done: Completion) -> None:
         if done.kind == KIND_DONE:
-            waiter = self._pending.pop(done.tag, None)
+            waiter = self._take(done.tag)
             if waiter is not None:
                 try:
                     if done.status:
@@ -337,6 +384,15 @@ class Channel:
 
     # Waiting
 
+    def _bell(self) -> None:
+        """Wakes the kernel if it sleeps."""
+        calls.flush(self._raw)
+
+    def _wait(self, slice_ms: int) -> int:
+        """The real wait; the GIL is free meanwhile. A status."""
+        status: int = lib.iok_wait(self._handle, slice_ms)
+        return status
+
     def _sleep(self, deadline: float | None) -> bool:
         """Sleeps until something has completed or there is room, a second at most. False: the deadline is over."""
         slice_ms = WAIT_SLICE_MS
@@ -345,7 +401,7 @@ class Channel:
             if left <= 0:
                 return False
             slice_ms = min(slice_ms, int(left * 1000) + 1)
-        status = lib.iok_wait(self._handle, slice_ms)
+        status = self._wait(slice_ms)
         if status not in (OK, TIMED_OUT, INTERRUPTED):
             self._end(status)
         return True
@@ -373,11 +429,11 @@ class Channel:
         """The channel is of no use any more: whoever waits is told."""
         if self.ended:
             return
+        park_at_exit()
         self.ended = status
         self._out.clear()
         self._unsent, self._unsent_at = b"", 0
-        pending, self._pending = self._pending, {}
-        for waiter in pending.values():
+        for waiter in self._take_all():
             self._undeliverable(waiter, error_for(status, 2))
         sinks, self._sinks = self._sinks, {}
         for tag, sink in sinks.items():
@@ -385,14 +441,27 @@ class Channel:
         if self.listener is not None:
             self.listener.completion(Completion(KIND_DONE, 0, status, 0, 0, 0, 0, b""))
 
+    def _settle(self) -> None:
+        """One-way submissions are written before the channel goes: once their endpoints are up, they are."""
+        answers = _Answers(len(self._loose))
+        for endpoint in self._loose:
+            self.submit(OP_STATE, FLAG_UNTIL_UP, endpoint, SETTLE_MS, 0, b"", answers)
+        self.wait(answers.are_there, SETTLE_MS / 1000)
+
+    def detach(self) -> Any:
+        """Takes the handle away, for another object to use it. None if there is none."""
+        handle, self._handle = self._handle, None
+        self._raw = calls.pointer(ffi.NULL)
+        return handle
+
     def close(self) -> None:
         """Ends everything under way. The thread that uses the channel, or the finalizer of its last user."""
-        handle, self._handle = self._handle, None
-        if handle is None:
+        if self._handle is None:
             return
+        if self._loose and not self.ended and not self.busy:
+            self._settle()
         self._end(-103)
-        self._raw = calls.pointer(ffi.NULL)
-        lib.iok_channel_close(handle)
+        lib.iok_channel_close(self.detach())
 
     def __del__(self) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import Closed, Error, Unavailable, error_for
 from ._future import AioFuture, Future
+from ._native import accelerator
 from ._records import (
     FLAG_IDEMPOTENT,
     FLAG_QUIET,
@@ -23,20 +24,34 @@ from ._records import (
 from ._values import cannot_pack, pack
 
 if TYPE_CHECKING:
+    from ._channel import Channel
     from ._kernel import Kernel
     from ._stream import Subscription
 
 _running_loop = asyncio._get_running_loop
 
 
-class _Requests:
+if TYPE_CHECKING or accelerator is None:
+
+    class CallerBase:
+        """What the accelerator has its own of."""
+
+        __slots__ = ("_key", "_number")
+        _number: int
+        _key: int
+
+else:
+    CallerBase = accelerator.Caller
+
+
+class _Requests(CallerBase):
     """What endpoints and leases have in common: requests."""
 
     __slots__ = ("_kernel",)
     _kernel: Kernel
 
-    def _target(self) -> tuple[int, int]:
-        """The number of the endpoint and the lease."""
+    def _open(self) -> int:
+        """The number of the endpoint, when `_number` is 0: it is closed, or not open in this process yet."""
         raise NotImplementedError
 
     def call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
@@ -50,11 +65,11 @@ class _Requests:
         the request may be sent again when its fate is in doubt. Raises an `iokernel.Error` with its `fate`. Ctrl-C
         interrupts it and cancels the request.
         """
-        number, lease = self._target()
+        number = self._number or self._open()
         channel = self._kernel.thread_channel()
         future = Future(channel)
         ms = 0 if timeout is None else timeout_ms(timeout)
-        tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, future)
+        tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, self._key, args, future)
         try:
             channel.wait(future._is_done)
         except BaseException:
@@ -65,37 +80,47 @@ class _Requests:
             raise future._error
         return future._value
 
-    def __call__(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+    def _call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
         """One request; returns at once. Arguments, timeout and errors as `call`.
 
         Inside of an asyncio loop the result is an `asyncio.Future` of that loop: `await cache("GET", "key")`;
         cancelling it cancels the request. Elsewhere it is an `iokernel.Future`, whose `result()` blocks.
         """
-        number, lease = self._target()
+        number = self._number or self._open()
         ms = 0 if timeout is None else timeout_ms(timeout)
+        flags = FLAG_IDEMPOTENT if idempotent else 0
         loop = _running_loop()
         if loop is None:
             channel = self._kernel.thread_channel()
             future = Future(channel)
-            future._tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, future)
+            future._tag = channel.request(flags, number, ms, self._key, args, future)
             channel.send()
+            if accelerator is not None:
+                self._remember(channel)
             return future
         watched = self._kernel.loop_channel(loop)
         waiting = AioFuture(loop=loop)
         waiting._iok_channel = watched
-        waiting._iok_tag = watched.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, lease, args, waiting)
+        waiting._iok_tag = watched.request(flags, number, ms, self._key, args, waiting)
+        if accelerator is not None:
+            self._remember(watched)
         return waiting
+
+    if TYPE_CHECKING or accelerator is None:
+        __call__ = _call
+
+        def _remember(self, channel: Channel) -> None: ...
 
     def send(self, *args: Any) -> None:
         """One request whose reply nobody waits for. A failure is logged by the logger `iokernel`."""
-        number, lease = self._target()
+        number = self._number or self._open()
         try:
             payload = pack(args)
         except Exception as error:
             raise cannot_pack(error) from None
         loop = _running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
-        channel.submit(OP_REQUEST, FLAG_QUIET, number, 0, lease, payload)
+        channel.submit(OP_REQUEST, FLAG_QUIET, number, 0, self._key, payload)
         if loop is None:
             channel.send()
 
@@ -106,11 +131,13 @@ class Endpoint(_Requests):
     In a forked child it opens itself again at its first use.
     """
 
-    __slots__ = ("__weakref__", "_number", "_url")
+    __slots__ = ("__weakref__", "_closed", "_url")
 
     def __init__(self, kernel: Kernel, url: str) -> None:
         self._kernel = kernel
         self._url = url
+        self._closed = False
+        self._key = 0
         self._number = kernel.open_number(url)
 
     @property
@@ -128,22 +155,17 @@ class Endpoint(_Requests):
     @property
     def number(self) -> int:
         """Its number in the kernel."""
-        return self._open()
+        return self._number or self._open()
 
     def _forked(self) -> None:
-        if self._number > 0:
-            self._number = 0
+        self._number = 0
 
     def _open(self) -> int:
-        if self._number < 0:
+        if self._closed:
             raise Closed("the endpoint is closed", status=-103, fate="not_sent", endpoint=self.url)
         if self._number == 0:
             self._number = self._kernel.open_number(self._url)
         return self._number
-
-    def _target(self) -> tuple[int, int]:
-        number = self._number
-        return (number, 0) if number > 0 else (self._open(), 0)
 
     def subscribe(self, *request: Any, timeout: float | None = None, buffer: int = 65536) -> Subscription:
         """A request that keeps giving: `subscribe("SUBSCRIBE", "news")`, `subscribe("MONITOR")`.
@@ -193,8 +215,9 @@ class Endpoint(_Requests):
 
     def close(self) -> None:
         """Closes it; what is under way fails with Closed. Closing twice is harmless."""
-        number, self._number = self._number, -1
-        if number <= 0 or self._kernel.closed:
+        self._closed = True
+        number, self._number = self._number, 0
+        if not number or self._kernel.closed:
             return
         try:
             self._kernel.block(OP_CLOSE, number, b"")
@@ -204,7 +227,7 @@ class Endpoint(_Requests):
     @property
     def closed(self) -> bool:
         """True after `close()`."""
-        return self._number < 0
+        return self._closed
 
     def __enter__(self) -> Endpoint:
         return self
@@ -219,7 +242,7 @@ class Endpoint(_Requests):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<iokernel.Endpoint {self.url}{' closed' if self._number < 0 else ''}>"
+        return f"<iokernel.Endpoint {self.url}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> Any:
         from . import open
@@ -236,18 +259,23 @@ def _raise_unavailable(error: BaseException | None) -> None:
     raise error
 
 
-class _Return:
-    """Gives back a lease that came after nobody wanted it any more."""
+class _Wanted:
+    """Waits for a lease; one that comes when its future is cancelled or gone is given back."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, number: int, future: asyncio.Future[int] | None = None) -> None:
         self._lease = lease
+        self._number = number
+        self._future = future
 
     def set_result(self, value: Any, /) -> None:
-        self._lease._held = value
-        self._lease.release()
+        if self._future is None or self._future.done():
+            self._lease._give_back(self._number, value)
+        else:
+            self._future.set_result(value)
 
     def set_exception(self, error: Any, /) -> None:
-        return
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
 
 
 class Lease(_Requests):
@@ -256,65 +284,75 @@ class Lease(_Requests):
     `call`, `conn(...)` and `send` as an endpoint's. Given back at the end, clean: what it had under way is cancelled.
     """
 
-    __slots__ = ("_endpoint", "_held", "_number", "_timeout")
+    __slots__ = ("__weakref__", "_endpoint", "_timeout")
 
     def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
         self._endpoint = endpoint
         self._kernel = endpoint._kernel
         self._timeout = timeout
         self._number = 0
-        self._held = 0
+        self._key = 0
 
     @property
     def endpoint(self) -> Endpoint:
         """Whose connection it is."""
         return self._endpoint
 
-    def _target(self) -> tuple[int, int]:
-        if not self._held or self._number != self._endpoint._number:
-            text = "the lease is not held: enter it with `with` or `async with`"
-            raise error_for(-110, 1, self._endpoint.url, text=text)
-        return self._number, self._held
+    def _forked(self) -> None:
+        self._number = 0
+
+    def _open(self) -> int:
+        text = "the lease is not held: enter it with `with` or `async with`"
+        raise error_for(-110, 1, self._endpoint.url, text=text)
+
+    def _hold(self, number: int, lease: int) -> Lease:
+        self._key, self._number = lease, number
+        self._kernel.remember(self)
+        return self
 
     def acquire(self) -> Lease:
         """Waits for the connection."""
-        self._number = self._endpoint._open()
+        number = self._endpoint._open()
         channel = self._kernel.thread_channel()
         future = Future(channel)
-        tag = channel.submit(OP_LEASE, 0, self._number, timeout_ms(self._timeout), 0, b"", future)
+        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", future)
         try:
             channel.wait(future._is_done)
         except BaseException:
-            if channel.cancel(tag, _Return(self)) and not channel.ended:
+            if channel.cancel(tag, _Wanted(self, number)) and not channel.ended:
                 channel.send()
             raise
-        self._held = future.result(math.inf)
-        return self
+        return self._hold(number, future.result(math.inf))
 
     async def _acquire(self) -> Lease:
-        self._number = self._endpoint._open()
+        number = self._endpoint._open()
         loop = asyncio.get_running_loop()
         channel = self._kernel.loop_channel(loop)
-        waiting = loop.create_future()
-        tag = channel.submit(OP_LEASE, 0, self._number, timeout_ms(self._timeout), 0, b"", waiting)
+        waiting: asyncio.Future[int] = loop.create_future()
+        wanted = _Wanted(self, number, waiting)
+        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", wanted)
         try:
-            self._held = await waiting
+            lease = await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                _Return(self).set_result(waiting.result())
+                self._give_back(number, waiting.result())
             else:
-                channel.cancel(tag, _Return(self))
+                channel.cancel(tag, wanted)
             raise
-        return self
+        return self._hold(number, lease)
 
     def release(self) -> None:
         """Gives the connection back. Twice is harmless."""
-        held, self._held = self._held, 0
-        if not held or self._kernel.closed or self._number != self._endpoint._number:
+        number, self._number = self._number, 0
+        if number:
+            self._give_back(number, self._key)
+
+    def _give_back(self, number: int, lease: int) -> None:
+        if self._kernel.closed or number != self._endpoint._number:
             return
         loop = _running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
-        channel.submit(OP_RELEASE, FLAG_QUIET, self._number, 0, held, b"")
+        channel.submit(OP_RELEASE, FLAG_QUIET, number, 0, lease, b"")
         if loop is None:
             channel.send()
 
@@ -334,4 +372,4 @@ class Lease(_Requests):
         self.release()
 
     def __repr__(self) -> str:
-        return f"<iokernel.Lease of {self._endpoint.url}{'' if self._held else ', not held'}>"
+        return f"<iokernel.Lease of {self._endpoint.url}{'' if self._number else ', not held'}>"

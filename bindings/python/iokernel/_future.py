@@ -5,34 +5,61 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._channel import Channel
 from ._errors import Cancelled, Timeout
+from ._native import accelerator
+
+if TYPE_CHECKING or accelerator is None:
+
+    class FutureBase:
+        """What the accelerator has its own of."""
+
+        __slots__ = ("_channel", "_done", "_error", "_tag", "_value")
+        _channel: Channel
+
+        def __init__(self, channel: Channel) -> None:
+            self._channel = channel
+            self._tag = 0
+            self._done = False
+            self._error: BaseException | None = None
+            self._value: Any = None
+
+        def set_result(self, value: Any, /) -> None:
+            self._value = value
+            self._done = True
+
+        def set_exception(self, error: BaseException, /) -> None:
+            self._error = error
+            self._done = True
+
+        def result(self, timeout: float | None = None) -> Any:
+            """The reply, waiting for it. Raises what the request failed with.
+
+            `timeout`: seconds to wait here; when they are over, Timeout is raised and the request goes on.
+            """
+            return self._value if self._done and self._error is None else self._result(timeout)
+
+        def _result(self, timeout: float | None = None) -> Any:
+            raise NotImplementedError
+
+else:
+    FutureBase = accelerator.Future
 
 
-class Future:
+class Future(FutureBase):
     """A reply under way, for the thread that asked. `result()` blocks until it is there.
 
     Made outside of event loops; inside of asyncio's, an `asyncio.Future` is given instead.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_done", "_error", "_tag", "_value")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._tag = 0
-        self._done = False
-        self._error: BaseException | None = None
-        self._value: Any = None
+    if not TYPE_CHECKING and accelerator is not None:
 
-    def set_result(self, value: Any, /) -> None:
-        self._value = value
-        self._done = True
-
-    def set_exception(self, error: BaseException, /) -> None:
-        self._error = error
-        self._done = True
+        def __init__(self, channel: Channel) -> None:
+            self._channel = channel
 
     def done(self) -> bool:
         """True once `result()` would not block. Looks for what has completed, without waiting."""
@@ -55,11 +82,7 @@ class Future:
         self.set_exception(Cancelled("cancelled by the program", status=-203, fate="maybe_executed"))
         return True
 
-    def result(self, timeout: float | None = None) -> Any:
-        """The reply, waiting for it. Raises what the request failed with.
-
-        `timeout`: seconds to wait here; when they are over, Timeout is raised and the request goes on.
-        """
+    def _result(self, timeout: float | None = None) -> Any:
         if not self._done:
             self._wait(timeout)
         if self._error is not None:
@@ -92,8 +115,9 @@ class Future:
 class AioFuture(asyncio.Future):  # type: ignore[type-arg]
     """An asyncio future whose cancelling cancels its request."""
 
+    __slots__ = ("_iok_channel", "_iok_tag")
     _iok_channel: Channel
-    _iok_tag = 0
+    _iok_tag: int
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancels the future and the request behind it."""
@@ -101,3 +125,7 @@ class AioFuture(asyncio.Future):  # type: ignore[type-arg]
             return False
         self._iok_channel.cancel(self._iok_tag)
         return True
+
+
+if accelerator is not None:
+    accelerator.futures(Future, AioFuture, asyncio._get_running_loop)

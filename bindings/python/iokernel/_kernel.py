@@ -9,15 +9,17 @@ import weakref
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from . import _channel
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import ConfigError, Error, error_for
 from ._future import AioFuture, Future
 from ._lib import ffi, last_error, lib
+from ._native import ThreadChannel
 from ._records import OP_OPEN, timeout_ms
 
 if TYPE_CHECKING:
-    from ._endpoint import Endpoint
+    from ._endpoint import Endpoint, Lease
     from .listener import Listener
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
@@ -81,7 +83,7 @@ class Kernel:
 
     def __init__(self, **config: Any) -> None:
         self._config = query(config)
-        self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
         self._reset()
         _kernels.add(self)
@@ -120,12 +122,12 @@ class Kernel:
         local = self._local
         channel = local.channel
         if channel is None or channel.ended:
-            channel = local.channel = Channel(self._open_channel(), self.names)
+            channel = local.channel = ThreadChannel(self._open_channel(), self.names)
         if channel.busy:
             # A signal handler or finalizer runs inside of this thread's channel.
             channel = local.spare
             if channel is None or channel.ended:
-                channel = local.spare = Channel(self._open_channel(), self.names)
+                channel = local.spare = ThreadChannel(self._open_channel(), self.names)
         return channel
 
     def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
@@ -176,6 +178,10 @@ class Kernel:
             raise done.error(self.names)
         return done
 
+    def remember(self, one: Endpoint | Lease) -> None:
+        """Something whose number means nothing in a forked child."""
+        self._mortal.add(one)
+
     def open_number(self, url: str) -> int:
         """Opens a service. Its number."""
         number = self.block(OP_OPEN, 0, url.encode("utf-8", "surrogateescape")).endpoint
@@ -189,7 +195,7 @@ class Kernel:
         from ._endpoint import Endpoint
 
         endpoint = Endpoint(self, with_options(url, options))
-        self._endpoints.add(endpoint)
+        self.remember(endpoint)
         return endpoint
 
     def listen(self, url: str, **options: Any) -> Listener:
@@ -240,8 +246,8 @@ class Kernel:
     def _forked(self) -> None:
         """In a forked child: nothing of the parent's is touched; everything opens again at its first use."""
         self._reset()
-        for endpoint in self._endpoints:
-            endpoint._forked()
+        for one in self._mortal:
+            one._forked()
 
 
 def shown(url: str) -> str:
@@ -269,6 +275,7 @@ def default_kernel() -> Kernel:
 
 def close_default(drain: float = 0.2) -> None:
     """At exit: what is under way may finish for a moment."""
+    _channel.exiting = True
     kernel = _default
     if kernel is not None and not kernel.closed:
         try:

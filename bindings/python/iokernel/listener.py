@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, RemoteError
+from ._native import ThreadChannel
 from ._records import FLAG_QUIET, KIND_DONE, KIND_GONE, KIND_REQUEST, OP_CLOSE, OP_LISTEN, OP_REPLY
 from ._values import cannot_pack, pack
 
@@ -83,7 +84,7 @@ class Listener:
         self._loop = asyncio._get_running_loop()
         self._owner = threading.get_ident()
         if self._loop is None:
-            self._channel = Channel(kernel._open_channel(), kernel.names)
+            self._channel = ThreadChannel(kernel._open_channel(), kernel.names)
         else:
             self._channel = LoopChannel(kernel._open_channel(), kernel.names, self._loop)
         self._channel.listener = self
@@ -129,6 +130,7 @@ class Listener:
         else:
             channel = self._kernel.loop_channel(running)
         channel.submit(OP_REPLY, FLAG_QUIET, self._number, 0, 0, payload, tag=tag)
+        channel._loose.add(self._number)
         if running is None:
             channel.send()
 
@@ -176,8 +178,7 @@ class Listener:
             return
         if self._loop is not None:
             raise RuntimeError("this listener belongs to another event loop")
-        handle, self._channel._handle = self._channel._handle, None
-        channel = LoopChannel(handle, self._kernel.names, loop)
+        channel = LoopChannel(self._channel.detach(), self._kernel.names, loop)
         channel.listener = self
         self._channel, self._loop, self._owner = channel, loop, threading.get_ident()
 

@@ -1,0 +1,676 @@
+/*
+ * The hot path of a channel in C, over the same ABI as the rest of the binding: requests are encoded straight into the
+ * ring, completions go straight to who waits. It keeps the GIL except in a real wait. Everything that is rare is left
+ * to the Python class that is derived from Core (see _native.py), whose methods `_request_slow`, `_other`, `_schedule`
+ * and `_poll_empty` it calls.
+ *
+ * The library is not linked: `bind` is given the addresses of its functions, so that one loaded library serves both
+ * paths.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#include "_accel_values.h"
+
+/* The ABI, version 1. */
+typedef struct iok_channel iok_channel;
+typedef struct {
+  uint32_t size;
+  uint16_t op, flags;
+  uint32_t endpoint, timeout_ms;
+  uint64_t tag, key;
+  uint32_t bytes_total, reserved;
+} iok_submission;
+typedef struct {
+  uint32_t size;
+  uint16_t kind, flags;
+  uint32_t endpoint;
+  int32_t status;
+  uint64_t tag;
+  uint32_t peer;
+  uint8_t fate, encoding;
+  uint16_t reserved;
+  uint32_t bytes_total, reserved2;
+  uint64_t queued_ns, sent_ns, first_byte_ns, done_ns;
+} iok_completion;
+_Static_assert(sizeof(iok_submission) == 40, "the ABI's submission");
+_Static_assert(sizeof(iok_completion) == 72, "the ABI's completion");
+
+enum { OP_REQUEST = 5, KIND_DONE = 1, FLAG_MORE = 1 };
+
+static struct {
+  int32_t (*reserve)(iok_channel *, uint32_t, iok_submission **);
+  int32_t (*commit)(iok_channel *);
+  int32_t (*flush)(iok_channel *);
+  int32_t (*wait)(iok_channel *, int32_t);
+  size_t (*poll)(iok_channel *, const iok_completion **, size_t *);
+  int32_t (*advance)(iok_channel *, size_t);
+} iok;
+
+static PyObject *name_set_result, *name_set_exception, *name_schedule, *name_other, *name_request_slow,
+    *name_poll_empty, *name_undeliverable, *name_tag, *name_channel;
+
+/* Core: a channel */
+
+/* A place for who waits. Its tag is TAG_BIT, a generation and its index, so that late completions find nobody. */
+typedef struct {
+  PyObject *waiter; /* NULL: free */
+  uint32_t generation;
+  uint32_t next_free;
+} Slot;
+
+#define TAG_BIT (1ULL << 61)
+#define INDEX_BITS 24
+#define NO_SLOT UINT32_MAX
+
+typedef struct {
+  PyObject_HEAD
+  iok_channel *channel;
+  Slot *slots;
+  uint32_t capacity, free;
+  char scheduled, busy;
+  int ended;
+  PyObject *out, *unsent, *parts, *pack;
+  PyObject *loop; /* the event loop it belongs to; NULL or None for a thread's */
+} Core;
+
+/* Grows when a channel goes away: whoever remembers one without holding it looks here first. */
+static uint64_t channels_gone;
+
+static int grow(Core *core) {
+  uint32_t capacity = core->capacity ? core->capacity * 2 : 64;
+  if (capacity > 1u << INDEX_BITS) {
+    PyErr_SetString(PyExc_OverflowError, "too many requests under way in one channel");
+    return -1;
+  }
+  Slot *slots = PyMem_Realloc(core->slots, capacity * sizeof *slots);
+  if (!slots) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  core->slots = slots;
+  for (uint32_t index = capacity; index-- > core->capacity;) {
+    slots[index] = (Slot){NULL, 0, core->free};
+    core->free = index;
+  }
+  core->capacity = capacity;
+  return 0;
+}
+
+static inline uint64_t put_waiter(Core *core, PyObject *waiter) {
+  uint32_t index = core->free;
+  Slot *slot = &core->slots[index];
+  core->free = slot->next_free;
+  Py_INCREF(waiter);
+  slot->waiter = waiter;
+  return TAG_BIT | (uint64_t)slot->generation << INDEX_BITS | index;
+}
+
+/* The waiter of a tag, which is the caller's from here on; NULL if nobody waits. */
+static inline PyObject *take_waiter(Core *core, uint64_t tag) {
+  uint32_t index = tag & ((1u << INDEX_BITS) - 1);
+  if (!(tag & TAG_BIT) || index >= core->capacity) return NULL;
+  Slot *slot = &core->slots[index];
+  if (!slot->waiter || slot->generation != (uint32_t)((tag & ~TAG_BIT) >> INDEX_BITS)) return NULL;
+  PyObject *waiter = slot->waiter;
+  slot->waiter = NULL;
+  slot->generation++;
+  slot->next_free = core->free;
+  core->free = index;
+  return waiter;
+}
+
+/* Requests */
+
+static PyObject *request_slow(Core *core, PyObject *arguments) {
+  PyObject *method = PyObject_GetAttr((PyObject *)core, name_request_slow);
+  if (!method) return NULL;
+  PyObject *tag = PyObject_CallObject(method, arguments);
+  Py_DECREF(method);
+  return tag;
+}
+
+static int is_queued(Core *core) {
+  return !core->channel || core->ended || (core->out && PyList_Size(core->out) > 0) ||
+         (core->unsent && PyBytes_Size(core->unsent) > 0);
+}
+
+/* Puts a request into the ring. Its tag; 0 without an exception: the slow path has to do it. */
+static uint64_t submit_request(
+    Core *core, unsigned flags, unsigned endpoint, unsigned timeout_ms, uint64_t key, PyObject *values, PyObject *waiter) {
+  Py_ssize_t bytes = is_queued(core) ? -1 : payload_bytes(values);
+  iok_submission *place;
+  if (bytes < 0 || iok.reserve(core->channel, (uint32_t)bytes, &place) != 0) return 0;
+  if (core->free == NO_SLOT && grow(core) < 0) return 0;
+  uint8_t *start = (uint8_t *)(place + 1), *end = put_arguments(start, values);
+  if (!end) return 0;
+  uint64_t tag = put_waiter(core, waiter);
+  uint32_t size = (uint32_t)(sizeof *place + (size_t)(end - start));
+  *place = (iok_submission){size, OP_REQUEST, (uint16_t)flags, endpoint, timeout_ms, tag, key, 0, 0};
+  iok.commit(core->channel);
+  if (!core->scheduled) {
+    PyObject *done = PyObject_CallMethodObjArgs((PyObject *)core, name_schedule, NULL);
+    if (!done) PyErr_WriteUnraisable((PyObject *)core);
+    Py_XDECREF(done);
+  }
+  return tag;
+}
+
+PyDoc_STRVAR(request_doc, "request(flags, endpoint, timeout_ms, key, arguments, waiter) -> tag");
+
+static PyObject *core_request(PyObject *self, PyObject *arguments) {
+  unsigned int flags, endpoint, timeout_ms;
+  unsigned long long key;
+  PyObject *values, *waiter;
+  if (!PyArg_ParseTuple(arguments, "IIIKO!O", &flags, &endpoint, &timeout_ms, &key, &PyTuple_Type, &values, &waiter))
+    return NULL;
+  uint64_t tag = submit_request((Core *)self, flags, endpoint, timeout_ms, key, values, waiter);
+  if (tag) return PyLong_FromUnsignedLongLong(tag);
+  return PyErr_Occurred() ? NULL : request_slow((Core *)self, arguments);
+}
+
+/* Future: a reply under way, for the thread that asked */
+
+typedef struct {
+  PyObject_HEAD
+  PyObject *channel, *value, *error;
+  unsigned long long tag;
+  char done;
+} Future;
+
+static PyObject *future_class, *aio_future_class, *get_running_loop, *name_result_slow, *name_call_slow, *name_loop;
+
+static PyObject *future_new(PyObject *channel) {
+  allocfunc allocate = (allocfunc)(uintptr_t)PyType_GetSlot((PyTypeObject *)future_class, Py_tp_alloc);
+  PyObject *self = allocate((PyTypeObject *)future_class, 0);
+  if (self) {
+    Py_INCREF(channel);
+    ((Future *)self)->channel = channel;
+  }
+  return self;
+}
+
+static PyObject *future_set_result(PyObject *self, PyObject *value) {
+  Future *future = (Future *)self;
+  PyObject *before = future->value;
+  Py_INCREF(value);
+  future->value = value;
+  future->done = 1;
+  Py_XDECREF(before);
+  Py_RETURN_NONE;
+}
+
+static PyObject *future_set_exception(PyObject *self, PyObject *error) {
+  Future *future = (Future *)self;
+  PyObject *before = future->error;
+  Py_INCREF(error);
+  future->error = error;
+  future->done = 1;
+  Py_XDECREF(before);
+  Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    result_doc,
+    "result(timeout=None): the reply, waiting for it. Raises what the request failed with.\n\n"
+    "timeout: seconds to wait here; when they are over, Timeout is raised and the request goes on.");
+
+static PyObject *future_result(PyObject *self, PyObject *arguments, PyObject *names) {
+  Future *future = (Future *)self;
+  if (future->done && !future->error && future->value) {
+    Py_INCREF(future->value);
+    return future->value;
+  }
+  PyObject *method = PyObject_GetAttr(self, name_result_slow);
+  PyObject *value = method ? PyObject_Call(method, arguments, names) : NULL;
+  Py_XDECREF(method);
+  return value;
+}
+
+static int future_traverse(PyObject *self, visitproc visit, void *arg) {
+  Future *future = (Future *)self;
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(future->channel);
+  Py_VISIT(future->value);
+  Py_VISIT(future->error);
+  return 0;
+}
+
+static int future_clear(PyObject *self) {
+  Future *future = (Future *)self;
+  Py_CLEAR(future->channel);
+  Py_CLEAR(future->value);
+  Py_CLEAR(future->error);
+  return 0;
+}
+
+static void free_object(PyObject *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
+  release(self);
+  Py_DECREF(type);
+}
+
+static void future_dealloc(PyObject *self) {
+  PyObject_GC_UnTrack(self);
+  future_clear(self);
+  free_object(self);
+}
+
+static PyMethodDef future_methods[] = {
+    {"set_result", future_set_result, METH_O, NULL},
+    {"set_exception", future_set_exception, METH_O, NULL},
+    {"result", (PyCFunction)(uintptr_t)future_result, METH_VARARGS | METH_KEYWORDS, result_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef future_members[] = {
+    {"_channel", T_OBJECT, offsetof(Future, channel), 0, NULL},
+    {"_value", T_OBJECT, offsetof(Future, value), 0, NULL},
+    {"_error", T_OBJECT, offsetof(Future, error), 0, NULL},
+    {"_tag", T_ULONGLONG, offsetof(Future, tag), 0, NULL},
+    {"_done", T_BOOL, offsetof(Future, done), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot future_slots[] = {
+    {Py_tp_doc, "A reply under way."},   {Py_tp_methods, future_methods}, {Py_tp_members, future_members},
+    {Py_tp_traverse, future_traverse},   {Py_tp_clear, future_clear},     {Py_tp_dealloc, future_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec future_spec = {
+    "iokernel._accel.Future", sizeof(Future), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    future_slots,
+};
+
+/* Completions */
+
+/* Hands on the current exception. */
+static void undeliverable(Core *core, PyObject *waiter) {
+  PyObject *kind, *value, *trace;
+  PyErr_Fetch(&kind, &value, &trace);
+  PyErr_NormalizeException(&kind, &value, &trace);
+  PyObject *done = PyObject_CallMethodObjArgs((PyObject *)core, name_undeliverable, waiter, value, NULL);
+  if (!done) PyErr_WriteUnraisable((PyObject *)core);
+  Py_XDECREF(done);
+  Py_XDECREF(kind);
+  Py_XDECREF(value);
+  Py_XDECREF(trace);
+}
+
+static void settle(Core *core, PyObject *waiter, const iok_completion *head) {
+  PyObject *value = get_payload(head->encoding, (const uint8_t *)(head + 1), head->size - sizeof *head);
+  if (value && (PyObject *)Py_TYPE(waiter) == future_class) {
+    PyObject *before = ((Future *)waiter)->value;
+    ((Future *)waiter)->value = value;
+    ((Future *)waiter)->done = 1;
+    Py_XDECREF(before);
+    return;
+  }
+  PyObject *done = value ? PyObject_CallMethodObjArgs(waiter, name_set_result, value, NULL) : NULL;
+  if (!done) undeliverable(core, waiter);
+  Py_XDECREF(value);
+  Py_XDECREF(done);
+}
+
+static void other(Core *core, const iok_completion *head) {
+  PyObject *data = PyBytes_FromStringAndSize((const char *)head, head->size);
+  PyObject *zero = PyLong_FromLong(0), *size = PyLong_FromUnsignedLong(head->size), *done = NULL;
+  if (data && zero && size) done = PyObject_CallMethodObjArgs((PyObject *)core, name_other, data, zero, size, NULL);
+  if (!done) PyErr_WriteUnraisable((PyObject *)core);
+  Py_XDECREF(data);
+  Py_XDECREF(zero);
+  Py_XDECREF(size);
+  Py_XDECREF(done);
+}
+
+PyDoc_STRVAR(poll_doc, "poll() -> how many completions of one run of the ring were handed out");
+
+static PyObject *core_poll(PyObject *self, PyObject *unused) {
+  (void)unused;
+  Core *core = (Core *)self;
+  if (core->busy || !core->channel) return PyLong_FromLong(0);
+  const iok_completion *head;
+  size_t bytes, count = iok.poll(core->channel, &head, &bytes);
+  if (!count) {
+    PyObject *done = PyObject_CallMethodObjArgs(self, name_poll_empty, NULL);
+    Py_XDECREF(done);
+    return done ? PyLong_FromLong(0) : NULL;
+  }
+  core->busy = 1;
+  /* Closing the channel from inside of a callback unmaps the run: then nothing of it is touched any more. */
+  for (size_t index = 0; index < count && core->channel; index++) {
+    size_t step = (head->size + 7u) & ~(size_t)7;
+    PyObject *waiter = NULL;
+    if (head->kind == KIND_DONE && !head->flags && !head->status && !PyList_Size(core->parts))
+      waiter = take_waiter(core, head->tag);
+    if (waiter) {
+      settle(core, waiter, head);
+      Py_DECREF(waiter);
+    } else {
+      other(core, head);
+    }
+    head = (const iok_completion *)((const char *)head + step);
+  }
+  if (core->channel) iok.advance(core->channel, bytes);
+  core->busy = 0;
+  return PyLong_FromSize_t(count);
+}
+
+PyDoc_STRVAR(wait_doc, "_wait(timeout_ms) -> status; drops the GIL while it sleeps");
+
+static PyObject *core_wait(PyObject *self, PyObject *argument) {
+  Core *core = (Core *)self;
+  long timeout_ms = PyLong_AsLong(argument);
+  if (timeout_ms == -1 && PyErr_Occurred()) return NULL;
+  iok_channel *channel = core->channel;
+  int32_t status;
+  Py_BEGIN_ALLOW_THREADS
+  status = iok.wait(channel, (int32_t)timeout_ms);
+  Py_END_ALLOW_THREADS
+  return PyLong_FromLong(status);
+}
+
+PyDoc_STRVAR(bell_doc, "_bell(): wakes the kernel if it sleeps");
+
+static PyObject *core_bell(PyObject *self, PyObject *unused) {
+  (void)unused;
+  Core *core = (Core *)self;
+  if (core->channel) iok.flush(core->channel);
+  Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(take_doc, "_take_slot(tag) -> who waited for it, or None");
+
+static PyObject *core_take(PyObject *self, PyObject *argument) {
+  unsigned long long tag = PyLong_AsUnsignedLongLong(argument);
+  if (tag == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+  PyObject *waiter = take_waiter((Core *)self, tag);
+  if (waiter) return waiter;
+  Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(take_all_doc, "_take_slots() -> everyone who waits");
+
+static PyObject *core_take_all(PyObject *self, PyObject *unused) {
+  (void)unused;
+  Core *core = (Core *)self;
+  PyObject *all = PyList_New(0);
+  for (uint32_t index = 0; all && index < core->capacity; index++) {
+    Slot *slot = &core->slots[index];
+    PyObject *waiter = slot->waiter;
+    if (!waiter) continue;
+    take_waiter(core, TAG_BIT | (uint64_t)slot->generation << INDEX_BITS | index);
+    if (PyList_Append(all, waiter) < 0) Py_CLEAR(all);
+    Py_DECREF(waiter);
+  }
+  return all;
+}
+
+PyDoc_STRVAR(attach_doc, "_attach(address): the channel's handle; 0 for none");
+
+static PyObject *core_attach(PyObject *self, PyObject *argument) {
+  void *handle = PyLong_AsVoidPtr(argument);
+  if (!handle && PyErr_Occurred()) return NULL;
+  Core *core = (Core *)self;
+  core->channel = handle;
+  if (!core->capacity) {
+    core->free = NO_SLOT;
+    if (grow(core) < 0) return NULL;
+  }
+  Py_RETURN_NONE;
+}
+
+static int core_traverse(PyObject *self, visitproc visit, void *arg) {
+  Core *core = (Core *)self;
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(core->out);
+  Py_VISIT(core->unsent);
+  Py_VISIT(core->parts);
+  Py_VISIT(core->pack);
+  Py_VISIT(core->loop);
+  for (uint32_t index = 0; index < core->capacity; index++) Py_VISIT(core->slots[index].waiter);
+  return 0;
+}
+
+static int core_clear(PyObject *self) {
+  Core *core = (Core *)self;
+  Py_CLEAR(core->out);
+  Py_CLEAR(core->unsent);
+  Py_CLEAR(core->parts);
+  Py_CLEAR(core->pack);
+  Py_CLEAR(core->loop);
+  for (uint32_t index = 0; index < core->capacity; index++) Py_CLEAR(core->slots[index].waiter);
+  return 0;
+}
+
+static void core_dealloc(PyObject *self) {
+  PyObject_GC_UnTrack(self);
+  channels_gone++;
+  core_clear(self);
+  PyMem_Free(((Core *)self)->slots);
+  free_object(self);
+}
+
+static PyMethodDef core_methods[] = {
+    {"request", core_request, METH_VARARGS, request_doc},
+    {"poll", core_poll, METH_NOARGS, poll_doc},
+    {"_wait", core_wait, METH_O, wait_doc},
+    {"_bell", core_bell, METH_NOARGS, bell_doc},
+    {"_take_slot", core_take, METH_O, take_doc},
+    {"_take_slots", core_take_all, METH_NOARGS, take_all_doc},
+    {"_attach", core_attach, METH_O, attach_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef core_members[] = {
+    {"_scheduled", T_BOOL, offsetof(Core, scheduled), 0, NULL},
+    {"busy", T_BOOL, offsetof(Core, busy), 0, NULL},
+    {"ended", T_INT, offsetof(Core, ended), 0, NULL},
+    {"_out", T_OBJECT_EX, offsetof(Core, out), 0, NULL},
+    {"_unsent", T_OBJECT_EX, offsetof(Core, unsent), 0, NULL},
+    {"_parts", T_OBJECT_EX, offsetof(Core, parts), 0, NULL},
+    {"_pack", T_OBJECT_EX, offsetof(Core, pack), 0, NULL},
+    {"loop", T_OBJECT, offsetof(Core, loop), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_doc, "The hot path of a channel."},
+    {Py_tp_methods, core_methods},
+    {Py_tp_members, core_members},
+    {Py_tp_traverse, core_traverse},
+    {Py_tp_clear, core_clear},
+    {Py_tp_dealloc, core_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec core_spec = {
+    "iokernel._accel.Core", sizeof(Core), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, core_slots,
+};
+
+/* Caller: what endpoints and leases have in common, calling them */
+
+typedef struct {
+  PyObject_HEAD
+  unsigned int number;        /* of the endpoint; 0: see the slow path */
+  unsigned long long key;     /* of the lease, or 0 */
+  Core *channel;              /* the one used last; not held: good while `gone` is `channels_gone` */
+  uint64_t gone;
+  unsigned long thread;       /* whose channel it is */
+} Caller;
+
+/* The channel to use here, if it is the one used last. `loop`: the running one. */
+static inline Core *usable_channel(Caller *caller, PyObject *loop) {
+  Core *core = caller->channel;
+  if (!core || !caller->number || caller->gone != channels_gone) return NULL;
+  if (caller->thread != PyThread_get_thread_ident() || core->busy || is_queued(core)) return NULL;
+  return (core->loop ? core->loop : Py_None) == loop ? core : NULL;
+}
+
+static PyObject *begin_in_thread(Caller *caller, Core *core, PyObject *arguments) {
+  PyObject *future = future_new((PyObject *)core);
+  if (!future) return NULL;
+  uint64_t tag = submit_request(core, 0, caller->number, 0, caller->key, arguments, future);
+  if (!tag) Py_CLEAR(future);
+  else ((Future *)future)->tag = tag;
+  return future;
+}
+
+static PyObject *begin_in_loop(Caller *caller, Core *core, PyObject *loop, PyObject *arguments) {
+  static PyObject *names;
+  if (!names && !(names = PyDict_New())) return NULL;
+  if (PyDict_SetItem(names, name_loop, loop) < 0) return NULL;
+  PyObject *none = PyTuple_New(0), *future = none ? PyObject_Call(aio_future_class, none, names) : NULL;
+  Py_XDECREF(none);
+  if (PyDict_SetItem(names, name_loop, Py_None) < 0 || !future) return future;
+  uint64_t tag = submit_request(core, 0, caller->number, 0, caller->key, arguments, future);
+  PyObject *number = tag ? PyLong_FromUnsignedLongLong(tag) : NULL;
+  if (!number || PyObject_SetAttr(future, name_tag, number) < 0 || PyObject_SetAttr(future, name_channel, (PyObject *)core) < 0)
+    Py_CLEAR(future);
+  Py_XDECREF(number);
+  return future;
+}
+
+static PyObject *slowly(PyObject *self, PyObject *name, PyObject *arguments, PyObject *names) {
+  PyObject *method = PyObject_GetAttr(self, name);
+  PyObject *result = method ? PyObject_Call(method, arguments, names) : NULL;
+  Py_XDECREF(method);
+  return result;
+}
+
+static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *names) {
+  Caller *caller = (Caller *)self;
+  if (!names && caller->channel) {
+    PyObject *loop = PyObject_CallNoArgs(get_running_loop);
+    if (!loop) return NULL;
+    Core *core = usable_channel(caller, loop);
+    PyObject *future = NULL;
+    if (core && loop != Py_None) {
+      future = begin_in_loop(caller, core, loop, arguments);
+    } else if (core && (future = begin_in_thread(caller, core, arguments))) {
+      iok.flush(core->channel);
+    }
+    Py_DECREF(loop);
+    if (future || PyErr_Occurred()) return future;
+  }
+  return slowly(self, name_call_slow, arguments, names);
+}
+
+PyDoc_STRVAR(remember_doc, "_remember(channel): the next calls here may use it");
+
+static PyObject *caller_remember(PyObject *self, PyObject *channel) {
+  Caller *caller = (Caller *)self;
+  caller->channel = (Core *)channel;
+  caller->gone = channels_gone;
+  caller->thread = PyThread_get_thread_ident();
+  Py_RETURN_NONE;
+}
+
+static void caller_dealloc(PyObject *self) { free_object(self); }
+
+static PyMethodDef caller_methods[] = {
+    {"_remember", caller_remember, METH_O, remember_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef caller_members[] = {
+    {"_number", T_UINT, offsetof(Caller, number), 0, NULL},
+    {"_key", T_ULONGLONG, offsetof(Caller, key), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot caller_slots[] = {
+    {Py_tp_doc, "What can be called."}, {Py_tp_methods, caller_methods}, {Py_tp_members, caller_members},
+    {Py_tp_call, caller_call},          {Py_tp_dealloc, caller_dealloc}, {0, NULL},
+};
+
+static PyType_Spec caller_spec = {
+    "iokernel._accel.Caller", sizeof(Caller), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, caller_slots,
+};
+
+PyDoc_STRVAR(futures_doc, "futures(future, aio_future, get_running_loop): the classes to make");
+
+static PyObject *futures(PyObject *self, PyObject *arguments) {
+  (void)self;
+  if (!PyArg_ParseTuple(arguments, "OOO", &future_class, &aio_future_class, &get_running_loop)) return NULL;
+  Py_INCREF(future_class);
+  Py_INCREF(aio_future_class);
+  Py_INCREF(get_running_loop);
+  Py_RETURN_NONE;
+}
+
+/* The module */
+
+PyDoc_STRVAR(bind_doc, "bind(addresses, unpack): the library's functions by name, and msgpack's part of decoding");
+
+static PyObject *bind(PyObject *self, PyObject *arguments) {
+  (void)self;
+  PyObject *addresses, *decoder;
+  if (!PyArg_ParseTuple(arguments, "O!O", &PyDict_Type, &addresses, &decoder)) return NULL;
+  struct {
+    const char *name;
+    void **place;
+  } wanted[] = {
+      {"iok_reserve", (void **)&iok.reserve}, {"iok_commit", (void **)&iok.commit}, {"iok_flush", (void **)&iok.flush},
+      {"iok_wait", (void **)&iok.wait},       {"iok_poll", (void **)&iok.poll},     {"iok_advance", (void **)&iok.advance},
+  };
+  for (size_t index = 0; index < sizeof wanted / sizeof *wanted; index++) {
+    PyObject *address = PyDict_GetItemString(addresses, wanted[index].name);
+    void *function = address ? PyLong_AsVoidPtr(address) : NULL;
+    if (!function) {
+      if (!PyErr_Occurred()) PyErr_Format(PyExc_KeyError, "%s", wanted[index].name);
+      return NULL;
+    }
+    memcpy(wanted[index].place, &function, sizeof function);
+  }
+  Py_INCREF(decoder);
+  Py_XDECREF(unpack);
+  unpack = decoder;
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"bind", bind, METH_VARARGS, bind_doc},
+    {"futures", futures, METH_VARARGS, futures_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "iokernel._accel", "The accelerator of the binding.", -1, module_methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__accel(void) {
+  struct {
+    PyObject **place;
+    const char *text;
+  } names[] = {
+      {&name_set_result, "set_result"},     {&name_set_exception, "set_exception"},
+      {&name_schedule, "_schedule"},        {&name_other, "_other"},
+      {&name_poll_empty, "_poll_empty"},    {&name_request_slow, "_request_slow"},
+      {&name_undeliverable, "_undeliverable"}, {&name_result_slow, "_result"},
+      {&name_call_slow, "_call"},           {&name_loop, "loop"},
+      {&name_tag, "_iok_tag"},              {&name_channel, "_iok_channel"},
+  };
+  for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
+    *names[index].place = PyUnicode_InternFromString(names[index].text);
+    if (!*names[index].place) return NULL;
+  }
+  PyObject *self = PyModule_Create(&module);
+  struct {
+    PyType_Spec *spec;
+    const char *name;
+  } types[] = {{&core_spec, "Core"}, {&future_spec, "Future"}, {&caller_spec, "Caller"}};
+  for (size_t index = 0; self && index < sizeof types / sizeof *types; index++) {
+    PyObject *type = PyType_FromSpec(types[index].spec);
+    if (!type || PyModule_AddObjectRef(self, types[index].name, type) < 0) Py_CLEAR(self);
+    Py_XDECREF(type);
+  }
+  return self;
+}

@@ -1,0 +1,80 @@
+"""Builds the accelerator where a C compiler is, and puts the library into wheels.
+
+The accelerator is optional: without a compiler the wheel is one for any Python 3 of the platform. The library is taken
+from `IOKERNEL_LIBRARY`, or from `target/release` of the source tree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:
+    from wheel.bdist_wheel import bdist_wheel
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = "libiokernel.so"
+# PyUnicode_AsUTF8AndSize belongs to the limited API since 3.10.
+ACCELERATED = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+
+
+def library() -> Path | None:
+    """The library to put into the wheel."""
+    tree = HERE.parents[1]
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or tree / "target")
+    for path in (os.environ.get("IOKERNEL_LIBRARY"), target / "release" / LIBRARY, HERE / "iokernel" / LIBRARY):
+        if path and Path(path).is_file():
+            return Path(path)
+    return None
+
+
+class BuildPy(build_py):
+    """Also copies the library, except for editable installs, which find it in the source tree."""
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        found = library()
+        if found is None:
+            raise SystemExit(
+                f"{LIBRARY} was not found: run `cargo build --release` first, or set IOKERNEL_LIBRARY to its path"
+            )
+        shutil.copy2(found, Path(self.build_lib) / "iokernel" / LIBRARY)
+
+
+class BdistWheel(bdist_wheel):
+    """Tags the wheel by what is in it: the platform always, the ABI only with the accelerator."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        _, _, platform = super().get_tag()
+        built = self.get_finalized_command("build_py").build_lib
+        if any(Path(built, "iokernel").glob("_accel*.so")):
+            return "cp310", "abi3", platform
+        return "py3", "none", platform
+
+
+accelerator = Extension(
+    "iokernel._accel",
+    ["iokernel/_accel.c"],
+    depends=["iokernel/_accel_values.h"],
+    py_limited_api=True,
+    optional=True,
+    extra_compile_args=["-O2"],
+)
+
+setup(
+    ext_modules=[accelerator] if ACCELERATED else [],
+    cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
+)
