@@ -5,6 +5,7 @@
 # plain memory is published by a fence, so that TSan has nothing to misread. Records are published by Release and Acquire
 # on the cursors. std is not built with the sanitizer; what it would misread there is named in tests/tsan.supp.
 set -eu
+export IOKERNEL_SANITIZER=1
 cd "$(dirname "$0")/.."
 which=${1:?asan or tsan}
 shift
