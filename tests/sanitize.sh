@@ -18,7 +18,7 @@ asan)
     ;;
 tsan)
     export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1 second_deadlock_stack=1"
+    export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp second_deadlock_stack=1 die_after_fork=0"
     ;;
 *)
     echo "asan or tsan, not $which" >&2
