@@ -23,10 +23,11 @@ from ._records import (
     ENCODING_TEXT,
     FLAG_MORE,
     FLAG_QUIET,
+    FLAG_UNTIL_UP,
     KIND_DONE,
     OP_CANCEL,
-    OP_ECHO,
     OP_REQUEST,
+    OP_STATE,
     PADDING,
     SUBMISSION,
     SUBMISSION_BYTES,
@@ -40,8 +41,8 @@ QUIET_TAG = 1 << 62
 """Tags from here on belong to requests that nobody waits for."""
 WAIT_SLICE_MS = 1000
 """The longest single sleep, so that a signal that another thread took is handled soon."""
-SETTLE_S = 1.0
-"""How long a channel that closes waits for its one-way submissions to be taken."""
+SETTLE_MS = 1000
+"""How long a channel that closes waits for its one-way submissions to be written."""
 UNSENT_BYTES_MAX = 4 << 20
 """A thread that submits faster than the kernel takes is held when it has left this much."""
 
@@ -97,17 +98,17 @@ class Completion:
         return error_for(self.status, self.fate, names.get(self.endpoint), self.peer, said)
 
 
-class _Echo:
-    """Waits for an echo."""
+class _Answers:
+    """Waits for so many answers, whatever they are."""
 
-    def __init__(self) -> None:
-        self._done = False
+    def __init__(self, missing: int) -> None:
+        self._missing = missing
 
-    def is_done(self) -> bool:
-        return self._done
+    def are_there(self) -> bool:
+        return self._missing <= 0
 
     def set_result(self, value: Any, /) -> None:
-        self._done = True
+        self._missing -= 1
 
     set_exception = set_result
 
@@ -132,7 +133,7 @@ class Channel:
         self._pending: dict[int, Waiter] = {}
         self._sinks: dict[int, Sink] = {}
         self._parts: list[bytes] = []
-        self._loose = False
+        self._loose: set[int] = set()
         self._dropped: deque[int] = deque()
         self._scheduled = True
         self.listener: Sink | None = None
@@ -178,7 +179,7 @@ class Channel:
             raise self._ended_error()
         if not tag:
             if flags & FLAG_QUIET:
-                self._loose = True
+                self._loose.add(endpoint)
                 self._next_quiet = tag = self._next_quiet + 1
             else:
                 self._next_tag = tag = self._next_tag + 1
@@ -441,11 +442,11 @@ class Channel:
             self.listener.completion(Completion(KIND_DONE, 0, status, 0, 0, 0, 0, b""))
 
     def _settle(self) -> None:
-        """One-way submissions are taken before the channel goes; an echo behind them tells."""
-        self._loose = False
-        echo = _Echo()
-        self.submit(OP_ECHO, 0, 0, 0, 0, b"", echo)
-        self.wait(echo.is_done, SETTLE_S)
+        """One-way submissions are written before the channel goes: once their endpoints are up, they are."""
+        answers = _Answers(len(self._loose))
+        for endpoint in self._loose:
+            self.submit(OP_STATE, FLAG_UNTIL_UP, endpoint, SETTLE_MS, 0, b"", answers)
+        self.wait(answers.are_there, SETTLE_MS / 1000)
 
     def detach(self) -> Any:
         """Takes the handle away, for another object to use it. None if there is none."""

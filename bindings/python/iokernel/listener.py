@@ -130,7 +130,7 @@ class Listener:
         else:
             channel = self._kernel.loop_channel(running)
         channel.submit(OP_REPLY, FLAG_QUIET, self._number, 0, 0, payload, tag=tag)
-        channel._loose = True
+        channel._loose.add(self._number)
         if running is None:
             channel.send()
 
