@@ -5,8 +5,8 @@
 //! Tried by hand, to see the models fail: without the fence in `wake::announce`, or the one in `wake::claim`, all that
 //! sleep end in a deadlock (a lost wake); with `Relaxed` for `Release` in `Producer::publish` or `Consumer::advance`, a
 //! record is read while it is written; without the last look in `Doze::arm` the descriptor's models end in a deadlock;
-//! if `Doze::arm` counts no signal of its own the descriptor stays readable for nothing; with a plain store for the
-//! exchange in `Bell::look` a ring is lost.
+//! without the count in `Doze::settle` the descriptor stays readable for nothing; with a plain store for the exchange in
+//! `Bell::look` a ring is lost.
 #![cfg(loom)]
 
 use std::ptr::NonNull;

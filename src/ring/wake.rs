@@ -146,7 +146,7 @@ impl<D: Descriptor> Bell<D> {
     /// does not look at all.
     pub fn look(&self, span: std::time::Duration) -> bool {
         let rang = || self.flag.load(Ordering::Acquire) == AWAKE;
-        !span.is_zero() && super::spin::look(std::time::Instant::now(), span, rang)
+        span.as_nanos() > 0 && super::spin::look(std::time::Instant::now(), span, rang)
             || self.flag.compare_exchange(LOOKING, ON_FD, Ordering::SeqCst, Ordering::Acquire).is_err()
     }
 
