@@ -24,6 +24,7 @@ _ERRNOS = {os.strerror(number): number for number in errno.errorcode}
 
 def said(error: _errors.RemoteError) -> Exception:
     """The exception that redis-py's parsers make of an error reply."""
+    error.__traceback__ = None
     text = f"{error.code} {error.message}" if error.message else error.code
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return _parse_error(text)
@@ -31,6 +32,8 @@ def said(error: _errors.RemoteError) -> Exception:
 
 def failure(error: Exception, host: str) -> Exception:
     """The exception of redis-py for a request that got no reply. `host`: as redis-py names it in errors."""
+    # Frames would keep the pool alive until the next collection.
+    error.__traceback__ = None
     if isinstance(error, _errors.RemoteError):
         return said(error)
     if isinstance(error, _errors.Timeout):

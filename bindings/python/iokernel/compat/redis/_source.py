@@ -161,6 +161,7 @@ class Source:
             except _errors.Unavailable as error:
                 if error.status != -303:
                     raise
+                error.__traceback__ = None
             pause = min(pause * 2, 0.05)
             state = endpoint.state
             if is_refused(state, before):
