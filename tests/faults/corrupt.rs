@@ -86,7 +86,8 @@ impl Victim {
 #[test]
 fn nonsense_in_the_indices_ends_that_channel_alone() {
     alone("corrupt::nonsense_in_the_indices_ends_that_channel_alone", || {
-        let spoil: [(&str, fn(&Words) -> &AtomicU64, u64); 5] = [
+        type Spoil = (&'static str, fn(&Words) -> &AtomicU64, u64);
+        let spoil: [Spoil; 5] = [
             ("a head far ahead", |words| &words.submission_head.0, 1 << 40),
             ("a head that is not aligned", |words| &words.submission_head.0, 4097),
             ("a head that went back", |words| &words.submission_head.0, 0),

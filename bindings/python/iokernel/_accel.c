@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_accel_future.h"
 #include "_accel_values.h"
 
 /* The ABI, version 1. */
@@ -53,7 +54,7 @@ static struct {
 } iok;
 
 static PyObject *name_set_result, *name_set_exception, *name_schedule, *name_other, *name_request_slow,
-    *name_poll_empty, *name_undeliverable, *name_tag, *name_channel;
+    *name_poll_empty, *name_undeliverable;
 
 /* Core: a channel */
 
@@ -173,121 +174,6 @@ static PyObject *core_request(PyObject *self, PyObject *arguments) {
   if (tag) return PyLong_FromUnsignedLongLong(tag);
   return PyErr_Occurred() ? NULL : request_slow((Core *)self, arguments);
 }
-
-/* Future: a reply under way, for the thread that asked */
-
-typedef struct {
-  PyObject_HEAD
-  PyObject *channel, *value, *error;
-  unsigned long long tag;
-  char done;
-} Future;
-
-static PyObject *future_class, *aio_future_class, *get_running_loop, *name_result_slow, *name_call_slow, *name_loop;
-
-static PyObject *future_new(PyObject *channel) {
-  allocfunc allocate = (allocfunc)(uintptr_t)PyType_GetSlot((PyTypeObject *)future_class, Py_tp_alloc);
-  PyObject *self = allocate((PyTypeObject *)future_class, 0);
-  if (self) {
-    Py_INCREF(channel);
-    ((Future *)self)->channel = channel;
-  }
-  return self;
-}
-
-static PyObject *future_set_result(PyObject *self, PyObject *value) {
-  Future *future = (Future *)self;
-  PyObject *before = future->value;
-  Py_INCREF(value);
-  future->value = value;
-  future->done = 1;
-  Py_XDECREF(before);
-  Py_RETURN_NONE;
-}
-
-static PyObject *future_set_exception(PyObject *self, PyObject *error) {
-  Future *future = (Future *)self;
-  PyObject *before = future->error;
-  Py_INCREF(error);
-  future->error = error;
-  future->done = 1;
-  Py_XDECREF(before);
-  Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(
-    result_doc,
-    "result(timeout=None): the reply, waiting for it. Raises what the request failed with.\n\n"
-    "timeout: seconds to wait here; when they are over, Timeout is raised and the request goes on.");
-
-static PyObject *future_result(PyObject *self, PyObject *arguments, PyObject *names) {
-  Future *future = (Future *)self;
-  if (future->done && !future->error && future->value) {
-    Py_INCREF(future->value);
-    return future->value;
-  }
-  PyObject *method = PyObject_GetAttr(self, name_result_slow);
-  PyObject *value = method ? PyObject_Call(method, arguments, names) : NULL;
-  Py_XDECREF(method);
-  return value;
-}
-
-static int future_traverse(PyObject *self, visitproc visit, void *arg) {
-  Future *future = (Future *)self;
-  Py_VISIT(Py_TYPE(self));
-  Py_VISIT(future->channel);
-  Py_VISIT(future->value);
-  Py_VISIT(future->error);
-  return 0;
-}
-
-static int future_clear(PyObject *self) {
-  Future *future = (Future *)self;
-  Py_CLEAR(future->channel);
-  Py_CLEAR(future->value);
-  Py_CLEAR(future->error);
-  return 0;
-}
-
-static void free_object(PyObject *self) {
-  PyTypeObject *type = Py_TYPE(self);
-  freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
-  release(self);
-  Py_DECREF(type);
-}
-
-static void future_dealloc(PyObject *self) {
-  PyObject_GC_UnTrack(self);
-  future_clear(self);
-  free_object(self);
-}
-
-static PyMethodDef future_methods[] = {
-    {"set_result", future_set_result, METH_O, NULL},
-    {"set_exception", future_set_exception, METH_O, NULL},
-    {"result", (PyCFunction)(uintptr_t)future_result, METH_VARARGS | METH_KEYWORDS, result_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef future_members[] = {
-    {"_channel", T_OBJECT, offsetof(Future, channel), 0, NULL},
-    {"_value", T_OBJECT, offsetof(Future, value), 0, NULL},
-    {"_error", T_OBJECT, offsetof(Future, error), 0, NULL},
-    {"_tag", T_ULONGLONG, offsetof(Future, tag), 0, NULL},
-    {"_done", T_BOOL, offsetof(Future, done), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot future_slots[] = {
-    {Py_tp_doc, "A reply under way."},   {Py_tp_methods, future_methods}, {Py_tp_members, future_members},
-    {Py_tp_traverse, future_traverse},   {Py_tp_clear, future_clear},     {Py_tp_dealloc, future_dealloc},
-    {0, NULL},
-};
-
-static PyType_Spec future_spec = {
-    "iokernel._accel.Future", sizeof(Future), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    future_slots,
-};
 
 /* Completions */
 
@@ -495,116 +381,7 @@ static PyType_Spec core_spec = {
     "iokernel._accel.Core", sizeof(Core), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, core_slots,
 };
 
-/* Caller: what endpoints and leases have in common, calling them */
-
-typedef struct {
-  PyObject_HEAD
-  unsigned int number;        /* of the endpoint; 0: see the slow path */
-  unsigned long long key;     /* of the lease, or 0 */
-  Core *channel;              /* the one used last; not held: good while `gone` is `channels_gone` */
-  uint64_t gone;
-  unsigned long thread;       /* whose channel it is */
-} Caller;
-
-/* The channel to use here, if it is the one used last. `loop`: the running one. */
-static inline Core *usable_channel(Caller *caller, PyObject *loop) {
-  Core *core = caller->channel;
-  if (!core || !caller->number || caller->gone != channels_gone) return NULL;
-  if (caller->thread != PyThread_get_thread_ident() || core->busy || is_queued(core)) return NULL;
-  return (core->loop ? core->loop : Py_None) == loop ? core : NULL;
-}
-
-static PyObject *begin_in_thread(Caller *caller, Core *core, PyObject *arguments) {
-  PyObject *future = future_new((PyObject *)core);
-  if (!future) return NULL;
-  uint64_t tag = submit_request(core, 0, caller->number, 0, caller->key, arguments, future);
-  if (!tag) Py_CLEAR(future);
-  else ((Future *)future)->tag = tag;
-  return future;
-}
-
-static PyObject *begin_in_loop(Caller *caller, Core *core, PyObject *loop, PyObject *arguments) {
-  static PyObject *names;
-  if (!names && !(names = PyDict_New())) return NULL;
-  if (PyDict_SetItem(names, name_loop, loop) < 0) return NULL;
-  PyObject *none = PyTuple_New(0), *future = none ? PyObject_Call(aio_future_class, none, names) : NULL;
-  Py_XDECREF(none);
-  if (PyDict_SetItem(names, name_loop, Py_None) < 0 || !future) return future;
-  uint64_t tag = submit_request(core, 0, caller->number, 0, caller->key, arguments, future);
-  PyObject *number = tag ? PyLong_FromUnsignedLongLong(tag) : NULL;
-  if (!number || PyObject_SetAttr(future, name_tag, number) < 0 || PyObject_SetAttr(future, name_channel, (PyObject *)core) < 0)
-    Py_CLEAR(future);
-  Py_XDECREF(number);
-  return future;
-}
-
-static PyObject *slowly(PyObject *self, PyObject *name, PyObject *arguments, PyObject *names) {
-  PyObject *method = PyObject_GetAttr(self, name);
-  PyObject *result = method ? PyObject_Call(method, arguments, names) : NULL;
-  Py_XDECREF(method);
-  return result;
-}
-
-static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *names) {
-  Caller *caller = (Caller *)self;
-  if (!names && caller->channel) {
-    PyObject *loop = PyObject_CallNoArgs(get_running_loop);
-    if (!loop) return NULL;
-    Core *core = usable_channel(caller, loop);
-    PyObject *future = NULL;
-    if (core && loop != Py_None) {
-      future = begin_in_loop(caller, core, loop, arguments);
-    } else if (core && (future = begin_in_thread(caller, core, arguments))) {
-      iok.flush(core->channel);
-    }
-    Py_DECREF(loop);
-    if (future || PyErr_Occurred()) return future;
-  }
-  return slowly(self, name_call_slow, arguments, names);
-}
-
-PyDoc_STRVAR(remember_doc, "_remember(channel): the next calls here may use it");
-
-static PyObject *caller_remember(PyObject *self, PyObject *channel) {
-  Caller *caller = (Caller *)self;
-  caller->channel = (Core *)channel;
-  caller->gone = channels_gone;
-  caller->thread = PyThread_get_thread_ident();
-  Py_RETURN_NONE;
-}
-
-static void caller_dealloc(PyObject *self) { free_object(self); }
-
-static PyMethodDef caller_methods[] = {
-    {"_remember", caller_remember, METH_O, remember_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef caller_members[] = {
-    {"_number", T_UINT, offsetof(Caller, number), 0, NULL},
-    {"_key", T_ULONGLONG, offsetof(Caller, key), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot caller_slots[] = {
-    {Py_tp_doc, "What can be called."}, {Py_tp_methods, caller_methods}, {Py_tp_members, caller_members},
-    {Py_tp_call, caller_call},          {Py_tp_dealloc, caller_dealloc}, {0, NULL},
-};
-
-static PyType_Spec caller_spec = {
-    "iokernel._accel.Caller", sizeof(Caller), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, caller_slots,
-};
-
-PyDoc_STRVAR(futures_doc, "futures(future, aio_future, get_running_loop): the classes to make");
-
-static PyObject *futures(PyObject *self, PyObject *arguments) {
-  (void)self;
-  if (!PyArg_ParseTuple(arguments, "OOO", &future_class, &aio_future_class, &get_running_loop)) return NULL;
-  Py_INCREF(future_class);
-  Py_INCREF(aio_future_class);
-  Py_INCREF(get_running_loop);
-  Py_RETURN_NONE;
-}
+#include "_accel_caller.h"
 
 /* The module */
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum { ENCODING_NONE, ENCODING_MSGPACK, ENCODING_BYTES, ENCODING_TEXT, ENCODING_RAW };
-enum { PAYLOAD_BYTES_MAX = 64 * 1024, DEPTH_MAX = 32 };
+enum { PAYLOAD_BYTES_MAX = 1 << 28, DEPTH_MAX = 32 };
 
 /* The function that decodes what is not for here. */
 static PyObject *unpack;

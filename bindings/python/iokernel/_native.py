@@ -5,6 +5,7 @@ The environment variable `IOKERNEL_PURE=1` selects the latter. `why_pure` says w
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if os.environ.get("IOKERNEL_PURE", "") not in ("", "0"):
     why_pure = "IOKERNEL_PURE is set"
 else:
     try:
-        from . import _accel as accelerator  # type: ignore[attr-defined,no-redef,unused-ignore]
+        accelerator = importlib.import_module("iokernel._accel")
     except ImportError as error:
         why_pure = f"the accelerator was not built ({error})"
 

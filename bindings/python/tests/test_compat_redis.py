@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from iokernel.compat.redis import ConnectionPool
+from iokernel.compat.redis import asyncio as compat_asyncio
 from support.redis_py import Recorder, Scenario, differences, play, play_async
 from support.redis_py_calls import DATA
 from support.redis_py_server_calls import SERVER
 from support.servers import RedisServer
-
-from iokernel.compat.redis import ConnectionPool
-from iokernel.compat.redis import asyncio as compat_asyncio
 
 SCENARIOS = DATA + SERVER
 # Seen with several threads, forks or a server of one's own in the other tests, or not about commands at all.
@@ -48,16 +47,11 @@ NOT_COVERED = {
     "himport_discard_internal": "internal",
     "himport_prepare_internal": "internal",
     # Need Sentinel, which is out of scope.
-    **{
-        f"sentinel_{name}": "Sentinel"
-        for name in (
-            "ckquorum failover flushconfig get_master_addr_by_name master monitor remove reset sentinels set slaves"
-        ).split()
-    },
+    **{name: "Sentinel" for name in dir(redis.Redis) if name.startswith("sentinel_") and name != "sentinel_masters"},
     # Modules, which the server under test does not have.
-    **dict.fromkeys("bf cf cms ft json tdigest topk ts vset".split(), "module"),
+    **dict.fromkeys(["bf", "cf", "cms", "ft", "json", "tdigest", "topk", "ts", "vset"], "module"),
     # Options whose types the server under test does not have.
-    **dict.fromkeys("argrep arop".split(), "needs enumerations of a newer server"),
+    **dict.fromkeys(["argrep", "arop"], "needs enumerations of a newer server"),
 }
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from iokernel.compat.redis.asyncio import BlockingConnectionPool, ConnectionPool
 from support import net
 from support.servers import RedisServer
-
-from iokernel.compat.redis.asyncio import BlockingConnectionPool, ConnectionPool
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import redis
 import redis.exceptions
+from iokernel.compat.redis import BlockingConnectionPool, ConnectionPool
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from support import net
 from support.servers import RedisServer
-
-from iokernel.compat.redis import BlockingConnectionPool, ConnectionPool
 
 Client = Callable[..., "redis.Redis"]
 
@@ -188,13 +187,15 @@ def test_credentials_and_databases(server: RedisServer) -> None:
             for case in cases:
                 with pytest.raises(redis.RedisError) as plain:
                     redis.Redis(connection_pool=redis.ConnectionPool(**where, **case, protocol=protocol)).ping()
-                with ConnectionPool(**where, **case, protocol=protocol) as pool:
-                    with pytest.raises(redis.RedisError) as ours:
-                        redis.Redis(connection_pool=pool).ping()
+                with (
+                    ConnectionPool(**where, **case, protocol=protocol) as pool,
+                    pytest.raises(redis.RedisError) as ours,
+                ):
+                    redis.Redis(connection_pool=pool).ping()
                 assert (type(ours.value), ours.value.args) == (type(plain.value), plain.value.args)
-            with ConnectionPool(**where, username="poor", password="p", protocol=protocol) as pool:
-                with pytest.raises(redis.exceptions.NoPermissionError):
-                    redis.Redis(connection_pool=pool).set("a", 1)
+            pool = ConnectionPool(**where, username="poor", password="p", protocol=protocol)
+            with pool, pytest.raises(redis.exceptions.NoPermissionError):
+                redis.Redis(connection_pool=pool).set("a", 1)
 
 
 def test_unix_sockets_names_and_encodings(server: RedisServer) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from support import net
-from support.servers import RedisServer
-
 from iokernel.compat.redis import ConnectionPool
 from iokernel.compat.redis import asyncio as compat_asyncio
+from support import net
+from support.servers import RedisServer
 
 
 @pytest.fixture(scope="module")

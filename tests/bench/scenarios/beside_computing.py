@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import PATHS, Bench, Row, Sample, ratio, span
 
-DEPTH = 100
+DEPTH = 256
 SECONDS = 0.4
 
 
@@ -117,7 +117,7 @@ def rows(bench: Bench) -> list[Row]:
     theirs = ratio(peer.median("busy"), peer.median("quiet"))
     made = []
     for side in ours:
-        what = side.replace("blocking:", "100 futures, ").replace("tasks:", "500 tasks, ")
+        what = side.replace("blocking:", f"{DEPTH} futures, ").replace("tasks:", "500 tasks, ")
         quiet, busy = found[side].median("quiet"), found[side].median("busy")
         made.append(
             Row(

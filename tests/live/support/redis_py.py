@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a client's method. `look` is how its outcome is compared: exact, loose (only the type) or unordered."""
+    """One call of a client's method. `look`: how its outcome is compared."""
 
     name: str
     make: Callable[[Any], Any]

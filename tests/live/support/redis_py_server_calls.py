@@ -7,8 +7,9 @@ from typing import Any
 
 from .redis_py import Recorder, Scenario, ignored, loose, unordered
 
-LIBRARY = "#!lua name=lib\nredis.register_function{function_name='f', callback=function(k, a) return a end, flags={'no-writes'}}"
-KINDS = "string integer double bignum null array set map attrib verbatim true false".split()
+LIBRARY = """#!lua name=lib
+redis.register_function{function_name='f', callback=function(k, a) return a end, flags={'no-writes'}}"""
+KINDS = ["string", "integer", "double", "bignum", "null", "array", "set", "map", "attrib", "verbatim", "true", "false"]
 
 
 def scripts(r: Recorder) -> Scenario:
@@ -89,7 +90,7 @@ def plain_many(p: Any) -> None:
 
 
 def many(p: Any) -> None:
-    for index in range(5_000):
+    for _ in range(5_000):
         p.incr("many")
 
 

@@ -5,8 +5,8 @@
 
     cache = redis.Redis(connection_pool=ConnectionPool.from_url("redis://cache.internal/0"))
 
-`iokernel.compat.redis.asyncio` has the same for `redis.asyncio`. Commands, pipelines, transactions, scripts and pub/sub of
-all threads share one connection that lives in the I/O thread. docs/compat-redis.md says what differs.
+`iokernel.compat.redis.asyncio` has the same for `redis.asyncio`. Commands, pipelines, transactions, scripts and
+pub/sub of all threads share one connection that lives in the I/O thread. docs/compat-redis.md says what differs.
 """
 
 from ._connection import Connection

@@ -7,7 +7,7 @@ same is known early enough to take a lease.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis._parsers import Encoder
@@ -103,7 +103,7 @@ class Packer:
     """Packs commands with the encoding of one connection."""
 
     def __init__(self, encoder: Encoder, like_hiredis: bool = False) -> None:
-        self._encode = encoder.encode
+        self._encode: Callable[[Any], Any] = encoder.encode
         self._encoding = encoder.encoding
         self._errors = encoder.encoding_errors
         self._like_hiredis = like_hiredis and HIREDIS_AVAILABLE
@@ -137,7 +137,8 @@ class Packer:
         except DataError:
             if self._like_hiredis:
                 # The same complaint as without us, in the words of the packer that redis-py would have used.
-                HiredisRespSerializer().pack(*args)
+                serializer: Any = HiredisRespSerializer
+                serializer().pack(*args)
             raise
         return bytes(encoded)
 

@@ -23,7 +23,7 @@ from iokernel._lib import lib
 from ._base import BaseConnection
 from ._commands import Batch, Command, Need
 from ._replies import CLOSED_BY_SERVER, failure
-from ._source import CONNECT_TIMEOUT_S, Source, Target, seconds
+from ._source import CONNECT_TIMEOUT_S, Source, seconds
 from ._topics import Topics
 
 _LOOK_S = 1.0
@@ -215,7 +215,7 @@ class Connection(BaseConnection):
     def _ask(self, commands: list[list[Any]], batch: bool, timeout: float) -> list[Any]:
         while True:
             lease = self._lease
-            target: Target = self.source.endpoint if lease is None else lease
+            target = self.source.endpoint if lease is None else lease
             try:
                 return self.source.ask(target, commands, batch, timeout)
             except _errors.Closed:

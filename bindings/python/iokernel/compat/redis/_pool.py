@@ -102,15 +102,18 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
     ) -> None:
         chosen, self._source = claim(Connection, connection_class, kwargs)
         kwargs.pop("maint_notifications_config", None)
-        super().__init__(max_connections=max_connections, timeout=timeout, connection_class=chosen, **kwargs)
+        base: Any = super()
+        base.__init__(max_connections=max_connections, timeout=timeout, connection_class=chosen, **kwargs)
 
     def release(self, connection: Any) -> None:
         """Takes a connection back."""
         connection.relax()
-        super().release(connection)
+        base: Any = super()
+        base.release(connection)
 
     def reset(self) -> None:
-        super().reset()
+        base: Any = super()
+        base.reset()
         self._source.forked()
 
     def disconnect(self, inuse_connections: bool = True) -> None:

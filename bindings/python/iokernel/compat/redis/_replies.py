@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions
@@ -15,6 +16,7 @@ from iokernel import _errors
 
 CLOSED_BY_SERVER = "Connection closed by server."
 _REFUSED, _TOO_LARGE = -305, -206
+_parse_error: Callable[[str], Exception] = BaseParser.parse_error
 _PLAIN = frozenset({bytes, int, type(None), float, bool})
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _ERRNOS = {os.strerror(number): number for number in errno.errorcode}
@@ -22,14 +24,16 @@ _ERRNOS = {os.strerror(number): number for number in errno.errorcode}
 
 def said(error: _errors.RemoteError) -> Exception:
     """The exception that redis-py's parsers make of an error reply."""
+    error.__traceback__ = None
     text = f"{error.code} {error.message}" if error.message else error.code
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    parsed: Exception = BaseParser.parse_error(text)
-    return parsed
+    return _parse_error(text)
 
 
 def failure(error: Exception, host: str) -> Exception:
     """The exception of redis-py for a request that got no reply. `host`: as redis-py names it in errors."""
+    # Frames would keep the pool alive until the next collection.
+    error.__traceback__ = None
     if isinstance(error, _errors.RemoteError):
         return said(error)
     if isinstance(error, _errors.Timeout):
@@ -51,8 +55,7 @@ def unavailable(message: str, host: str) -> Exception:
     """Why there is no connection, in redis-py's words: the server's refusal, or the system's."""
     refused, _, words = message.partition("the server refused the handshake's ")
     if words and not refused:
-        parsed: Exception = BaseParser.parse_error(words.partition(": ")[2])
-        return parsed
+        return _parse_error(words.partition(": ")[2])
     reason = message.partition(" (")[0].rpartition(": ")[2]
     if reason in _ERRNOS:
         return exceptions.ConnectionError(f"Error {_ERRNOS[reason]} connecting to {host}. {reason}.")

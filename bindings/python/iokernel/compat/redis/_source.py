@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, DataError, RedisError
 
 import iokernel
 from iokernel import _errors
 from iokernel._endpoint import Endpoint, Lease
 
-try:
+_SOCKET_TIMEOUT: float | None = None
+"""redis-py's own default, where it has one."""
+_RESP_VERSION = 2
+with contextlib.suppress(ImportError):
     from redis._defaults import DEFAULT_SOCKET_TIMEOUT as _SOCKET_TIMEOUT
-except ImportError:
-    _SOCKET_TIMEOUT = None
-try:
+with contextlib.suppress(ImportError):
     from redis.utils import DEFAULT_RESP_VERSION as _RESP_VERSION
-except ImportError:
-    _RESP_VERSION = 2
 
 BATCH_COMMANDS_MAX = 4096
 """Longer pipelines that are no transactions leave as several requests."""
@@ -31,7 +31,8 @@ FIRST_LOOK_S = 0.1
 CONNECT_TIMEOUT_S = 30.0
 """Where redis-py would wait for a connection without limit."""
 
-Target = Endpoint | Lease
+if TYPE_CHECKING:
+    Target = Endpoint | Lease
 
 
 def resp_version(protocol: Any) -> int:
@@ -41,16 +42,10 @@ def resp_version(protocol: Any) -> int:
     try:
         version = int(protocol)
     except ValueError:
-        raise iokernel_connection_error("protocol must be an integer") from None
+        raise ConnectionError("protocol must be an integer") from None
     if version not in (2, 3):
-        raise iokernel_connection_error("protocol must be either 2 or 3")
+        raise ConnectionError("protocol must be either 2 or 3")
     return version
-
-
-def iokernel_connection_error(text: str) -> Exception:
-    from redis.exceptions import ConnectionError
-
-    return ConnectionError(text)
 
 
 def seconds(value: Any) -> float:
@@ -166,6 +161,7 @@ class Source:
             except _errors.Unavailable as error:
                 if error.status != -303:
                     raise
+                error.__traceback__ = None
             pause = min(pause * 2, 0.05)
             state = endpoint.state
             if is_refused(state, before):
@@ -198,7 +194,7 @@ class Source:
                 return future.result(wait)
             except _errors.Timeout:
                 if future.done():
-                    raise
+                    return future.result()
             state = self.endpoint.state
             if before is None:
                 before = state["attempts"]
@@ -235,8 +231,6 @@ def refuse_unknown(kwargs: dict[str, Any]) -> None:
         if kwargs.get(key):
             raise RedisError(f"{key} is not supported over iokernel: {why}")
     if (kwargs.get("username") or kwargs.get("password")) and kwargs.get("credential_provider") is not None:
-        from redis.exceptions import DataError
-
         raise DataError(
             "'username' and 'password' cannot be passed along with 'credential_"
             "provider'. Please provide only one of the following arguments: \n"

@@ -28,7 +28,7 @@ from ._base import BaseConnection
 from ._commands import Batch, Command, Need
 from ._pool import CONNECTIONS_MAX, claim
 from ._replies import failure
-from ._source import CONNECT_TIMEOUT_S, FIRST_LOOK_S, Source, Target, divided, is_refused, seconds
+from ._source import CONNECT_TIMEOUT_S, FIRST_LOOK_S, Source, divided, is_refused, seconds
 from ._topics import Topics
 
 __all__ = ["BlockingConnectionPool", "Connection", "ConnectionPool"]
@@ -144,7 +144,7 @@ class Connection(BaseConnection):
 
     def _ask(self, *request: Any) -> asyncio.Future[Any]:
         lease = self._lease
-        target: Target = self.source.endpoint if lease is None else lease
+        target = self.source.endpoint if lease is None else lease
         try:
             future: asyncio.Future[Any] = target(*request, timeout=seconds(self.socket_timeout))
         except _errors.Error as error:
@@ -183,7 +183,7 @@ class Connection(BaseConnection):
                 limit = self.socket_timeout if timeout is None else timeout
                 try:
                     value = await self._listening.take(seconds(limit))
-                except asyncio.TimeoutError:
+                except Quiet:
                     if timeout is not None:
                         return None
                     raise TimeoutError(f"Timeout reading from {self._host_error()}") from None
@@ -264,6 +264,7 @@ async def connected(source: Source) -> None:
         except _errors.Unavailable as error:
             if error.status != -303:
                 raise
+            error.__traceback__ = None
         pause = min(pause * 2, 0.05)
         state = endpoint.state
         if is_refused(state, before):
@@ -297,6 +298,10 @@ class Watch:
         self._timer.cancel()
 
 
+class Quiet(Exception):
+    """No message came in time."""
+
+
 class Listening:
     """Topics over the channel of the running loop."""
 
@@ -328,7 +333,7 @@ class Listening:
             await self._wait(deadline)
 
     async def take(self, timeout: float) -> Any:
-        """The next reply or message. Raises asyncio's TimeoutError."""
+        """The next reply or message. Raises Quiet if there is none in time."""
         deadline = time.monotonic() + timeout
         while not self._topics.queue:
             if self._closed or self._topics.channel.ended:
@@ -337,7 +342,7 @@ class Listening:
                 # What has come during this very turn counts.
                 await asyncio.sleep(0)
                 if not self._topics.queue:
-                    raise asyncio.TimeoutError
+                    raise Quiet
                 break
             await self._wait(deadline)
         return self._topics.queue.popleft()
