@@ -1,7 +1,7 @@
 # The front door. On a fresh machine with Rust, a C compiler and Python, any of these does its own set-up.
 #
 #   make build            the library, the header, and .venv/bin/python that imports the binding
-#   make demo             a private server and the examples, one after the other
+#   make demo             500 tasks on one connection, a ten-second C call, and what the server saw of it
 #   make test             everything; or test-rust, test-python, test-c
 #   make lint             formatting, clippy, types, the header
 #   make bench            us and the other clients side by side
@@ -45,7 +45,7 @@ c: stage
 	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
 	cmake --build build/c-asan --parallel
 
-demo: build c
+demo: build
 	$(PYTHON) examples/demo.py
 
 test: build

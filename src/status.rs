@@ -86,6 +86,7 @@ macro_rules! table {
             status: $status, name: stringify!($status), sentence: $sentence, retriable: $retriable, fatal: $fatal,
         },)*];
         /// The same names and sentences as C strings.
+        #[cfg_attr(loom, allow(dead_code))]
         pub(crate) static C_NAMES: &[(Status, &std::ffi::CStr, &std::ffi::CStr)] = &[$((
             $status,
             match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($status), "\0").as_bytes()) { Ok(s) => s, Err(_) => panic!() },

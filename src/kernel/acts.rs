@@ -202,8 +202,7 @@ impl Act for Acts<'_> {
 }
 
 impl Io {
-    /// Begins or ends a topic. What it makes happen at once (nothing, in the protocols there are) is not for the router
-    /// that asked for it.
+    /// Begins or ends a topic.
     fn topic_command(&mut self, key: u32, command: Command<'_>) {
         self.drive(key, |conn, now, out| {
             // A refusal comes as an event of the topic.

@@ -382,3 +382,127 @@ impl Channel {
         self.completions.cells().capacity()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::app::AppSide;
+    use crate::ring::wake::Bell;
+
+    const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+    fn pair(options: &str) -> (Channel, AppSide) {
+        let config = ChannelConfig::parse(&format!("ring=64KiB&max_request=1MiB&{options}")).unwrap();
+        let region = Arc::new(Region::new(config.ring_bytes, config.ring_bytes).unwrap());
+        let bell = Arc::new(Bell::new().unwrap());
+        let app = AppSide::new(region.clone(), bell, config.ring_bytes, config.message_bytes_max);
+        (Channel::new(region, config, 1), app)
+    }
+
+    fn fragment(tag: u64, more: bool, bytes_total: u32) -> Submission {
+        let flags = if more { IOK_FLAG_MORE } else { 0 };
+        Submission { op: IOK_OP_ECHO, tag, flags, bytes_total, ..Submission::default() }
+    }
+
+    fn completion(kind: u16, tag: u64) -> Completion {
+        Completion { kind, tag, encoding: IOK_ENCODING_BYTES, ..Completion::default() }
+    }
+
+    /// Everything the program can read at this moment: tag, status, MORE, payload length.
+    fn read(app: &mut AppSide) -> Vec<(u64, Status, bool, usize)> {
+        let mut found = Vec::new();
+        loop {
+            let (count, run) = app.poll().unwrap();
+            if count == 0 {
+                return found;
+            }
+            let mut at = 0;
+            for _ in 0..count {
+                let head = crate::ring::record::completion_in(run, at).unwrap();
+                let bytes = head.size as usize - IOK_COMPLETION_BYTES as usize;
+                found.push((head.tag, head.status, head.flags & IOK_FLAG_MORE != 0, bytes));
+                at += aligned(head.size as usize);
+            }
+            assert_eq!(app.advance(run.bytes), IOK_STATUS_OK);
+        }
+    }
+
+    fn whole(taken: Taken<'_>) -> Option<(u64, Vec<u8>)> {
+        match taken {
+            Taken::Message(head, message) => Some((head.tag, message.bytes().to_vec())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn fragments_become_messages_though_others_stand_between() {
+        let (mut channel, _app) = pair("");
+        assert_eq!(whole(channel.assemble(fragment(9, false, 0), b"alone")), Some((9, b"alone".to_vec())));
+        assert!(whole(channel.assemble(fragment(1, true, 6), b"ab")).is_none());
+        assert!(whole(channel.assemble(fragment(2, true, 4), b"AB")).is_none());
+        assert_eq!(whole(channel.assemble(fragment(3, false, 0), b"between")), Some((3, b"between".to_vec())));
+        assert!(whole(channel.assemble(fragment(1, true, 0), b"cd")).is_none());
+        assert_eq!(whole(channel.assemble(fragment(2, false, 0), b"CD")), Some((2, b"ABCD".to_vec())));
+        assert_eq!(whole(channel.assemble(fragment(1, false, 0), b"ef")), Some((1, b"abcdef".to_vec())));
+    }
+
+    #[test]
+    fn a_message_beyond_its_limit_is_refused_once_and_swallowed() {
+        let (mut channel, _app) = pair("");
+        let total = MESSAGE_BYTES_MAX as u32 + 1;
+        assert!(matches!(channel.assemble(fragment(1, true, total), b"x"), Taken::TooLarge(_)));
+        assert!(matches!(channel.assemble(fragment(1, true, 0), b"x"), Taken::Fragment));
+        assert!(matches!(channel.assemble(fragment(1, false, 0), b"x"), Taken::Fragment));
+        // A total that lies.
+        let part = vec![0; MESSAGE_BYTES_MAX / 2 + 1];
+        assert!(matches!(channel.assemble(fragment(2, true, 8), &part), Taken::Fragment));
+        assert!(matches!(channel.assemble(fragment(2, true, 0), &part), Taken::TooLarge(_)));
+        assert!(matches!(channel.assemble(fragment(2, false, 0), &part), Taken::Fragment));
+        assert_eq!(whole(channel.assemble(fragment(2, false, 0), b"anew")), Some((2, b"anew".to_vec())));
+    }
+
+    #[test]
+    fn what_the_ring_cannot_take_waits_in_its_order() {
+        let (mut channel, mut app) = pair("");
+        channel.put(completion(IOK_KIND_DONE, 0), &[0; 40_000]);
+        for tag in 1..100 {
+            channel.put(completion(IOK_KIND_DONE, tag), &[0; 2000]);
+        }
+        assert!(channel.backlog() > 0);
+        let mut found = Vec::new();
+        while found.len() < 102 {
+            channel.publish();
+            channel.retry();
+            found.extend(read(&mut app));
+        }
+        let fragments: Vec<usize> = found[..3].iter().map(|(_, _, _, bytes)| *bytes).collect();
+        assert_eq!(fragments.iter().sum::<usize>(), 40_000);
+        let more: Vec<bool> = found[..4].iter().map(|(_, _, more, _)| *more).collect();
+        assert_eq!(more, [true, true, false, false]);
+        assert!(found[3..].iter().zip(1..).all(|((tag, _, _, bytes), wanted)| (*tag, *bytes) == (wanted, 2000)));
+        assert_eq!(channel.backlog(), 0);
+    }
+
+    #[test]
+    fn pushes_have_a_budget_and_replies_another() {
+        let (mut channel, mut app) = pair("push_buffer=100KiB&reply_buffer=100KiB");
+        let kept = (0..1000).filter(|tag| channel.put_push(completion(IOK_KIND_PUSH, *tag), &[0; 1000])).count();
+        assert!((150..200).contains(&kept), "{kept} of a ring of 64 KiB and 100 KiB beside it");
+        for tag in 1000..1300 {
+            channel.put(completion(IOK_KIND_DONE, tag), &[0; 1000]);
+        }
+        let mut found = Vec::new();
+        while found.len() < kept + 300 {
+            channel.publish();
+            channel.retry();
+            found.extend(read(&mut app));
+        }
+        let replies: Vec<_> = found.iter().filter(|(tag, ..)| *tag >= 1000).collect();
+        assert_eq!(replies.len(), 300, "each reply is told, with or without its payload");
+        for (tag, status, _, bytes) in replies {
+            let expected = if *bytes == 1000 { IOK_STATUS_OK } else { IOK_STATUS_REPLY_DROPPED };
+            assert_eq!(*status, expected, "{tag}");
+        }
+        assert!(found.iter().any(|(_, status, _, _)| *status == IOK_STATUS_REPLY_DROPPED));
+    }
+}

@@ -59,6 +59,7 @@ pub struct Io {
 pub enum Unheard {
     Down { endpoint: u32, conn: u32, down: Down },
     SendAgain(RequestId),
+    Note { conn: u32, note: Note },
 }
 
 impl Io {
@@ -307,6 +308,11 @@ impl Io {
         for note in notes {
             let Some(conn) = self.conns.get_mut(key as usize) else { return };
             let (endpoint, is_server) = (conn.endpoint, conn.is_server);
+            if self.is_acting(endpoint) {
+                self.unheard.push(Unheard::Note { conn: key, note });
+                continue;
+            }
+            let conn = &mut self.conns[key as usize];
             match note {
                 Note::Ready { topics_beside_requests, description } if !is_server => {
                     conn.ready = true;
@@ -533,6 +539,7 @@ impl Io {
                     self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
                 }
                 Unheard::SendAgain(id) => self.send_again(id),
+                Unheard::Note { conn, note } => self.after_protocol(conn, vec![note]),
             }
         }
     }
@@ -549,6 +556,8 @@ impl Io {
         match &mut conn.link {
             Link::Up(stream) => {
                 let _ = self.registry.deregister(stream);
+                // A forked child holds the socket too, so that closing it here would not tell the peer.
+                let _ = stream.shutdown(std::net::Shutdown::Both);
             }
             Link::Dialling(dialer) => dialer.abandon(&self.registry),
             Link::Resolving => self.resolver.cancel(LookupId(u64::from(key))),

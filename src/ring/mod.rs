@@ -9,9 +9,12 @@
 pub mod app;
 pub mod consumer;
 pub mod layout;
+#[cfg(not(loom))]
 pub mod page;
 pub mod producer;
+#[cfg(not(loom))]
 pub mod record;
+#[cfg(not(loom))]
 pub mod region;
 pub mod spin;
 pub mod wake;

@@ -107,6 +107,15 @@ pub fn count_completions(run: Run) -> (usize, usize) {
     (count, at)
 }
 
+/// The head of the completion at `at` in a run, if one is there.
+pub fn completion_in(run: Run, at: usize) -> Option<Completion> {
+    if !at.is_multiple_of(8) || at + COMPLETION_BYTES > run.bytes {
+        return None;
+    }
+    // SAFETY: a whole head is inside the run, 8-aligned.
+    Some(unsafe { run.start.add(at).cast::<Completion>().read_volatile() })
+}
+
 /// Raw parts of a reserved submission: the head's place; the payload's follows it.
 #[inline]
 pub fn submission_at(place: NonNull<u8>) -> *mut Submission {

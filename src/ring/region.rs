@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::page::{Description, WORDS_OFFSET, Words};
-use super::wake::{self, Descriptor};
+use super::wake;
 use crate::sys::event::EventFd;
 use crate::sys::futex;
 use crate::sys::map::{MirroredMap, PAGE_BYTES};
@@ -44,16 +44,6 @@ impl Region {
     pub fn words(&self) -> &Words {
         // SAFETY: zeroed shared memory is a valid `Words`; only atomics are in it; it lives as long as the map.
         unsafe { self.map.page().add(WORDS_OFFSET).cast::<Words>().as_ref() }
-    }
-}
-
-impl Descriptor for EventFd {
-    fn raise(&self) {
-        self.signal();
-    }
-
-    fn clear(&self) -> u64 {
-        EventFd::clear(self)
     }
 }
 

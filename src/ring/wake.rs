@@ -4,6 +4,7 @@
 //! consistent fence stands between the two steps on both sides, so that at least one of them sees the other.
 
 use super::atomic::{AtomicU32, Ordering, fence};
+use crate::sys::event::EventFd;
 
 /// Nobody sleeps.
 pub const AWAKE: u32 = 0;
@@ -18,7 +19,8 @@ pub const LOOKING: u32 = 3;
 /// Sleeper's side: announces that it is about to sleep. It must then look for work once more before it does.
 #[inline]
 pub fn announce(flag: &AtomicU32, how: u32) {
-    flag.store(how, Ordering::Relaxed);
+    // A swap, as everywhere: then the values of the flag follow one another in one order that no side mistakes.
+    flag.swap(how, Ordering::Relaxed);
     fence(Ordering::SeqCst);
 }
 
@@ -40,6 +42,16 @@ pub trait Descriptor {
     fn raise(&self);
     /// Reads all of them back: how many there were.
     fn clear(&self) -> u64;
+}
+
+impl Descriptor for EventFd {
+    fn raise(&self) {
+        self.signal();
+    }
+
+    fn clear(&self) -> u64 {
+        EventFd::clear(self)
+    }
 }
 
 /// What a sleeper that may watch a descriptor knows of it. Its own, not shared.
@@ -98,23 +110,27 @@ pub fn wake_dozer(flag: &AtomicU32, descriptor: &impl Descriptor) -> bool {
 }
 
 /// Rings for a thread that sleeps in its poll loop.
-#[cfg(not(loom))]
-pub struct Bell {
+pub struct Bell<D = EventFd> {
     flag: AtomicU32,
-    event: crate::sys::event::EventFd,
+    event: D,
 }
 
-#[cfg(not(loom))]
 impl Bell {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Bell { flag: AtomicU32::new(AWAKE), event: crate::sys::event::EventFd::new()? })
+        Ok(Bell::with(EventFd::new()?))
+    }
+}
+
+impl<D: Descriptor> Bell<D> {
+    pub fn with(event: D) -> Self {
+        Bell { flag: AtomicU32::new(AWAKE), event }
     }
 
     /// Wakes the sleeper if it sleeps. What is to be seen was published before.
     #[inline]
     pub fn ring(&self) {
         if claim(&self.flag) == ON_FD {
-            self.event.signal();
+            self.event.raise();
         }
     }
 
@@ -126,10 +142,11 @@ impl Bell {
     /// The sleeper, after announcing `LOOKING` and finding no work: true if the bell rang within `span`. Otherwise the
     /// announcement stands as `ON_FD`, and it is to poll.
     ///
-    /// It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings.
+    /// It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings. Without a span it
+    /// does not look at all.
     pub fn look(&self, span: std::time::Duration) -> bool {
         let rang = || self.flag.load(Ordering::Acquire) == AWAKE;
-        super::spin::look(std::time::Instant::now(), span, rang)
+        span.as_nanos() > 0 && super::spin::look(std::time::Instant::now(), span, rang)
             || self.flag.compare_exchange(LOOKING, ON_FD, Ordering::SeqCst, Ordering::Acquire).is_err()
     }
 
@@ -139,7 +156,7 @@ impl Bell {
     }
 
     /// What to register, edge-triggered: it is never cleared.
-    pub fn event(&self) -> &crate::sys::event::EventFd {
+    pub fn event(&self) -> &D {
         &self.event
     }
 }

@@ -9,6 +9,8 @@
 
 pub mod backoff;
 pub mod service;
+#[cfg(test)]
+mod tests;
 pub mod topics;
 
 use std::time::Instant;

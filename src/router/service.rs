@@ -77,6 +77,8 @@ pub struct Service {
     queue: VecDeque<RequestId>,
     lanes: HashMap<ConnId, Lane>,
     wants: VecDeque<Want>,
+    /// Of `queue` and `wants`: those that have ended since they were last looked through, at most.
+    ended: usize,
     leases: HashMap<u64, Lease>,
     next_lease: u64,
     topics: Topics,
@@ -98,6 +100,7 @@ impl Service {
             queue: VecDeque::new(),
             lanes: HashMap::new(),
             wants: VecDeque::new(),
+            ended: 0,
             leases: HashMap::new(),
             next_lease: 1,
             topics: Topics::default(),
@@ -204,6 +207,9 @@ impl Service {
             return refuse(act, want.request(), &down);
         }
         if self.wants.len() >= self.config.queue_max {
+            self.forget_ended(act);
+        }
+        if self.wants.len() >= self.config.queue_max {
             return overloaded(act, want.request(), self.config.queue_max);
         }
         self.wants.push_back(want);
@@ -220,12 +226,20 @@ impl Service {
             return refuse(act, request, &down);
         }
         if self.queue.len() >= self.config.queue_max {
-            self.queue.retain(|request| act.is_live(*request));
+            self.forget_ended(act);
             if self.queue.len() >= self.config.queue_max {
                 return overloaded(act, request, self.config.queue_max);
             }
         }
         self.queue.push_back(request);
+    }
+
+    /// Looks through who waits, if anyone has ended: the cost of that is shared by as many as have ended.
+    fn forget_ended(&mut self, act: &mut dyn Act) {
+        if std::mem::take(&mut self.ended) > 0 {
+            self.queue.retain(|request| act.is_live(*request));
+            self.wants.retain(|want| act.is_live(want.request()));
+        }
     }
 
     fn leased_request(&mut self, request: RequestId, class: Class, lease: u64, act: &mut dyn Act) {
@@ -392,8 +406,9 @@ impl Router for Service {
             return self.drop_stream(request, act);
         }
         let Some(conn) = conn else {
-            if self.queue.len() > 64 && self.queue.front().is_some_and(|front| !act.is_live(*front)) {
-                self.queue.retain(|request| act.is_live(*request));
+            self.ended += 1;
+            if self.ended > 64.max((self.queue.len() + self.wants.len()) / 2) {
+                self.forget_ended(act);
             }
             return;
         };

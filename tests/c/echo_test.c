@@ -777,9 +777,21 @@ static int open_files(void)
     return count;
 }
 
+/* Once it rests: a kernel's last descriptors close right after its thread has said that it ends. */
+static int settled_files(void)
+{
+    int count = -1, again = open_files();
+    while (count != again) {
+        count = again;
+        usleep(100000);
+        again = open_files();
+    }
+    return count;
+}
+
 TEST(nothing_leaks)
 {
-    int before = open_files();
+    int before = settled_files();
     for (int round = 0; round < (few ? 3 : 50); round++) {
         pair pair = open_pair(NULL);
         CHECK_STATUS(echo(pair.channel, 1, "x", 1), IOK_STATUS_OK);
@@ -788,10 +800,7 @@ TEST(nothing_leaks)
         CHECK(iok_channel_fd(pair.channel) >= 0);
         close_pair(pair);
     }
-    /* The thread's last descriptors close right after it has said that it ends. */
-    for (double end = seconds_now() + 5; open_files() != before && seconds_now() < end;)
-        usleep(1000);
-    CHECK(open_files() == before);
+    CHECK(settled_files() == before);
 }
 
 /* ---- threads ---- */
@@ -828,6 +837,12 @@ TEST(channels_of_many_threads)
 
 /* ---- fork ---- */
 
+/* AddressSanitizer's allocator forgets its locks in a fork: a child that allocates beside a second thread hangs there. */
+#ifdef __SANITIZE_ADDRESS__
+#define FORK_TESTS
+#else
+#define FORK_TESTS ROW(fork_leaves_the_parent_alone)
+
 static void in_the_child(pair parents)
 {
     iok_channel *made;
@@ -862,6 +877,7 @@ TEST(fork_leaves_the_parent_alone)
     close(epoll);
     close_pair(pair);
 }
+#endif
 
 /* A child that does not know of us at all, and runs other programs. */
 TEST(fork_and_exec)
@@ -892,7 +908,7 @@ static const struct {
     ROW(descriptor_is_level_triggered) ROW(descriptor_is_readable_for_what_came_before_it_was_asked_for)
     ROW(descriptor_tells_of_room) ROW(descriptor_tells_of_the_end_and_then_rests) ROW(descriptor_and_waits_mixed) ROW(wait_times_out) ROW(wait_returns_on_a_signal)
     ROW(closing_the_kernel_ends_waits) ROW(null_pointers) ROW(stale_handles) ROW(bad_config) ROW(bad_records)
-    ROW(nothing_leaks) ROW(channels_of_many_threads) ROW(fork_leaves_the_parent_alone) ROW(fork_and_exec)
+    ROW(nothing_leaks) ROW(channels_of_many_threads) ROW(fork_and_exec) FORK_TESTS
 };
 
 static bool run(const char *name)

@@ -81,7 +81,9 @@ fn requests() {
         (done.status(), code, message)
     };
     let answer = |status: Status, code: &str, message: &str| (status, code.to_string(), message.to_string());
-    let cases: Vec<(&str, u16, u32, u64, Vec<u8>, (Status, String, String))> = vec![
+    type Answer = (Status, String, String);
+    type Case<'a> = (&'a str, u16, u32, u64, Vec<u8>, Answer);
+    let cases: Vec<Case> = vec![
         ("no array", IOK_OP_REQUEST, endpoint, 0, b"\xa1x".to_vec(), answer(IOK_STATUS_BAD_REQUEST, "BADREQUEST", "")),
         ("empty", IOK_OP_REQUEST, endpoint, 0, vec![], answer(IOK_STATUS_BAD_REQUEST, "BADREQUEST", "")),
         ("cut", IOK_OP_REQUEST, endpoint, 0, b"\x92\xa1x".to_vec(), answer(IOK_STATUS_BAD_REQUEST, "BADREQUEST", "")),

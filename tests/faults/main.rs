@@ -14,12 +14,15 @@ mod values;
 
 mod bad;
 mod cancel;
+mod closing;
 mod corrupt;
 mod cuts;
+mod forks;
 mod heart;
 mod leases;
 mod order;
 mod silent;
+mod threads;
 
 /// Starts a private server, or ends the test with the reason printed.
 #[macro_export]

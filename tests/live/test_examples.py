@@ -1,0 +1,58 @@
+"""The programs that a newcomer starts from run, and so does every Python block of the documentation."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.program import ROOT
+from support.servers import RedisServer
+
+EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
+PAGES = sorted((ROOT / "docs").glob("**/*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(path: Path, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", str(path), *arguments]
+    found = {**os.environ, "PYTHONPATH": str(ROOT / "bindings" / "python")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=found)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path: Path, redis_server: RedisServer) -> None:
+    said = run(path, redis_server.url)
+    _, _, session = path.read_text().split('"""')[1].partition("\n$ ")
+    _, *promised = session.splitlines()
+    assert promised == said.splitlines()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page(path: Path, redis_server: RedisServer) -> None:
+    """Its blocks in order, as one program that has `url`, the address of an empty server."""
+    text = path.read_text()
+    names: dict[str, Any] = {"__name__": "page", "url": redis_server.url}
+    blocks = list(BLOCK.finditer(text))
+    if not blocks:
+        pytest.skip("no block of Python")
+    for block in blocks:
+        # Errors name the line of the page.
+        above = "\n" * (text.count("\n", 0, block.start()) + 1)
+        exec(compile(above + block[1], path, "exec"), names)
+
+
+@pytest.mark.parametrize("server", [[], ["--listener"]], ids=["redis-server", "listener"])
+def test_demo(server: list[str], request: pytest.FixtureRequest) -> None:
+    """A short run without redis-py beside it: it fails by itself if what it says was not seen."""
+    if not server:
+        request.getfixturevalue("redis_server")
+    said = run(ROOT / "examples" / "demo.py", "--alone", "--seconds", "3", *server)
+    assert "seen: one connection served 500 tasks" in said
+    assert max(map(len, said.splitlines())) <= 100
