@@ -5,6 +5,7 @@
 # plain memory is published by a fence, so that TSan has nothing to misread. Records are published by Release and Acquire
 # on the cursors. std is not built with the sanitizer; what it would misread there is named in tests/tsan.supp.
 set -eu
+export IOKERNEL_SANITIZER=1
 cd "$(dirname "$0")/.."
 which=${1:?asan or tsan}
 shift
@@ -17,7 +18,7 @@ asan)
     ;;
 tsan)
     export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1 second_deadlock_stack=1"
+    export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp second_deadlock_stack=1 die_after_fork=0"
     ;;
 *)
     echo "asan or tsan, not $which" >&2

@@ -30,6 +30,13 @@ pub fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// Asserts that memory has not grown by more. Sanitizers keep what was freed, so that it cannot be told there.
+#[track_caller]
+pub fn bounded(grown: usize, max: usize) {
+    let sanitized = std::env::var_os("IOKERNEL_SANITIZER").is_some();
+    assert!(sanitized || grown <= max, "memory grew by {grown} bytes");
+}
+
 /// Open descriptors of this process.
 pub fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1

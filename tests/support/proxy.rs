@@ -75,12 +75,12 @@ impl Proxy {
         format!("redis://127.0.0.1:{}?{options}", self.port)
     }
 
-    /// Cuts every conn once so many more bytes have passed this way.
+    /// Cuts one conn, once so many more bytes have passed this way.
     pub fn cut_after(&self, way: Way, bytes: u64) {
         self.plan.left[way as usize].store(bytes as i64, Ordering::SeqCst);
     }
 
-    /// Conns pass again.
+    /// Takes a cut back that has not happened.
     pub fn heal(&self) {
         for left in &self.plan.left {
             left.store(-1, Ordering::SeqCst);
@@ -117,7 +117,7 @@ fn carry(
     let mut buffer = vec![0; 64 << 10];
     while !plan.over.load(Ordering::Relaxed) {
         let left = &plan.left[way as usize];
-        if left.load(Ordering::SeqCst) == 0 {
+        if left.compare_exchange(0, -1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return Ok(());
         }
         if plan.stalled.load(Ordering::SeqCst) {
@@ -145,6 +145,7 @@ fn carry(
         plan.passed[way as usize].fetch_add(pass as u64, Ordering::SeqCst);
         to.write_all(&buffer[..pass])?;
         if pass < count {
+            left.store(-1, Ordering::SeqCst);
             return Ok(());
         }
         let _ = left
