@@ -544,7 +544,7 @@ uint64_t iok_features(void);
  *
  * Errors: BAD_CONFIG (the text names the key), NULL, NO_FILES, NO_MEMORY, SYSTEM.
  */
-iok_status iok_kernel_open(const char *config_text, struct iok_kernel **out);
+iok_status iok_kernel_open(const char *config, struct iok_kernel **out);
 
 /**
  * Closes a kernel: takes no new requests, lets those under way finish for at most `drain_ms`, ends the rest with
@@ -563,7 +563,7 @@ iok_status iok_kernel_close(struct iok_kernel *kernel, uint32_t drain_ms);
  *
  * Errors: BAD_CONFIG, BAD_HANDLE, FORKED, CLOSED, NO_FILES, NO_MEMORY, SYSTEM, OVERLOADED.
  */
-iok_status iok_channel_open(struct iok_kernel *kernel_handle, const char *config_text, struct iok_channel **out);
+iok_status iok_channel_open(struct iok_kernel *kernel, const char *config, struct iok_channel **out);
 
 /**
  * Closes a channel: what it had under way ends as cancelled, its leases go back, its listeners close. Pointers from
@@ -578,13 +578,13 @@ iok_status iok_channel_close(struct iok_channel *channel);
  * once when room came back after FULL; once when the channel has ended. It belongs to the channel: watch it, never read,
  * write or close it. A wake may find nothing. -1 for a handle that cannot be used. [N]
  */
-int32_t iok_channel_fd(const struct iok_channel *handle);
+int32_t iok_channel_fd(const struct iok_channel *channel);
 
 /**
  * Wakes the I/O thread if it sleeps: once after a burst of submissions. Submitting alone publishes; without a flush (or
  * a wait) the kernel may sleep on. [N]
  */
-iok_status iok_flush(struct iok_channel *handle);
+iok_status iok_flush(struct iok_channel *channel);
 
 /**
  * Flushes, then sleeps until completions wait, or room came back after FULL, or `timeout_ms` is over (0: look only;
@@ -593,7 +593,7 @@ iok_status iok_flush(struct iok_channel *handle);
  * Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), or, when nothing is left to read, what
  * ended the channel: CLOSED, CORRUPT, PANIC.
  */
-iok_status iok_wait(struct iok_channel *handle, int32_t timeout_ms);
+iok_status iok_wait(struct iok_channel *channel, int32_t timeout_ms);
 
 /**
  * Makes room for one submission with up to `payload_bytes`, to be written in place: fill the head (its `size` is set
@@ -603,12 +603,12 @@ iok_status iok_wait(struct iok_channel *handle, int32_t timeout_ms);
  * Errors: FULL (nothing is lost: poll or wait, then again), TOO_LARGE (more than a quarter of the ring: send fragments),
  * CLOSED and other ends of the channel, BAD_HANDLE, FORKED, NULL.
  */
-iok_status iok_reserve(struct iok_channel *handle, uint32_t payload_bytes, struct iok_submission **out);
+iok_status iok_reserve(struct iok_channel *channel, uint32_t payload_bytes, struct iok_submission **out);
 
 /**
  * Publishes what was reserved. BAD_RECORD if nothing was, or its `size` has grown. [N]
  */
-iok_status iok_commit(struct iok_channel *handle);
+iok_status iok_commit(struct iok_channel *channel);
 
 /**
  * Copies one record in and publishes it: `head`, and the `head->size - sizeof *head` bytes at `payload` (may be NULL
@@ -616,33 +616,34 @@ iok_status iok_commit(struct iok_channel *handle);
  *
  * Errors: as `iok_reserve`; BAD_RECORD for a `size` below that of a head.
  */
-iok_status iok_submit(struct iok_channel *handle, const struct iok_submission *head, const void *payload);
+iok_status iok_submit(struct iok_channel *channel, const struct iok_submission *head, const void *payload);
 
 /**
- * Copies whole records in, each starting at a multiple of 8, as many as fit, and publishes them at once. `*taken` says
- * how many bytes went in; give the rest again after FULL. One call for a whole turn of a script's loop. [N]
+ * Copies whole records in, each starting at a multiple of 8, as many as fit, publishes them at once and wakes the kernel
+ * if it sleeps. `*taken` says how many bytes went in; give the rest again after FULL. One call for a whole turn of a
+ * script's loop: no `iok_flush` is needed after it. [N]
  *
  * Errors: as `iok_submit`; what was taken before the error stands.
  */
-iok_status iok_submit_batch(struct iok_channel *handle, const void *records, size_t bytes, size_t *taken);
+iok_status iok_submit_batch(struct iok_channel *channel, const void *records, size_t bytes, size_t *taken);
 
 /**
  * Looks at the completions that wait: returns how many, `*first` the first of them, `*bytes` the length of the run, in
  * which each record starts at the next multiple of 8 after the one before. 0 when there is none. The run is good until
  * `iok_advance`. A channel that has ended and is empty gives 0, and `iok_last_error` says why. [N]
  */
-size_t iok_poll(struct iok_channel *handle, const struct iok_completion **first, size_t *bytes);
+size_t iok_poll(struct iok_channel *channel, const struct iok_completion **first, size_t *bytes);
 
 /**
  * Done with the first `bytes` of the run: a whole number of records with their padding. BAD_RECORD if it is not, or
  * more than the run had. [N]
  */
-iok_status iok_advance(struct iok_channel *handle, size_t bytes);
+iok_status iok_advance(struct iok_channel *channel, size_t bytes);
 
 /**
  * What ended the channel, or OK while it lives. [N]
  */
-iok_status iok_channel_status(const struct iok_channel *handle);
+iok_status iok_channel_status(const struct iok_channel *channel);
 
 /**
  * The name of a status, as `"IOK_STATUS_TIMEOUT"`; `"IOK_STATUS_UNKNOWN"` for a number that is none. Static. [N][F]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{Table, unusable};
-use super::kernel::{iok_kernel, kernel};
-use super::{config, guard, guard_status, null};
+use super::kernel::{iok_kernel, live};
+use super::{guard, guard_status, null};
 use crate::kernel::Kernel;
 use crate::ring::app::AppSide;
 use crate::status::Status;
@@ -31,9 +31,9 @@ static CHANNELS: Table<Held, 4096> = Table::new();
 /// # Safety
 /// The ABI's thread rule: one thread at a time uses a channel, its closing included.
 #[inline]
-pub(super) unsafe fn channel<'a>(handle: *const iok_channel) -> Result<&'a mut Held, Status> {
+pub(super) unsafe fn held<'a>(channel: *const iok_channel) -> Result<&'a mut Held, Status> {
     // SAFETY: the table gives live objects only; by the thread rule nobody else has it now.
-    CHANNELS.get(handle as usize).map(|held| unsafe { &mut *held })
+    CHANNELS.get(channel as usize).map(|held| unsafe { &mut *held })
 }
 
 /// Opens a channel of a kernel. `config`: `ring=1MiB` (each way, a power of two), `credits=65536` (requests under way),
@@ -47,17 +47,17 @@ pub(super) unsafe fn channel<'a>(handle: *const iok_channel) -> Result<&'a mut H
 /// `config` is NULL or a string; `out` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn iok_channel_open(
-    kernel_handle: *mut iok_kernel,
-    config_text: *const c_char,
+    kernel: *mut iok_kernel,
+    config: *const c_char,
     out: *mut *mut iok_channel,
 ) -> Status {
     guard(|| {
         if out.is_null() {
             return Err(null("out"));
         }
-        let kernel = kernel(kernel_handle)?;
+        let kernel = live(kernel)?;
         // SAFETY: the caller's promise.
-        let (app, key) = kernel.open_channel(unsafe { config(config_text) }?)?;
+        let (app, key) = kernel.open_channel(unsafe { super::config(config) }?)?;
         let handle = CHANNELS.insert(Box::new(Held { app, key, kernel }))?;
         // SAFETY: not NULL, and writable by the caller's promise.
         unsafe { *out = handle as *mut iok_channel };
@@ -85,9 +85,9 @@ pub extern "C" fn iok_channel_close(channel: *mut iok_channel) -> Status {
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_channel_fd(handle: *const iok_channel) -> i32 {
+pub unsafe extern "C" fn iok_channel_fd(channel: *const iok_channel) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe { channel(handle) }.map_or(-1, |held| held.app.fd())
+    unsafe { held(channel) }.map_or(-1, |held| held.app.fd())
 }
 
 /// Wakes the I/O thread if it sleeps: once after a burst of submissions. Submitting alone publishes; without a flush (or
@@ -96,10 +96,10 @@ pub unsafe extern "C" fn iok_channel_fd(handle: *const iok_channel) -> i32 {
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_flush(handle: *mut iok_channel) -> Status {
+pub unsafe extern "C" fn iok_flush(channel: *mut iok_channel) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        match unsafe { channel(handle) } {
+        match unsafe { held(channel) } {
             Ok(held) => {
                 held.app.flush();
                 crate::status::IOK_STATUS_OK
@@ -118,10 +118,10 @@ pub unsafe extern "C" fn iok_flush(handle: *mut iok_channel) -> Status {
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_wait(handle: *mut iok_channel, timeout_ms: i32) -> Status {
+pub unsafe extern "C" fn iok_wait(channel: *mut iok_channel, timeout_ms: i32) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        match unsafe { channel(handle) } {
+        match unsafe { held(channel) } {
             Ok(held) => held.app.wait(u64::try_from(timeout_ms).ok().map(Duration::from_millis)),
             Err(status) => super::error::leave(unusable("channel", status)),
         }

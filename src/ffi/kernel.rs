@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{Table, unusable};
-use super::{config, fail, guard, null};
+use super::{fail, guard, null};
 use crate::kernel::{Failure, Kernel};
 use crate::status::{IOK_STATUS_TIMEOUT, Status};
 use crate::sys::fork;
@@ -19,7 +19,7 @@ pub struct iok_kernel {
 static KERNELS: Table<Arc<Kernel>, 1024> = Table::new();
 
 /// The kernel of a handle, kept alive for as long as the caller needs it.
-pub(super) fn kernel(handle: *mut iok_kernel) -> Result<Arc<Kernel>, Failure> {
+pub(super) fn live(handle: *mut iok_kernel) -> Result<Arc<Kernel>, Failure> {
     fork::exclusive(|| {
         let object = KERNELS.get(handle as usize)?;
         // SAFETY: closing takes the same lock, so the object is there while this runs.
@@ -37,14 +37,14 @@ pub(super) fn kernel(handle: *mut iok_kernel) -> Result<Arc<Kernel>, Failure> {
 /// # Safety
 /// `config` is NULL or a string; `out` is NULL or writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_kernel_open(config_text: *const c_char, out: *mut *mut iok_kernel) -> Status {
+pub unsafe extern "C" fn iok_kernel_open(config: *const c_char, out: *mut *mut iok_kernel) -> Status {
     guard(|| {
         if out.is_null() {
             return Err(null("out"));
         }
         fork::watch();
         // SAFETY: the caller's promise.
-        let kernel = Kernel::open(unsafe { config(config_text) }?)?;
+        let kernel = Kernel::open(unsafe { super::config(config) }?)?;
         let handle = KERNELS.insert(Box::new(Arc::new(kernel)))?;
         // SAFETY: not NULL, and writable by the caller's promise.
         unsafe { *out = handle as *mut iok_kernel };

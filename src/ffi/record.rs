@@ -1,6 +1,6 @@
 //! Records in and out of a channel.
 
-use super::channel::{channel, iok_channel};
+use super::channel::{held, iok_channel};
 use super::handle::unusable;
 use super::{error, fail, guard, guard_status, null};
 use crate::ring::layout::{Completion, IOK_SUBMISSION_BYTES, Submission};
@@ -31,7 +31,7 @@ fn refused(status: Status, bytes: usize) -> Status {
 /// `out` is NULL or writable; the thread rule of channels.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn iok_reserve(
-    handle: *mut iok_channel,
+    channel: *mut iok_channel,
     payload_bytes: u32,
     out: *mut *mut Submission,
 ) -> Status {
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn iok_reserve(
             return error::leave(null("out"));
         }
         // SAFETY: the caller's promise.
-        let held = match unsafe { channel(handle) } {
+        let held = match unsafe { held(channel) } {
             Ok(held) => held,
             Err(status) => return error::leave(unusable("channel", status)),
         };
@@ -60,10 +60,10 @@ pub unsafe extern "C" fn iok_reserve(
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_commit(handle: *mut iok_channel) -> Status {
+pub unsafe extern "C" fn iok_commit(channel: *mut iok_channel) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        match unsafe { channel(handle) } {
+        match unsafe { held(channel) } {
             Ok(held) => match held.app.commit() {
                 IOK_STATUS_OK => IOK_STATUS_OK,
                 status => refused(status, 0),
@@ -82,13 +82,13 @@ pub unsafe extern "C" fn iok_commit(handle: *mut iok_channel) -> Status {
 /// `head` and `payload` are readable for that long; the thread rule of channels.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn iok_submit(
-    handle: *mut iok_channel,
+    channel: *mut iok_channel,
     head: *const Submission,
     payload: *const std::ffi::c_void,
 ) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        let held = match unsafe { channel(handle) } {
+        let held = match unsafe { held(channel) } {
             Ok(held) => held,
             Err(status) => return error::leave(unusable("channel", status)),
         };
@@ -115,8 +115,9 @@ pub unsafe extern "C" fn iok_submit(
     })
 }
 
-/// Copies whole records in, each starting at a multiple of 8, as many as fit, and publishes them at once. `*taken` says
-/// how many bytes went in; give the rest again after FULL. One call for a whole turn of a script's loop. [N]
+/// Copies whole records in, each starting at a multiple of 8, as many as fit, publishes them at once and wakes the kernel
+/// if it sleeps. `*taken` says how many bytes went in; give the rest again after FULL. One call for a whole turn of a
+/// script's loop: no `iok_flush` is needed after it. [N]
 ///
 /// Errors: as `iok_submit`; what was taken before the error stands.
 ///
@@ -124,14 +125,14 @@ pub unsafe extern "C" fn iok_submit(
 /// `records` is readable for `bytes`; `taken` is writable; the thread rule of channels.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn iok_submit_batch(
-    handle: *mut iok_channel,
+    channel: *mut iok_channel,
     records: *const std::ffi::c_void,
     bytes: usize,
     taken: *mut usize,
 ) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        let held = match unsafe { channel(handle) } {
+        let held = match unsafe { held(channel) } {
             Ok(held) => held,
             Err(status) => return error::leave(unusable("channel", status)),
         };
@@ -144,6 +145,7 @@ pub unsafe extern "C" fn iok_submit_batch(
             _ => unsafe { std::slice::from_raw_parts(records.cast::<u8>(), bytes) },
         };
         let (count, status) = held.app.submit_batch(records);
+        held.app.flush();
         // SAFETY: not NULL, and writable by the caller's promise.
         unsafe { *taken = count };
         match status {
@@ -160,14 +162,18 @@ pub unsafe extern "C" fn iok_submit_batch(
 /// # Safety
 /// `first` and `bytes` are writable; the thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_poll(handle: *mut iok_channel, first: *mut *const Completion, bytes: *mut usize) -> usize {
+pub unsafe extern "C" fn iok_poll(
+    channel: *mut iok_channel,
+    first: *mut *const Completion,
+    bytes: *mut usize,
+) -> usize {
     let mut count = 0;
     guard_status(|| {
         if first.is_null() || bytes.is_null() {
             return error::leave(null(if first.is_null() { "first" } else { "bytes" }));
         }
         // SAFETY: the caller's promise.
-        let polled = unsafe { channel(handle) }.and_then(|held| Ok((held.app.poll()?, held.app.ended())));
+        let polled = unsafe { held(channel) }.and_then(|held| Ok((held.app.poll()?, held.app.ended())));
         match polled {
             Ok(((found, run), ended)) => {
                 count = found;
@@ -200,10 +206,10 @@ pub unsafe extern "C" fn iok_poll(handle: *mut iok_channel, first: *mut *const C
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_advance(handle: *mut iok_channel, bytes: usize) -> Status {
+pub unsafe extern "C" fn iok_advance(channel: *mut iok_channel, bytes: usize) -> Status {
     guard(|| {
         // SAFETY: the caller's promise.
-        let held = unsafe { channel(handle) }.map_err(|status| unusable("channel", status))?;
+        let held = unsafe { held(channel) }.map_err(|status| unusable("channel", status))?;
         match held.app.advance(bytes) {
             IOK_STATUS_OK => Ok(()),
             status => Err(fail(status, format!("bytes: {bytes}: expected whole records of the run"))),
@@ -216,10 +222,10 @@ pub unsafe extern "C" fn iok_advance(handle: *mut iok_channel, bytes: usize) -> 
 /// # Safety
 /// The thread rule of channels.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn iok_channel_status(handle: *const iok_channel) -> Status {
+pub unsafe extern "C" fn iok_channel_status(channel: *const iok_channel) -> Status {
     guard_status(|| {
         // SAFETY: the caller's promise.
-        match unsafe { channel(handle) } {
+        match unsafe { held(channel) } {
             Ok(held) => held.app.ended(),
             Err(status) => error::leave(unusable("channel", status)),
         }

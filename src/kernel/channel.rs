@@ -191,7 +191,7 @@ impl Channel {
         }
         // Memory is taken as bytes arrive: a total that lies costs nothing.
         let at = self.assemblies.len() - 1;
-        self.assemblies[at].payload.reserve((head.bytes_total as usize).min(4 << 20));
+        self.assemblies[at].payload.reserve((head.bytes_total as usize).min(256 << 10));
         self.continue_assembly(at, true, payload)
     }
 

@@ -43,6 +43,8 @@ pub fn run(mut io: Io, shared: Arc<Shared>) {
             }
         }
     }
+    // Every descriptor is closed before anyone hears that the thread has ended.
+    drop((turn, io));
     shared.finish();
 }
 

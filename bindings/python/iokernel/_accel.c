@@ -177,8 +177,9 @@ static PyObject *core_request(PyObject *self, PyObject *arguments) {
 
 /* Completions */
 
-/* Hands on the current exception. */
-static void undeliverable(Core *core, PyObject *waiter) {
+/* Hands on the current exception. One that is no failure of the delivery, such as Ctrl-C, stays: then -1. */
+static int undeliverable(Core *core, PyObject *waiter) {
+  if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
   PyObject *kind, *value, *trace;
   PyErr_Fetch(&kind, &value, &trace);
   PyErr_NormalizeException(&kind, &value, &trace);
@@ -188,32 +189,35 @@ static void undeliverable(Core *core, PyObject *waiter) {
   Py_XDECREF(kind);
   Py_XDECREF(value);
   Py_XDECREF(trace);
+  return 0;
 }
 
-static void settle(Core *core, PyObject *waiter, const iok_completion *head) {
+static int settle(Core *core, PyObject *waiter, const iok_completion *head) {
   PyObject *value = get_payload(head->encoding, (const uint8_t *)(head + 1), head->size - sizeof *head);
   if (value && (PyObject *)Py_TYPE(waiter) == future_class) {
     PyObject *before = ((Future *)waiter)->value;
     ((Future *)waiter)->value = value;
     ((Future *)waiter)->done = 1;
     Py_XDECREF(before);
-    return;
+    return 0;
   }
   PyObject *done = value ? PyObject_CallMethodObjArgs(waiter, name_set_result, value, NULL) : NULL;
-  if (!done) undeliverable(core, waiter);
+  int failed = done ? 0 : undeliverable(core, waiter);
   Py_XDECREF(value);
   Py_XDECREF(done);
+  return failed;
 }
 
-static void other(Core *core, const iok_completion *head) {
+static int other(Core *core, const iok_completion *head) {
   PyObject *data = PyBytes_FromStringAndSize((const char *)head, head->size);
   PyObject *zero = PyLong_FromLong(0), *size = PyLong_FromUnsignedLong(head->size), *done = NULL;
   if (data && zero && size) done = PyObject_CallMethodObjArgs((PyObject *)core, name_other, data, zero, size, NULL);
-  if (!done) PyErr_WriteUnraisable((PyObject *)core);
+  int failed = done ? 0 : -1;
   Py_XDECREF(data);
   Py_XDECREF(zero);
   Py_XDECREF(size);
   Py_XDECREF(done);
+  return failed;
 }
 
 PyDoc_STRVAR(poll_doc, "poll() -> how many completions of one run of the ring were handed out");
@@ -231,22 +235,26 @@ static PyObject *core_poll(PyObject *self, PyObject *unused) {
   }
   core->busy = 1;
   /* Closing the channel from inside of a callback unmaps the run: then nothing of it is touched any more. */
-  for (size_t index = 0; index < count && core->channel; index++) {
+  size_t done_bytes = 0;
+  int failed = 0;
+  for (size_t index = 0; index < count && !failed && core->channel; index++) {
     size_t step = (head->size + 7u) & ~(size_t)7;
+    done_bytes += step;
     PyObject *waiter = NULL;
     if (head->kind == KIND_DONE && !head->flags && !head->status && !PyList_Size(core->parts))
       waiter = take_waiter(core, head->tag);
     if (waiter) {
-      settle(core, waiter, head);
+      failed = settle(core, waiter, head);
       Py_DECREF(waiter);
     } else {
-      other(core, head);
+      failed = other(core, head);
     }
     head = (const iok_completion *)((const char *)head + step);
   }
-  if (core->channel) iok.advance(core->channel, bytes);
+  /* The last record may lack its padding in the run's length. */
+  if (core->channel) iok.advance(core->channel, done_bytes < bytes ? done_bytes : bytes);
   core->busy = 0;
-  return PyLong_FromSize_t(count);
+  return failed ? NULL : PyLong_FromSize_t(count);
 }
 
 PyDoc_STRVAR(wait_doc, "_wait(timeout_ms) -> status; drops the GIL while it sleeps");

@@ -119,20 +119,23 @@ class Channel:
     def __init__(self, handle: Any, names: dict[int, str], record_max: int = 1 << 18) -> None:
         self._handle = handle
         self._raw = calls.pointer(handle)
-        self._cells = ffi.new("const void **"), ffi.new("size_t *"), ffi.new("size_t *")
-        self._first, self._bytes, self._taken = (calls.pointer(cell) for cell in self._cells)
+        self._cells = ffi.new("const void **"), ffi.new("size_t *")
+        self._first, self._bytes = (calls.pointer(cell) for cell in self._cells)
+        counts = ffi.new("size_t *"), ffi.new("size_t *")
+        self._taken = [(cell, calls.pointer(cell)) for cell in counts]
         self._names = names
         self._payload_max = record_max - SUBMISSION_BYTES
         self._pack = packer()
         self._out: list[bytes] = []
         self._append = self._out.append
         self._unsent = b""
-        self._unsent_at = 0
+        self._progress: tuple[int, tuple[Any, Any]] = (0, self._taken[0])
         self._next_tag = 0
         self._next_quiet = QUIET_TAG
         self._pending: dict[int, Waiter] = {}
         self._sinks: dict[int, Sink] = {}
         self._parts: list[bytes] = []
+        self._rest = b""
         self._loose: set[int] = set()
         self._dropped: deque[int] = deque()
         self._scheduled = True
@@ -186,16 +189,15 @@ class Channel:
         total = len(payload)
         step = self._payload_max
         whole = total <= step
+        records: list[bytes] = []
         for at in range(0, total or 1, step):
             part = payload if whole else payload[at : at + step]
             more = 0 if at + step >= total else FLAG_MORE
             size = SUBMISSION_BYTES + len(part)
-            head = SUBMISSION.pack(
-                size, op, flags | more, endpoint, timeout_ms, tag, key, 0 if whole or at else total, 0
-            )
-            self._append(head)
-            self._append(part)
-            self._append(PADDING[size & 7])
+            bytes_total = 0 if whole or at else total
+            head = SUBMISSION.pack(size, op, flags | more, endpoint, timeout_ms, tag, key, bytes_total, 0)
+            records += (head, part, PADDING[size & 7])
+        self._out += records
         if waiter is not None:
             self._pending[tag] = waiter
         elif sink is not None:
@@ -240,27 +242,31 @@ class Channel:
             self._submit_rest()
             if self._unsent:
                 return
-        if not self._out:
-            return
-        data = b"".join(self._out)
-        self._out.clear()
-        taken = self._cells[2]
-        status = calls.submit_batch(self._raw, data, len(data), self._taken)
-        if status != OK:
-            self._unsent, self._unsent_at = data, taken[0]
-            self._refused(status)
+        if self._out:
+            self._progress = 0, self._taken[0]
+            self._taken[0][0][0] = 0
+            self._unsent = b"".join(self._out)
+            self._out.clear()
+            self._submit_rest()
+
+    def _unsent_at(self) -> int:
+        """How much of `_unsent` the ring has taken. A call that a signal's exception ended has counted in its cell."""
+        start, (cell, _) = self._progress
+        taken: int = cell[0]
+        return start + taken
 
     def _submit_rest(self) -> None:
-        data, taken = self._unsent, self._cells[2]
-        start = ffi.from_buffer(data)
-        while self._unsent_at < len(data):
-            place = calls.pointer(start + self._unsent_at)
-            status = calls.submit_batch(self._raw, place, len(data) - self._unsent_at, self._taken)
-            self._unsent_at += taken[0]
+        data = self._unsent
+        while (at := self._unsent_at()) < len(data):
+            cell, pointer = fresh = self._taken[self._progress[1] is self._taken[0]]
+            cell[0] = 0
+            self._progress = at, fresh
+            place = calls.pointer(ffi.from_buffer(data) + at) if at else data
+            status = calls.submit_batch(self._raw, place, len(data) - at, pointer)
             if status != OK:
                 self._refused(status)
                 return
-        self._unsent, self._unsent_at = b"", 0
+        self._unsent = b""
 
     def _refused(self, status: int) -> None:
         """A record was not taken. FULL: it waits. Its own fault: it is left out. Otherwise the channel has ended."""
@@ -269,23 +275,24 @@ class Channel:
         if status != TOO_LARGE:
             self._end(status)
             return
-        size, _, flags, endpoint, _, tag, _, _, _ = SUBMISSION.unpack_from(self._unsent, self._unsent_at)
-        self._unsent_at += (size + 7) & ~7
+        at = self._unsent_at()
+        size, _, flags, endpoint, _, tag, _, _, _ = SUBMISSION.unpack_from(self._unsent, at)
+        at += (size + 7) & ~7
         while flags & FLAG_MORE:
-            size, _, flags, *_ = SUBMISSION.unpack_from(self._unsent, self._unsent_at)
-            self._unsent_at += (size + 7) & ~7
-        completion = Completion(KIND_DONE, endpoint, status, tag, 0, 1, 0, b"")
-        self._complete(completion)
-        if self._unsent_at >= len(self._unsent):
-            self._unsent, self._unsent_at = b"", 0
-        else:
-            self._submit_rest()
+            size, _, flags, *_ = SUBMISSION.unpack_from(self._unsent, at)
+            at += (size + 7) & ~7
+        self._taken[0][0][0] = 0
+        self._progress = at, self._taken[0]
+        self._complete(Completion(KIND_DONE, endpoint, status, tag, 0, 1, 0, b""))
+        self._submit_rest()
 
     def send(self) -> None:
         """Submits what is queued and wakes the kernel. A thread that is far ahead of it waits here."""
         self.flush()
         self._bell()
-        while len(self._unsent) - self._unsent_at > UNSENT_BYTES_MAX and not self.ended:
+        while len(self._unsent) > UNSENT_BYTES_MAX and not self.ended:
+            if len(self._unsent) - self._unsent_at() <= UNSENT_BYTES_MAX:
+                break
             self._sleep(None)
             self.poll()
             self.flush()
@@ -298,14 +305,16 @@ class Channel:
             return 0
         self.busy = True
         try:
+            if self._rest:
+                self._dispatch()
             count: int = calls.poll(self._raw, self._first, self._bytes)
             if not count:
                 self._poll_empty()
                 return 0
-            first, size, _ = self._cells
-            data = ffi.buffer(first[0], size[0])[:]
+            first, size = self._cells
+            self._rest = ffi.buffer(first[0], size[0])[:]
             calls.advance(self._raw, size[0])
-            self._dispatch(data)
+            self._dispatch()
         finally:
             self.busy = False
         return count
@@ -316,24 +325,32 @@ class Channel:
         if status != OK:
             self._end(status)
 
-    def _dispatch(self, data: bytes) -> None:
+    def _dispatch(self) -> None:
+        """Hands out `_rest`. The exception of a signal's handler (Ctrl-C) may come after any call: what was not handed
+        out by then stays in `_rest`, and a record that is seen twice finds nobody waiting."""
+        data = self._rest
         at, end = 0, len(data)
-        take, brief, parts = self._pending.pop, BRIEF.unpack_from, self._parts
-        while at < end:
-            size, word, status, tag, encoding = brief(data, at)
-            if word == DONE_WORD and not status and not parts and (waiter := take(tag, None)) is not None:
-                try:
-                    if encoding == ENCODING_BYTES:
-                        waiter.set_result(data[at + COMPLETION_BYTES : at + size])
-                    elif encoding == ENCODING_TEXT:
-                        waiter.set_result(data[at + COMPLETION_BYTES : at + size].decode("utf-8", "surrogateescape"))
-                    else:
-                        waiter.set_result(decode(encoding, data[at + COMPLETION_BYTES : at + size]))
-                except Exception as error:
-                    self._undeliverable(waiter, error)
-            else:
-                self._other(data, at, size)
-            at += (size + 7) & ~7
+        find, forget, brief, parts = self._pending.get, self._pending.pop, BRIEF.unpack_from, self._parts
+        try:
+            while at < end:
+                size, word, status, tag, encoding = brief(data, at)
+                if word == DONE_WORD and not status and not parts and (waiter := find(tag)) is not None:
+                    try:
+                        if encoding == ENCODING_BYTES:
+                            waiter.set_result(data[at + COMPLETION_BYTES : at + size])
+                        elif encoding == ENCODING_TEXT:
+                            text = data[at + COMPLETION_BYTES : at + size]
+                            waiter.set_result(text.decode("utf-8", "surrogateescape"))
+                        else:
+                            waiter.set_result(decode(encoding, data[at + COMPLETION_BYTES : at + size]))
+                    except Exception as error:
+                        self._undeliverable(waiter, error)
+                    forget(tag, None)
+                else:
+                    self._other(data, at, size)
+                at += (size + 7) & ~7
+        finally:
+            self._rest = data[at:]
 
     def _undeliverable(self, waiter: Waiter, error: Exception) -> None:
         """The reply cannot be decoded, or its future was settled by somebody else."""
@@ -413,7 +430,7 @@ class Channel:
             raise RuntimeError("this waits for a channel inside of which it is running: wait elsewhere")
         self.flush()
         while not done():
-            if self.ended or not self._sleep(deadline):
+            if self.ended or not (self._rest or self._sleep(deadline)):
                 return done()
             self.poll()
             if self._unsent or self._out or self._dropped:
@@ -432,7 +449,7 @@ class Channel:
         park_at_exit()
         self.ended = status
         self._out.clear()
-        self._unsent, self._unsent_at = b"", 0
+        self._unsent = b""
         for waiter in self._take_all():
             self._undeliverable(waiter, error_for(status, 2))
         sinks, self._sinks = self._sinks, {}

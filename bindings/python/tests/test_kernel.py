@@ -234,3 +234,44 @@ def test_doctor(script: Script, url: str) -> None:
     assert "heartbeat" in wrong.stdout
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=30, check=False)
     assert version.stdout.split()[1] == iokernel.__version__
+
+
+STORM = """
+import signal, sys, iokernel
+cache = iokernel.open(sys.argv[1])
+cache.call("SET", "key", b"x" * 100)
+class Ring(BaseException):
+    pass
+armed = False
+rings = 0
+def handler(*_):
+    global armed, rings
+    if armed:
+        armed = False
+        rings += 1
+        raise Ring
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+def until_done(work):
+    global armed
+    while True:
+        try:
+            try:
+                armed = True
+                return work()
+            finally:
+                armed = False
+        except Ring:
+            pass
+for _ in range(60):
+    futures = [until_done(lambda: cache("GET", "key")) for _ in range(200)]
+    for future in futures:
+        assert until_done(lambda: future.result(10)) == b"x" * 100
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert rings
+print("fine")
+"""
+
+
+def test_signals_that_raise_lose_no_reply(script: Script, url: str) -> None:
+    assert script(STORM, url) == "fine\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .redis_py import Recorder, Scenario, ignored, loose, unordered
+from .redis_py import Recorder, Scenario, ignored, loose, unordered, with_sets
 
 LIBRARY = """#!lua name=lib
 redis.register_function{function_name='f', callback=function(k, a) return a end, flags={'no-writes'}}"""
@@ -41,8 +41,8 @@ def scripts(r: Recorder) -> Scenario:
     yield r.fcall("f", 0, "x", "y")
     yield r.fcall_ro("f", 0, "x")
     yield r.fcall("missing", 0)
-    yield r.function_list()
-    yield r.function_list(withcode=True)
+    yield with_sets(r.function_list())
+    yield with_sets(r.function_list(withcode=True))
     yield r.function_stats()
     dump = yield r.function_dump()
     yield r.function_delete("lib")
@@ -160,11 +160,11 @@ def server(r: Recorder) -> Scenario:
     yield r.command_docs("get")
     yield r.command_getkeys("MSET", "a", 1, "b", 2)
     yield r.command_getkeys("PING")
-    yield r.command_getkeysandflags("MSET", "a", 1)
+    yield with_sets(r.command_getkeysandflags("MSET", "a", 1))
     yield loose(r.command_list())
     yield unordered(r.command_list(category="hyperloglog"))
     yield unordered(r.command_list(pattern="hget*"))
-    yield loose(r.execute_command("COMMAND INFO", "get"))
+    yield with_sets(r.execute_command("COMMAND INFO", "get"))
     yield loose(r.memory_stats())
     yield r.set("k", 1)
     yield r.memory_usage("k")
@@ -236,11 +236,11 @@ def clients(r: Recorder) -> Scenario:
     yield r.client_unpause()
     yield r.client_reply("ON")
     yield r.client_setinfo("LIB-NAME", "mine")
-    yield r.client_trackinginfo()
+    yield with_sets(r.client_trackinginfo())
     yield r.client_tracking()
     yield r.client_tracking_off()
     yield r.client_tracking_on()
-    yield r.client_trackinginfo()
+    yield with_sets(r.client_trackinginfo())
     yield r.client_tracking_off()
     yield r.client_unblock(999999999)
     yield r.client_unblock(999999999, error=True)
@@ -263,8 +263,8 @@ def acl(r: Recorder) -> Scenario:
     yield unordered(r.acl_cat("hyperloglog"))
     yield r.acl_cat("nosuch")
     yield r.acl_setuser("u1", enabled=True, passwords=["+pw"], keys=["k*"], commands=["+get"], categories=["+@read"])
-    yield r.acl_getuser("u1")
-    yield r.acl_getuser("nobody")
+    yield with_sets(r.acl_getuser("u1"))
+    yield with_sets(r.acl_getuser("nobody"))
     yield r.acl_list()
     yield r.acl_users()
     yield r.acl_dryrun("u1", "GET", "key")

@@ -241,9 +241,7 @@ class Listening:
         self._lock = threading.RLock()
         self._waiting = 0
         self._bell, self._ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller = select.poll()
-        self._poller.register(lib.iok_channel_fd(self._channel._handle), select.POLLIN)
-        self._poller.register(self._bell, select.POLLIN)
+        self._fds = lib.iok_channel_fd(self._channel._handle), self._bell
         self._topics = Topics(self._channel, kernel.names, source.endpoint.number, source.resp3, lambda: None)
 
     def send(self, command: Command, timeout: float) -> None:
@@ -260,6 +258,10 @@ class Listening:
 
     def _until(self, done: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
+        # Each thread needs a poller of its own.
+        poller = select.poll()
+        for fd in self._fds:
+            poller.register(fd, select.POLLIN)
         while True:
             with self._lock:
                 if self._channel.ended:
@@ -272,7 +274,7 @@ class Listening:
                     return False
                 self._waiting += 1
             try:
-                self._poller.poll(left * 1000)
+                poller.poll(left * 1000)
             finally:
                 self._waiting -= 1
 

@@ -28,7 +28,49 @@ def claim(base: type[Any], given: Any, kwargs: dict[str, Any]) -> tuple[type[Any
     return type(base.__name__, (base,), {"source_of_pool": source, "__module__": base.__module__}), source
 
 
-class ConnectionPool(redis.ConnectionPool):
+class Owner:
+    """A pool that owns a source."""
+
+    _source: Source
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__}({self._source.error_name}, db={self._source.db})>"
+
+    def __del__(self) -> None:
+        try:
+            self._source.close()
+        except Exception:
+            return
+
+
+class ThreadOwner(Owner):
+    """Such a pool of threads."""
+
+    def reset(self) -> None:
+        base: Any = super()
+        base.reset()
+        self._source.forked()
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Disconnects the connections and, if those in use are meant too, the server's one."""
+        base: Any = super()
+        # Older pools that block take no argument.
+        base.disconnect(*(() if inuse_connections else (False,)))
+        if inuse_connections:
+            self._source.close()
+
+    def close(self) -> None:
+        """Disconnects everything; the next use connects again."""
+        self.disconnect()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.disconnect()
+
+
+class ConnectionPool(ThreadOwner, redis.ConnectionPool):
     """`redis.Redis(connection_pool=ConnectionPool.from_url(url))`: redis-py over the kernel.
 
     Takes what redis-py's pool takes. Without `max_connections` there is no limit, as all its connections share
@@ -77,24 +119,8 @@ class ConnectionPool(redis.ConnectionPool):
         connection.relax()
         self._available_connections.append(connection)
 
-    def reset(self) -> None:
-        super().reset()
-        self._source.forked()
 
-    def disconnect(self, inuse_connections: bool = True) -> None:
-        """Disconnects the connections and, if those in use are meant too, the server's one."""
-        super().disconnect(inuse_connections)
-        if inuse_connections:
-            self._source.close()
-
-    def __del__(self) -> None:
-        try:
-            self._source.close()
-        except Exception:
-            return
-
-
-class BlockingConnectionPool(redis.BlockingConnectionPool):
+class BlockingConnectionPool(ThreadOwner, redis.BlockingConnectionPool):
     """redis-py's pool that waits `timeout` seconds for one of `max_connections`, over the kernel."""
 
     def __init__(
@@ -110,20 +136,3 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
         connection.relax()
         base: Any = super()
         base.release(connection)
-
-    def reset(self) -> None:
-        base: Any = super()
-        base.reset()
-        self._source.forked()
-
-    def disconnect(self, inuse_connections: bool = True) -> None:
-        """Disconnects the connections and, if those in use are meant too, the server's one."""
-        super().disconnect(inuse_connections)
-        if inuse_connections:
-            self._source.close()
-
-    def __del__(self) -> None:
-        try:
-            self._source.close()
-        except Exception:
-            return

@@ -26,7 +26,7 @@ from iokernel import _errors
 
 from ._base import BaseConnection
 from ._commands import Batch, Command, Need
-from ._pool import CONNECTIONS_MAX, claim
+from ._pool import CONNECTIONS_MAX, Owner, claim
 from ._replies import failure
 from ._source import CONNECT_TIMEOUT_S, FIRST_LOOK_S, Source, divided, is_refused, seconds
 from ._topics import Topics
@@ -366,7 +366,28 @@ class Listening:
             self._news()
 
 
-class ConnectionPool(redis.asyncio.ConnectionPool):
+class LoopOwner(Owner):
+    """A pool of loops that owns a source."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Disconnects the connections and, if those in use are meant too, the server's one."""
+        base: Any = super()
+        await base.disconnect(inuse_connections)
+        if inuse_connections:
+            self._source.close()
+
+    async def aclose(self) -> None:
+        """Disconnects everything; the next use connects again."""
+        await self.disconnect()
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.disconnect()
+
+
+class ConnectionPool(LoopOwner, redis.asyncio.ConnectionPool):
     """`redis.asyncio.Redis(connection_pool=ConnectionPool.from_url(url))`: redis-py over the kernel.
 
     Arguments as those of `iokernel.compat.redis.ConnectionPool`.
@@ -402,20 +423,8 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         connection.relax()
         self._available_connections.append(connection)
 
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Disconnects the connections and, if those in use are meant too, the server's one."""
-        await super().disconnect(inuse_connections)
-        if inuse_connections:
-            self._source.close()
 
-    def __del__(self) -> None:
-        try:
-            self._source.close()
-        except Exception:
-            return
-
-
-class BlockingConnectionPool(redis.asyncio.BlockingConnectionPool):
+class BlockingConnectionPool(LoopOwner, redis.asyncio.BlockingConnectionPool):
     """redis-py's pool that waits `timeout` seconds for one of `max_connections`, over the kernel."""
 
     def __init__(
@@ -429,15 +438,3 @@ class BlockingConnectionPool(redis.asyncio.BlockingConnectionPool):
         """Takes a connection back."""
         connection.relax()
         await super().release(connection)
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Disconnects the connections and, if those in use are meant too, the server's one."""
-        await super().disconnect(inuse_connections)
-        if inuse_connections:
-            self._source.close()
-
-    def __del__(self) -> None:
-        try:
-            self._source.close()
-        except Exception:
-            return
