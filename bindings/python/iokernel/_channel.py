@@ -126,6 +126,7 @@ class Channel:
         self._names = names
         self._payload_max = record_max - SUBMISSION_BYTES
         self._pack = packer()
+        self._submit_batch = calls.submit_batch
         self._out: list[bytes] = []
         self._append = self._out.append
         self._unsent = b""
@@ -242,12 +243,18 @@ class Channel:
             self._submit_rest()
             if self._unsent:
                 return
-        if self._out:
-            self._progress = 0, self._taken[0]
-            self._taken[0][0][0] = 0
-            self._unsent = b"".join(self._out)
-            self._out.clear()
-            self._submit_rest()
+        out = self._out
+        if out:
+            cell, pointer = fresh = self._taken[0]
+            cell[0] = 0
+            self._progress = 0, fresh
+            data = self._unsent = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            status = self._submit_batch(self._raw, data, len(data), pointer)
+            if status == OK:
+                self._unsent = b""
+            else:
+                self._refused(status)
 
     def _unsent_at(self) -> int:
         """How much of `_unsent` the ring has taken. A call that a signal's exception ended has counted in its cell."""
@@ -262,7 +269,7 @@ class Channel:
             cell[0] = 0
             self._progress = at, fresh
             place = calls.pointer(ffi.from_buffer(data) + at) if at else data
-            status = calls.submit_batch(self._raw, place, len(data) - at, pointer)
+            status = self._submit_batch(self._raw, place, len(data) - at, pointer)
             if status != OK:
                 self._refused(status)
                 return
@@ -290,9 +297,11 @@ class Channel:
         """Submits what is queued and wakes the kernel. A thread that is far ahead of it waits here."""
         self.flush()
         self._bell()
-        while len(self._unsent) > UNSENT_BYTES_MAX and not self.ended:
-            if len(self._unsent) - self._unsent_at() <= UNSENT_BYTES_MAX:
-                break
+        if self._unsent:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        while len(self._unsent) - self._unsent_at() > UNSENT_BYTES_MAX and not self.ended:
             self._sleep(None)
             self.poll()
             self.flush()
