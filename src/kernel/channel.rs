@@ -109,6 +109,8 @@ pub struct Channel {
     push_bytes: usize,
     assemblies: Vec<Assembly>,
     config: ChannelConfig,
+    /// The next submission waits for a credit.
+    pub stalled: bool,
     /// Requests without their final completion.
     pub live: usize,
     /// Pushes were dropped, and not all of that was reported yet.
@@ -132,6 +134,7 @@ impl Channel {
             push_bytes: 0,
             assemblies: Vec::new(),
             config,
+            stalled: false,
             live: 0,
             has_losses: false,
             hints: vec![RequestId(u64::MAX); 64],
@@ -141,7 +144,7 @@ impl Channel {
     }
 
     pub fn has_submissions(&self) -> bool {
-        !self.corrupt && self.submissions.has_more() && self.has_credit()
+        !self.corrupt && self.submissions.has_more() && (!self.stalled || self.has_credit())
     }
 
     /// True if a turn would get anything done for this channel.

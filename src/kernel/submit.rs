@@ -32,18 +32,22 @@ impl Io {
         let Ok(mut submitted) = channel.submitted() else {
             return self.corrupt_channel(key);
         };
+        channel.stalled = false;
         let mut left = SUBMISSION_BUDGET;
         while left > 0 {
             left -= 1;
             let Some(channel) = self.core.channels.get_mut(key as usize) else { return false };
-            if !channel.has_credit() || self.core.requests.len() >= REQUESTS_MAX {
-                break;
-            }
+            let full = !channel.has_credit() || self.core.requests.len() >= REQUESTS_MAX;
             let (head, payload) = match submitted.peek() {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 Err(_) => return self.corrupt_channel(key),
             };
+            // What ends something is taken all the same: it is what gives credits back.
+            if full && !matches!(head.op, IOK_OP_CANCEL | IOK_OP_REPLY | IOK_OP_RELEASE | IOK_OP_CLOSE) {
+                channel.stalled = true;
+                break;
+            }
             submitted.take(&head);
             match channel.assemble(head, payload) {
                 Taken::Fragment => {}

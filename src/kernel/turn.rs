@@ -118,6 +118,11 @@ impl Turn {
                 Control::OpenChannel { region, config, key } => open_channel(io, region, config, key),
                 Control::CloseChannel { key } => {
                     if let Some(at) = channel_key(io, key) {
+                        // What was submitted before the close is taken and written before it.
+                        while io.drain_channel(at) {
+                            io.flush_all();
+                        }
+                        io.flush_all();
                         io.end_channel(at, IOK_STATUS_CLOSED);
                         io.core.channels.remove(at as usize);
                     }

@@ -124,8 +124,8 @@ static void bulk(iok_channel *channel, const char *name, uint16_t op, uint32_t e
     unsigned sent = 0, done = 0;
     uint64_t start = now_ns(CLOCK_MONOTONIC), cpu_start = now_ns(CLOCK_THREAD_CPUTIME_ID);
     while (done < total) {
-      // As a pipeline does: so many at once, then all their replies.
-      if (sent == done)
+      // Requests as a pipeline: so many at once, then all their replies. No-ops as a window that slides.
+      if (sent == done || op == IOK_OP_ECHO)
         while (sent < total && sent - done < depth) put(channel, op, endpoint, sent++, payload, bytes);
       iok_flush(channel);
       done += (unsigned)take(channel, NULL);
