@@ -14,6 +14,7 @@ use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS};
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
 use super::shared::{Control, Shared};
 use crate::ring::region::Region;
+use crate::ring::spin::{SPIN_MAX, Spin};
 use crate::ring::wake;
 use crate::status::*;
 
@@ -29,6 +30,7 @@ pub fn run(mut io: Io, shared: Arc<Shared>) {
     let mut turn = Turn {
         events: Events::with_capacity(EVENTS_MAX),
         looks: crate::sys::thread::processors() > 1,
+        spin: Spin::new(),
         due: Vec::new(),
         close_by: None,
     };
@@ -52,6 +54,8 @@ struct Turn {
     events: Events,
     /// There is more than one processor, so that the program can go on while this thread looks.
     looks: bool,
+    /// Whether looking at the sockets pays.
+    spin: Spin,
     due: Vec<Target>,
     /// When a kernel that is closing stops waiting for requests.
     close_by: Option<Instant>,
@@ -89,13 +93,35 @@ impl Turn {
             io.wait(&mut self.events, timeout);
             return;
         }
-        // While replies are due, the sockets are what to look at, and only the system can do that.
-        let looks = self.looks && io.core.requests.is_empty();
+        let replies_due = !io.core.requests.is_empty();
+        let looks = if replies_due { self.spin.begin() } else { self.looks };
         shared.bell.announce(if looks { wake::LOOKING } else { wake::ON_FD });
         let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
-        let found = found || (looks && shared.bell.look(LOOK));
-        io.wait(&mut self.events, if found { Some(Duration::ZERO) } else { timeout });
+        if found {
+            io.wait(&mut self.events, Some(Duration::ZERO));
+        } else if replies_due {
+            self.wait_for_replies(io, shared, looks, timeout);
+        } else {
+            let rang = looks && shared.bell.look(LOOK);
+            io.wait(&mut self.events, if rang { Some(Duration::ZERO) } else { timeout });
+        }
         shared.bell.withdraw();
+    }
+
+    /// While replies are due, the sockets are what to look at, and only the system can do that.
+    fn wait_for_replies(&mut self, io: &mut Io, shared: &Shared, looks: bool, timeout: Option<Duration>) {
+        let start = Instant::now();
+        let limit = timeout.map_or(SPIN_MAX, |timeout| timeout.min(SPIN_MAX));
+        let mut met = false;
+        while looks && !met && start.elapsed() < limit {
+            io.wait(&mut self.events, Some(Duration::ZERO));
+            met = !self.events.is_empty() || shared.bell.has_rung();
+        }
+        if !met {
+            let rang = looks && shared.bell.look(Duration::ZERO);
+            io.wait(&mut self.events, if rang { Some(Duration::ZERO) } else { timeout });
+        }
+        self.spin.end(looks, start.elapsed());
     }
 
     fn timeout(&self, io: &Io) -> Option<Duration> {

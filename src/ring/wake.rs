@@ -145,9 +145,14 @@ impl<D: Descriptor> Bell<D> {
     /// It looks at the bell and not at the rings, so that a burst is taken as a whole: its end rings. Without a span it
     /// does not look at all.
     pub fn look(&self, span: std::time::Duration) -> bool {
-        let rang = || self.flag.load(Ordering::Acquire) == AWAKE;
+        let rang = || self.has_rung();
         span.as_nanos() > 0 && super::spin::look(std::time::Instant::now(), span, rang)
             || self.flag.compare_exchange(LOOKING, ON_FD, Ordering::SeqCst, Ordering::Acquire).is_err()
+    }
+
+    /// The sleeper, after announcing: true if the bell rang since.
+    pub fn has_rung(&self) -> bool {
+        self.flag.load(Ordering::Acquire) == AWAKE
     }
 
     /// The sleeper: awake.
