@@ -411,8 +411,7 @@ class Channel:
     # Waiting
 
     def _bell(self) -> None:
-        """Wakes the kernel if it sleeps."""
-        calls.flush(self._raw)
+        """Wakes the kernel if it sleeps. A batch has done so already; the accelerator writes records one by one."""
 
     def _wait(self, slice_ms: int) -> int:
         """The real wait; the GIL is free meanwhile. A status."""

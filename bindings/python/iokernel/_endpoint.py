@@ -77,7 +77,10 @@ class _Requests(CallerBase):
                 channel.send()
             raise
         if future._error is not None:
-            raise future._error
+            try:
+                raise future._error
+            finally:
+                del future  # Whose error's traceback names this frame: a cycle that would keep every caller's locals.
         return future._value
 
     def _call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
@@ -256,7 +259,10 @@ def _raise_unavailable(error: BaseException | None) -> None:
         return
     if isinstance(error, Error) and error.status == -202:
         raise Unavailable(error.message, code=error.code, status=-303, fate="not_sent", endpoint=error.endpoint)
-    raise error
+    try:
+        raise error
+    finally:
+        del error
 
 
 class _Wanted:

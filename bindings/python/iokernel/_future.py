@@ -39,7 +39,12 @@ if TYPE_CHECKING or accelerator is None:
 
             `timeout`: seconds to wait here; when they are over, Timeout is raised and the request goes on.
             """
-            return self._value if self._done and self._error is None else self._result(timeout)
+            if self._done and self._error is None:
+                return self._value
+            try:
+                return self._result(timeout)
+            finally:
+                del self  # An error's traceback names this frame: a cycle.
 
         def _result(self, timeout: float | None = None) -> Any:
             raise NotImplementedError
@@ -86,7 +91,10 @@ class Future(FutureBase):
         if not self._done:
             self._wait(timeout)
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # Whose error's traceback names this frame: a cycle.
         return self._value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

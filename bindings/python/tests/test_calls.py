@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -293,3 +295,24 @@ def test_one_way_requests_of_a_thread_that_ends(redis: iokernel.Endpoint) -> Non
         thread.start()
         thread.join()
     assert redis.call("GET", "n") == b"100"
+
+
+def test_an_error_keeps_nothing_of_its_callers_alive(redis: iokernel.Endpoint) -> None:
+    class Local:
+        pass
+
+    def caller() -> weakref.ref[Local]:
+        local = Local()
+        redis.call("LPUSH", "list", "x")
+        with pytest.raises(iokernel.RemoteError):
+            redis.call("GET", "list")
+        with pytest.raises(iokernel.RemoteError):
+            redis("GET", "list").result()
+        return weakref.ref(local)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert caller()() is None
+    finally:
+        gc.enable()
