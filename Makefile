@@ -6,6 +6,7 @@
 #   make lint             formatting, clippy, types, the header
 #   make bench            us and the other clients side by side
 #   make fuzz, make soak  for SECONDS=60
+#   make loom, asan, tsan models of the ring; the Rust tests under sanitizers
 #   make install          PREFIX=/usr/local DESTDIR=
 SHELL   := bash
 PREFIX  ?= /usr/local
@@ -21,7 +22,7 @@ RUN     := $(PYTHON) tests/run.py
 # Where bindings find the library of this tree, also when it is built elsewhere.
 export IOKERNEL_LIBRARY ?= $(TARGET)/release/libiokernel.so
 
-.PHONY: build library header setup stage c demo test test-rust test-python test-c lint bench fuzz soak install clean
+.PHONY: build library header setup stage c demo test test-rust test-python test-c lint bench fuzz soak loom asan tsan install clean
 
 build: setup library
 
@@ -74,8 +75,19 @@ bench: build
 fuzz:
 	tests/fuzz/run.sh $(SECONDS)
 
+# The long variants: a million requests cancelled at random, ten minutes of pushes that nobody reads, every byte cut,
+# sixty seconds inside one C call; then traffic through a bad network.
 soak: build
+	IOKERNEL_SOAK=1 cargo test --locked --test faults
+	IOKERNEL_SOAK=1 $(PYTHON) -m pytest tests/live/test_gil.py
 	$(PYTHON) tests/soak.py $(SECONDS)
+
+# Every interleaving of the ring and the wake. Its own target folder: another cfg rebuilds everything.
+loom:
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --release --locked --test loom
+
+asan tsan:
+	tests/sanitize.sh $@
 
 install: library
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
