@@ -14,8 +14,8 @@ from support.program import ROOT
 from support.servers import RedisServer
 
 EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
-PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [path for path in sorted((ROOT / "docs").glob("**/*.md")) if BLOCK.search(path.read_text())]
 
 
 def run(path: Path, *arguments: str) -> str:
@@ -39,10 +39,7 @@ def test_page(path: Path, redis_server: RedisServer) -> None:
     """Its blocks in order, as one program that has `url`, the address of an empty server."""
     text = path.read_text()
     names: dict[str, Any] = {"__name__": "page", "url": redis_server.url}
-    blocks = list(BLOCK.finditer(text))
-    if not blocks:
-        pytest.skip("no block of Python")
-    for block in blocks:
+    for block in BLOCK.finditer(text):
         # Errors name the line of the page.
         above = "\n" * (text.count("\n", 0, block.start()) + 1)
         exec(compile(above + block[1], path, "exec"), names)
