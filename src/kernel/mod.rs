@@ -24,6 +24,9 @@ pub mod submit;
 pub mod turn;
 pub mod wheel;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -283,7 +283,7 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
 
 impl Io {
     /// Runs what concerns one conn; a panic there ends that conn and nothing else.
-    fn contain(&mut self, key: u32, body: impl FnOnce(&mut Io)) {
+    pub(super) fn contain(&mut self, key: u32, body: impl FnOnce(&mut Io)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(self))) {
             let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

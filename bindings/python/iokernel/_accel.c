@@ -75,6 +75,7 @@ typedef struct {
   Slot *slots;
   uint32_t capacity, free;
   char scheduled, busy;
+  unsigned unrung; /* requests since the kernel was last woken */
   int ended;
   PyObject *out, *unsent, *parts, *pack;
   PyObject *loop; /* the event loop it belongs to; NULL or None for a thread's */
@@ -128,6 +129,9 @@ static inline PyObject *take_waiter(Core *core, uint64_t tag) {
 
 /* Requests */
 
+/* Requests of one turn after which the kernel is woken without waiting for the turn's end. */
+#define RING_EVERY 64
+
 static PyObject *request_slow(Core *core, PyObject *arguments) {
   PyObject *method = PyObject_GetAttr((PyObject *)core, name_request_slow);
   if (!method) return NULL;
@@ -154,6 +158,11 @@ static uint64_t submit_request(
   uint32_t size = (uint32_t)(sizeof *place + (size_t)(end - start));
   *place = (iok_submission){size, OP_REQUEST, (uint16_t)flags, endpoint, timeout_ms, tag, key, 0, 0};
   iok.commit(core->channel);
+  /* A long turn lets the kernel begin before its end. */
+  if (++core->unrung >= RING_EVERY) {
+    core->unrung = 0;
+    iok.flush(core->channel);
+  }
   if (!core->scheduled) {
     PyObject *done = PyObject_CallMethodObjArgs((PyObject *)core, name_schedule, NULL);
     if (!done) PyErr_WriteUnraisable((PyObject *)core);
@@ -276,6 +285,7 @@ PyDoc_STRVAR(bell_doc, "_bell(): wakes the kernel if it sleeps");
 static PyObject *core_bell(PyObject *self, PyObject *unused) {
   (void)unused;
   Core *core = (Core *)self;
+  core->unrung = 0;
   if (core->channel) iok.flush(core->channel);
   Py_RETURN_NONE;
 }
