@@ -130,7 +130,7 @@ static inline PyObject *take_waiter(Core *core, uint64_t tag) {
 /* Requests */
 
 /* Requests of one turn after which the kernel is woken without waiting for the turn's end. */
-#define RING_EVERY 64
+#define RING_EVERY 32
 
 static PyObject *request_slow(Core *core, PyObject *arguments) {
   PyObject *method = PyObject_GetAttr((PyObject *)core, name_request_slow);

@@ -39,6 +39,8 @@ log = logging.getLogger("iokernel")
 OK, FULL, TIMED_OUT, INTERRUPTED, TOO_LARGE = 0, -201, -202, -205, -108
 QUIET_TAG = 1 << 62
 """Tags from here on belong to requests that nobody waits for."""
+FLUSH_EVERY = 64
+"""Requests of one turn after which the kernel is given them without waiting for the turn's end."""
 WAIT_SLICE_MS = 1000
 """The longest single sleep, so that a signal that another thread took is handled soon."""
 SETTLE_MS = 1000
@@ -164,6 +166,8 @@ class Channel:
         self._pending[tag] = waiter
         if not self._scheduled:
             self._schedule()
+        elif len(self._out) >= FLUSH_EVERY:
+            self.flush()
         return tag
 
     def submit(
