@@ -108,6 +108,7 @@ fn replies_that_nobody_reads_lose_their_payload_and_nothing_else() {
         let mut silent = kernel.channel("ring=64KiB&reply_buffer=8MiB").unwrap();
         let endpoint = silent.open(&server.url("heartbeat=1s&max_silence=1s")).unwrap();
         silent.until_up(endpoint);
+        let shared = field(&server.direct().clients()[0], "id").to_string();
         let before = resident_bytes();
         let mut tags = Vec::new();
         for round in 0..5 {
@@ -140,6 +141,7 @@ fn replies_that_nobody_reads_lose_their_payload_and_nothing_else() {
         assert_eq!((whole + dropped, expired), (500, 5));
         assert!(whole >= 80 && dropped > 0, "{whole} whole, {dropped} dropped");
         let clients = server.direct().clients();
-        assert_eq!(clients.iter().filter(|line| field(line, "cmd") != "blpop").count(), 1, "{clients:?}");
+        // A lane whose request expired while it was dialled may be kept beside it.
+        assert!(clients.iter().any(|line| field(line, "id") == shared), "{shared} is gone: {clients:?}");
     });
 }
