@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 
 use crate::config::{ConfigError, Options};
 use crate::proto::RequestId;
+use crate::ring::Corrupt;
 use crate::ring::consumer::Consumer;
 use crate::ring::layout::*;
 use crate::ring::producer::Producer;
 use crate::ring::record::{Submitted, write_completion};
 use crate::ring::region::{Completions, RING_BYTES, Region, Submissions};
-use crate::ring::{Cells, Corrupt};
 use crate::status::{IOK_STATUS_CORRUPT, IOK_STATUS_OK, IOK_STATUS_REPLY_DROPPED, Status};
 
 /// What `iok_channel_open` takes.
@@ -378,11 +378,6 @@ impl Channel {
 
     pub fn is_corrupt(&self) -> bool {
         self.corrupt
-    }
-
-    /// Bytes that the completion ring holds at most.
-    pub fn ring_bytes(&self) -> u64 {
-        self.completions.cells().capacity()
     }
 }
 

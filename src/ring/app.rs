@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::consumer::{Consumer, Run};
-use super::layout::{IOK_FLAG_MORE, IOK_SUBMISSION_BYTES, Submission, aligned};
+use super::layout::{IOK_SUBMISSION_BYTES, Submission, aligned};
 use super::producer::Producer;
 use super::record::{count_completions, submission_at, write_submission};
 use super::region::{Completions, Region, Submissions};
@@ -311,9 +311,4 @@ fn read_head(bytes: &[u8]) -> Option<Submission> {
     let head = unsafe { bytes.as_ptr().cast::<Submission>().read_unaligned() };
     let size = head.size as usize;
     (size >= IOK_SUBMISSION_BYTES as usize && size <= bytes.len()).then_some(head)
-}
-
-/// True if a record is one of several that make one message.
-pub fn is_fragment(head: &Submission) -> bool {
-    head.flags & IOK_FLAG_MORE != 0
 }

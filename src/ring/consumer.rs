@@ -26,10 +26,6 @@ impl<C: Cells> Consumer<C> {
         Consumer { cells, tail: 0, seen_head: 0 }
     }
 
-    pub fn cells(&self) -> &C {
-        &self.cells
-    }
-
     /// What can be read now; empty when there is nothing.
     #[inline]
     pub fn run(&mut self) -> Result<Run, Corrupt> {

@@ -21,10 +21,6 @@ impl<C: Cells> Producer<C> {
         Producer { cells, head: 0, published: 0, seen_tail: 0 }
     }
 
-    pub fn cells(&self) -> &C {
-        &self.cells
-    }
-
     /// Room for a record of `bytes`: where to write it, or None while the ring is too full.
     #[inline]
     pub fn reserve(&mut self, bytes: usize) -> Result<Option<NonNull<u8>>, Corrupt> {
