@@ -62,6 +62,11 @@
 #define IOK_FEATURE_STREAMS (1 << 4)
 
 /**
+ * Feature bit: services of many peers (`IOK_OP_PEERS`, `IOK_OP_WATCH`, `IOK_FLAG_ROUTE`).
+ */
+#define IOK_FEATURE_PEERS (1 << 5)
+
+/**
  * Every record and every ring index is a multiple of this.
  */
 #define IOK_RECORD_ALIGN 8
@@ -130,10 +135,23 @@
 #define IOK_OP_REPLY 10
 
 /**
- * Asks how an endpoint is. `DONE`, payload: a MessagePack map. With `IOK_FLAG_UNTIL_UP` it answers once the endpoint
- * is up, or when its deadline passes.
+ * Asks how an endpoint is; endpoint 0: the kernel and all of them. `DONE`, payload: a MessagePack map. With
+ * `IOK_FLAG_UNTIL_UP` it answers once the endpoint (the kernel: each one opened with `require=true`) is up, or when its
+ * deadline passes.
  */
 #define IOK_OP_STATE 11
+
+/**
+ * Tells the peers of a service opened as `scheme+app://name`. Payload: a MessagePack array of `"host:port"`, or of maps
+ * with `address` and, if wanted, `weight`, `priority` and `role`. The whole set, each time. `DONE`.
+ */
+#define IOK_OP_PEERS 12
+
+/**
+ * Streams an endpoint's state (endpoint 0: the kernel's): `ACCEPTED`, then a `PUSH` with the map of `IOK_OP_STATE` at
+ * once and after each change of its state, its peers or their roles. `IOK_OP_CANCEL` ends it.
+ */
+#define IOK_OP_WATCH 13
 
 /**
  * More fragments of this message follow, under the same tag. Records of other tags may stand between them.
@@ -154,6 +172,11 @@
  * For `IOK_OP_STATE`: answer when the endpoint is up.
  */
 #define IOK_FLAG_UNTIL_UP (1 << 3)
+
+/**
+ * `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
+ */
+#define IOK_FLAG_ROUTE (1 << 4)
 
 /**
  * The last completion of its tag.
@@ -185,6 +208,11 @@
  * The client of a listener's request is gone; a reply has nowhere to go.
  */
 #define IOK_KIND_GONE 6
+
+/**
+ * Nothing happened; taking it shows that the program lives (`max_app_silence`). Its tag is 0. Pass over it.
+ */
+#define IOK_KIND_TICK 7
 
 /**
  * Nothing of the request was written: sending it again is safe.
@@ -300,7 +328,7 @@ typedef struct iok_submission {
      */
     uint64_t tag;
     /**
-     * A lease, or 0.
+     * A lease, a route key (`IOK_FLAG_ROUTE`), or 0.
      */
     uint64_t key;
     /**

@@ -176,7 +176,12 @@ pub struct Url {
     pub scheme: String,
     pub user: Option<String>,
     pub password: Option<String>,
+    /// The first of `hosts`.
     pub address: Address,
+    /// `a,b:7,c`: at least one.
+    pub hosts: Vec<Address>,
+    /// What follows the plus in `redis+srv`: how the peers are found.
+    pub via: Option<String>,
     /// Percent-decoded, without the leading slash. Empty for unix sockets, whose path is the address.
     pub path: String,
     pub options: Options,
@@ -199,11 +204,12 @@ impl Url {
         if rest.contains('#') || query.contains('#') {
             return Err(bad("no fragment (#); percent-encode it as %23"));
         }
-        let unix = scheme == "unix" || scheme.ends_with("+unix");
-        let scheme = match scheme {
-            "unix" => "redis",
-            other => other.strip_suffix("+unix").unwrap_or(other),
+        let (scheme, via) = match scheme.split_once('+') {
+            Some((scheme, via)) => (scheme, Some(via)),
+            None if scheme == "unix" => ("redis", Some("unix")),
+            None => (scheme, None),
         };
+        let unix = via == Some("unix");
         let port = default_port(scheme).ok_or_else(|| ConfigError::new("scheme", scheme, "a known protocol"))?;
         let (authority, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.find('/').map_or((rest, ""), |at| rest.split_at(at)),
@@ -215,17 +221,22 @@ impl Url {
             None => (None, None),
             Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
         };
-        let address = match unix {
+        let hosts = match unix {
             true if path.is_empty() => return Err(bad("the path of a unix socket, as in unix:///run/redis.sock")),
-            true => Address::Unix(decode(path)?),
-            false => parse_host(host, port).ok_or_else(|| bad("host or host:port, IPv6 in brackets"))?,
+            true => vec![Address::Unix(decode(path)?)],
+            false => {
+                let hosts: Option<Vec<Address>> = host.split(',').map(|host| parse_host(host, port)).collect();
+                hosts.ok_or_else(|| bad("host or host:port, or more of them between commas, IPv6 in brackets"))?
+            }
         };
         let path = if unix { String::new() } else { decode(path.trim_start_matches('/'))? };
         Ok(Url {
             scheme: scheme.into(),
             user: user.filter(|user| !user.is_empty()),
             password: password.filter(|password| !password.is_empty()),
-            address,
+            address: hosts[0].clone(),
+            hosts,
+            via: via.filter(|via| *via != "unix").map(str::to_string),
             path,
             options,
         })

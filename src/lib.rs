@@ -13,10 +13,10 @@
 //! | [`sys`] | the only libc: memfd, eventfd, futex, fork, threads, the clock |
 //! | [`kernel`] | the I/O thread: poll loop, timers, conns, listeners, the life of a request |
 //! | [`router`] | many conns behind one endpoint: the shared conn, lanes, leases, topics, backoff; no I/O |
-//! | [`discovery`] | a name becomes addresses: DNS over the thread's own loop, the hosts file |
+//! | [`discovery`] | a URL becomes a changing set of peers: lists, DNS, SRV, files, the program, other services |
 //! | [`proto`] | the [`proto::Protocol`] trait, the table of protocols, one folder each; no I/O |
 //! | [`value`] | MessagePack in and out |
-//! | [`config`], [`status`] | the one grammar of URLs and options; the numbers that say how things went |
+//! | [`config`], [`peer`], [`status`] | the one grammar of URLs and options; peers and roles; how things went |
 //!
 //! From a URL scheme to the wire in four hops: `kernel/submit.rs` (an op) → `kernel/endpoint.rs` (the URL) →
 //! [`proto::TABLE`] (the row) → `proto/<name>/` (the bytes).
@@ -40,6 +40,8 @@ pub mod discovery;
 pub mod ffi;
 #[cfg(not(loom))]
 pub mod kernel;
+#[cfg(not(loom))]
+pub mod peer;
 #[cfg(not(loom))]
 pub mod proto;
 pub mod ring;

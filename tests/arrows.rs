@@ -11,14 +11,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("router", &["proto", "value"]),
     ("proto", &["value"]),
     ("value", &[]),
-    ("discovery", &["sys"]),
+    ("discovery", &["sys", "value"]),
     ("observe", &["ring", "sys"]),
     ("ring", &["sys"]),
     ("sys", &[]),
 ];
 
 /// Numbers, names and grammar without behaviour.
-const COMMON: &[&str] = &["config", "status", "ring::layout"];
+const COMMON: &[&str] = &["config", "peer", "status", "ring::layout"];
 
 /// A word, the only rooms where it may stand, and why.
 const WORDS: &[(&str, &[&str], &str)] = &[

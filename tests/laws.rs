@@ -45,7 +45,7 @@ fn samples_make_events_and_no_fault_but_where_they_say_so() {
         let replies = events.iter().filter(|line| line.starts_with("Reply")).count();
         let requests = sample.requests.iter().filter(|body| {
             let driver = rig::driver(scheme, sample.url, &limits);
-            !matches!(driver.classify(body), Ok(Class::Topics(_)))
+            !matches!(driver.classify(body, false).map(|need| need.class), Ok(Class::Topics(_)))
         });
         assert_eq!(replies, requests.count(), "{} {}: {events:#?}", scheme.name, sample.name);
     });
@@ -173,7 +173,7 @@ fn two_machines_joined_in_memory_stay_alive_and_answer() {
             .samples
             .iter()
             .flat_map(|sample| sample.requests.iter().copied())
-            .filter(|body| client.driver.classify(body) == Ok(Class::Shared))
+            .filter(|body| client.driver.classify(body, false).map(|need| need.class) == Ok(Class::Shared))
             .collect();
         let (mut sent, mut piece, mut heartbeats) = (0, 1, 0);
         for turn in 0..600 {

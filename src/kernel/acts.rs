@@ -100,7 +100,7 @@ impl Acts<'_> {
         let start = conn.wire_position();
         let mut wire = std::mem::take(&mut conn.out);
         let mut out = crate::proto::Out { wire: &mut wire, events: &mut Nothing };
-        let outcome = conn.proto.command(now, Command::Request { id, body }, &mut out);
+        let outcome = conn.proto.command(now, Command::Request { id, body, asking: false }, &mut out);
         conn.out = wire;
         outcome?;
         conn.mark(id);

@@ -606,9 +606,9 @@ impl Io {
             return self.unheard.push(Unheard::SendAgain(id));
         }
         let Some(of) = self.endpoints.get(endpoint as usize) else { return };
-        let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload).ok());
+        let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload, false).ok());
         if let Some(class) = class {
-            self.with_router(endpoint, |router, now, act| router.handle_request(now, id, class, lease, act));
+            self.with_router(endpoint, |router, now, act| router.handle_request(now, id, class.class, lease, act));
         }
     }
 

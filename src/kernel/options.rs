@@ -39,6 +39,7 @@ impl EndpointOptions {
             heartbeat: if heartbeat.is_zero() { seconds(365 * 86_400) } else { heartbeat },
             silence_max: options.duration("max_silence", seconds(10))?,
             raw: options.flag("raw", false)?,
+            ..Limits::default()
         };
         let mut taken = EndpointOptions {
             limits,

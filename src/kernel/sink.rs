@@ -79,6 +79,7 @@ impl Emit for Sink<'_> {
     fn emit(&mut self, event: Event<'_>) {
         match event {
             Event::Reply { id, error, body } => self.reply(id, error, body),
+            Event::Rejected { id, body, .. } => self.reply(id, true, body),
             Event::Push { topic, body } => self.push(topic, body),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
@@ -92,6 +93,7 @@ impl Emit for Sink<'_> {
             Event::Fact(Fact::Ready { topics_beside_requests, description }) => {
                 self.notes.push(Note::Ready { topics_beside_requests, description: description.into() });
             }
+            Event::Fact(Fact::Role { .. } | Fact::Topology(_)) => {}
             Event::Fact(Fact::Draining) => self.notes.push(Note::Draining),
         }
     }

@@ -104,7 +104,7 @@ impl Io {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
-        let class = match of.driver.classify(payload) {
+        let class = match of.driver.classify(payload, false).map(|need| need.class) {
             Ok(Class::Topics(_) | Class::Takeover) => {
                 let message = "this begins a stream: submit it as a stream (subscribe), not as a request";
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADREQUEST", message);
@@ -141,7 +141,7 @@ impl Io {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
-        match of.driver.classify(payload) {
+        match of.driver.classify(payload, false).map(|need| need.class) {
             Ok(class @ (Class::Topics(_) | Class::Takeover)) => {
                 let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
                 let id = self.core.begin(channel, head, What::Stream, timeout_ms);

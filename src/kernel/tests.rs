@@ -17,7 +17,7 @@ use super::request::What;
 use super::wheel::TimerKey;
 use crate::config::{Address, Options};
 use crate::discovery::dns::{Resolver, ResolverConfig};
-use crate::proto::{Admit, Class, Command, Driver, Fault, Out, Progress, Protocol, Refusal, RequestId, Tenancy};
+use crate::proto::{Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy};
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
 use crate::ring::region::Region;
 use crate::router::service::Service;
@@ -63,8 +63,8 @@ impl Protocol for Bomb {
 }
 
 impl Driver for Bomb {
-    fn classify(&self, _: &[u8]) -> Result<Class, Refusal> {
-        Ok(Class::Shared)
+    fn classify(&self, _: &[u8], _: bool) -> Result<Need, Refusal> {
+        Ok(Need { class: Class::Shared, route: Default::default() })
     }
     fn client(&self) -> Box<dyn Protocol> {
         Box::new(Bomb(None))

@@ -21,6 +21,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::{ConfigError, Url};
+use crate::peer::Role;
 
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -76,6 +77,22 @@ pub struct Limits {
     pub silence_max: Duration,
     /// Deliver frames as they are on the wire (`raw=true`).
     pub raw: bool,
+    /// What the router wants to hear of the peer.
+    pub follow: Follow,
+    /// Requests go to replicas too: a conn to one asks for leave to read there, where the protocol wants that.
+    pub reads_replicas: bool,
+}
+
+/// What a conn tells of its peer, and which replies it takes for rejections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// Nothing: each reply goes to whoever asked.
+    #[default]
+    Nothing,
+    /// Its role, by [`Fact::Role`]: before `Ready`, with each heartbeat, and when a reply shows it.
+    Roles,
+    /// Who serves which slots, by [`Fact::Topology`]: when asked by [`Command::Probe`].
+    Topology,
 }
 
 impl Default for Limits {
@@ -87,6 +104,8 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(5),
             silence_max: Duration::from_secs(5),
             raw: false,
+            follow: Follow::Nothing,
+            reads_replicas: false,
         }
     }
 }
@@ -146,10 +165,27 @@ pub enum Class {
     Takeover,
 }
 
+/// Where a request belongs, as far as its own words tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The slot of its keys, where slots are followed. None: any peer will do.
+    pub slot: Option<u16>,
+    /// A hash of what it concerns, for consistent hashing. None: it concerns nothing in particular.
+    pub hash: Option<u64>,
+}
+
+/// What a request needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub class: Class,
+    pub route: Route,
+}
+
 /// One endpoint's view of its protocol.
 pub trait Driver: Send {
     /// What this request (MessagePack) needs. Inside a lease only `Topics` and `Takeover` differ from `Shared`.
-    fn classify(&self, body: &[u8]) -> Result<Class, Refusal>;
+    /// Slots are told where [`Follow::Topology`] is set, hashes where `hashes` is.
+    fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal>;
     /// A new conn of a service.
     fn client(&self) -> Box<dyn Protocol>;
     /// A new conn of a listener.
@@ -160,7 +196,10 @@ pub trait Driver: Send {
 #[derive(Debug)]
 pub enum Command<'a> {
     /// Client side: send this request (MessagePack). Its one `Event::Reply` comes later. `Never` was excluded by `admit`.
-    Request { id: RequestId, body: &'a [u8] },
+    /// `asking`: the peer does not own what it concerns yet, and is to serve it nonetheless (Redis: ASKING).
+    Request { id: RequestId, body: &'a [u8], asking: bool },
+    /// Client side: tell anew what is followed ([`Follow`]).
+    Probe,
     /// Client side: this request will not be waited for. Its slot stays, deaf.
     Cancel { id: RequestId },
     /// Client side: begin pushes on a topic that this conn does not yet carry.
@@ -219,6 +258,13 @@ pub enum Event<'a> {
         error: bool,
         body: Body<'a>,
     },
+    /// Client side: the peer did not execute the request, and says what that means for the next try. The body is the error
+    /// that its caller gets if there is none.
+    Rejected {
+        id: RequestId,
+        why: Rejection<'a>,
+        body: Body<'a>,
+    },
     /// Client side: a message that nobody asked for one by one. `topic` is one of `Command::Subscribe`'s, or None for
     /// pushes that belong to the conn's only tenant.
     Push {
@@ -242,9 +288,36 @@ pub enum Event<'a> {
     Fact(Fact<'a>),
 }
 
+/// Why a peer did not execute a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection<'a> {
+    /// It is no primary (Redis: READONLY).
+    NotPrimary,
+    /// It serves nobody at present (Redis: LOADING, MASTERDOWN, CLUSTERDOWN).
+    NotServing,
+    /// The same peer will take it in a moment (Redis: TRYAGAIN).
+    TryAgain,
+    /// Another peer serves it: `host:port`, where an empty host is this peer's own. `once`: for this request alone, and
+    /// with `asking`.
+    Moved { slot: u16, to: &'a str, once: bool },
+}
+
+/// Who serves a part of a service's slots. Addresses are `host:port`; an empty host is the telling peer's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// First and last.
+    pub slots: Vec<(u16, u16)>,
+    pub primary: String,
+    pub replicas: Vec<String>,
+}
+
 /// What a conn learnt about its peer, for the router.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fact<'a> {
+    /// What the peer is. `follows`: the `host:port` of a replica's primary. Told when it is asked, changed or not.
+    Role { role: Role, follows: Option<&'a str> },
+    /// Who serves what, as this peer sees it.
+    Topology(&'a [Shard]),
     /// The handshake is done; requests may flow. `topics_beside_requests`: one conn can carry pushes and requests.
     Ready { topics_beside_requests: bool, description: &'a str },
     /// Client side: the peer asks to be left: no new requests; close once the replies are in. Server side: the client

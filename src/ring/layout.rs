@@ -16,6 +16,8 @@ pub const IOK_FEATURE_LISTENERS: u64 = 1 << 2;
 pub const IOK_FEATURE_LEASES: u64 = 1 << 3;
 /// Feature bit: streams (SUBSCRIBE and the pushes it brings).
 pub const IOK_FEATURE_STREAMS: u64 = 1 << 4;
+/// Feature bit: services of many peers (`IOK_OP_PEERS`, `IOK_OP_WATCH`, `IOK_FLAG_ROUTE`).
+pub const IOK_FEATURE_PEERS: u64 = 1 << 5;
 
 /// Every record and every ring index is a multiple of this.
 pub const IOK_RECORD_ALIGN: u32 = 8;
@@ -47,9 +49,16 @@ pub const IOK_OP_RELEASE: u16 = 9;
 /// Answers the listener's request whose `REQUEST` completion had this `tag`. Payload: one MessagePack value; an error
 /// is ext 1 (`[code, message]`). Completes only if it fails (`DONE` with the reason).
 pub const IOK_OP_REPLY: u16 = 10;
-/// Asks how an endpoint is. `DONE`, payload: a MessagePack map. With `IOK_FLAG_UNTIL_UP` it answers once the endpoint
-/// is up, or when its deadline passes.
+/// Asks how an endpoint is; endpoint 0: the kernel and all of them. `DONE`, payload: a MessagePack map. With
+/// `IOK_FLAG_UNTIL_UP` it answers once the endpoint (the kernel: each one opened with `require=true`) is up, or when its
+/// deadline passes.
 pub const IOK_OP_STATE: u16 = 11;
+/// Tells the peers of a service opened as `scheme+app://name`. Payload: a MessagePack array of `"host:port"`, or of maps
+/// with `address` and, if wanted, `weight`, `priority` and `role`. The whole set, each time. `DONE`.
+pub const IOK_OP_PEERS: u16 = 12;
+/// Streams an endpoint's state (endpoint 0: the kernel's): `ACCEPTED`, then a `PUSH` with the map of `IOK_OP_STATE` at
+/// once and after each change of its state, its peers or their roles. `IOK_OP_CANCEL` ends it.
+pub const IOK_OP_WATCH: u16 = 13;
 
 /// More fragments of this message follow, under the same tag. Records of other tags may stand between them.
 pub const IOK_FLAG_MORE: u16 = 1 << 0;
@@ -59,6 +68,8 @@ pub const IOK_FLAG_IDEMPOTENT: u16 = 1 << 1;
 pub const IOK_FLAG_QUIET: u16 = 1 << 2;
 /// For `IOK_OP_STATE`: answer when the endpoint is up.
 pub const IOK_FLAG_UNTIL_UP: u16 = 1 << 3;
+/// `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
+pub const IOK_FLAG_ROUTE: u16 = 1 << 4;
 
 /// The last completion of its tag.
 pub const IOK_KIND_DONE: u16 = 1;
@@ -73,6 +84,8 @@ pub const IOK_KIND_LOST: u16 = 4;
 pub const IOK_KIND_ACCEPTED: u16 = 5;
 /// The client of a listener's request is gone; a reply has nowhere to go.
 pub const IOK_KIND_GONE: u16 = 6;
+/// Nothing happened; taking it shows that the program lives (`max_app_silence`). Its tag is 0. Pass over it.
+pub const IOK_KIND_TICK: u16 = 7;
 
 /// Nothing of the request was written: sending it again is safe.
 pub const IOK_FATE_NOT_SENT: u8 = 1;
@@ -122,7 +135,7 @@ pub struct Submission {
     pub timeout_ms: u32,
     /// The program's own number for this request, returned in its completions. Unique among those in flight.
     pub tag: u64,
-    /// A lease, or 0.
+    /// A lease, a route key (`IOK_FLAG_ROUTE`), or 0.
     pub key: u64,
     /// Payload bytes of the whole message, in its first fragment; 0 in a record that is a whole message.
     pub bytes_total: u32,

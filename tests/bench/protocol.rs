@@ -43,9 +43,9 @@ fn main() {
             let start = Instant::now();
             for id in 0..IN_FLIGHT {
                 let id = RequestId(round * IN_FLIGHT + id);
-                black_box(driver.classify(black_box(body))).expect("a class");
+                black_box(driver.classify(black_box(body), false)).expect("a class");
                 black_box(conn.admit(body));
-                conn.command(now, Command::Request { id, body }, &mut out).expect("sent");
+                conn.command(now, Command::Request { id, body, asking: false }, &mut out).expect("sent");
             }
             let half = Instant::now();
             feed(&mut *conn, now, &replies, &mut out);

@@ -16,6 +16,8 @@ pub const LIMITS: Limits = Limits {
     heartbeat: Duration::from_secs(5),
     silence_max: Duration::from_secs(5),
     raw: false,
+    follow: iokernel::proto::Follow::Nothing,
+    reads_replicas: false,
 };
 
 pub fn driver(scheme: &Scheme, url: &str, limits: &Limits) -> Box<dyn Driver> {
@@ -146,7 +148,7 @@ impl Rig {
         assert!(self.conn.handle_timeout(self.now, &mut out).is_err(), "law 7: a timeout after a fault");
         assert!(self.conn.handle_eof(self.now, &mut out).is_err(), "law 7: an end after a fault");
         assert!(self.conn.reset(self.now, &mut out).is_err(), "law 7: a reset after a fault");
-        let request = Command::Request { id: RequestId(u64::MAX), body: b"\x91\xa4PING" };
+        let request = Command::Request { id: RequestId(u64::MAX), body: b"\x91\xa4PING", asking: false };
         assert!(self.conn.command(self.now, request, &mut out).is_err(), "law 7: a request after a fault");
         assert!(self.conn.command(self.now, Command::Reply { slot: 0, body: b"\xc0" }, &mut out).is_err());
         assert_ne!(self.conn.admit(b"\x91\xa4PING"), Admit::Now, "law 7: admission after a fault");
@@ -168,7 +170,7 @@ impl Rig {
 
     /// Sends a request, or subscribes to its topics. False: it was refused or not admitted.
     pub fn request(&mut self, body: &[u8]) -> bool {
-        let class = self.driver.classify(body);
+        let class = self.driver.classify(body, false).map(|need| need.class);
         if let Ok(Class::Topics(topics)) = class {
             return topics.iter().map(|topic| self.subscribe(topic)).fold(true, |all, one| all & one);
         }
@@ -179,7 +181,7 @@ impl Rig {
         let id = RequestId(self.next_id);
         let start = self.wire.len();
         self.log.requests.insert(id, End::Open);
-        let sent = self.command(Command::Request { id, body });
+        let sent = self.command(Command::Request { id, body, asking: false });
         if !sent {
             assert_eq!(self.wire.len(), start, "a refusal left bytes");
             self.log.requests.remove(&id);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
-use crate::proto::{Class, Driver, Limits, Protocol, Refusal, Scheme};
+use crate::proto::{Driver, Limits, Need, Protocol, Refusal, Route, Scheme};
 
 mod commands;
 mod encode;
@@ -117,8 +117,9 @@ struct Redis {
 
 impl Driver for Redis {
     #[inline]
-    fn classify(&self, body: &[u8]) -> Result<Class, Refusal> {
-        encode::classify(body, self.options.tracking != Tracking::Off)
+    fn classify(&self, body: &[u8], _hashes: bool) -> Result<Need, Refusal> {
+        let class = encode::classify(body, self.options.tracking != Tracking::Off)?;
+        Ok(Need { class, route: Route::default() })
     }
 
     fn client(&self) -> Box<dyn Protocol> {

@@ -157,10 +157,12 @@ impl Protocol for Session {
         let was_idle = conn.slots.is_empty();
         let start = out.wire.len();
         match command {
-            Command::Request { id, body } => conn.request(id, body, out.wire).inspect_err(|_| out.wire.truncate(start)),
+            Command::Request { id, body, .. } => {
+                conn.request(id, body, out.wire).inspect_err(|_| out.wire.truncate(start))
+            }
             Command::Subscribe { topic } => conn.subscribe(topic, out),
             Command::Unsubscribe { topic } => conn.unsubscribe(topic, out.wire),
-            Command::Cancel { .. } => Ok(()),
+            Command::Cancel { .. } | Command::Probe => Ok(()),
             Command::Reply { .. } => Err(bad_request("a service has no requests to reply to")),
         }?;
         if let (true, Some(liveness)) = (out.wire.len() > start, &mut conn.liveness) {

@@ -86,6 +86,7 @@ impl Emit for Log {
             Event::Reply { id, error, body } => {
                 format!("{}{} {}", id.0, if error { "!" } else { "" }, show_body(&body))
             }
+            Event::Rejected { id, why, body } => format!("{}? {why:?} {}", id.0, show_body(&body)),
             Event::Push { topic, body } => {
                 format!("push {} {}", topic.unwrap_or(b"-").escape_ascii(), show_body(&body))
             }
@@ -158,7 +159,7 @@ impl Rig {
     }
 
     pub fn ask(&mut self, id: u64, words: &str) {
-        self.command(Command::Request { id: RequestId(id), body: &request(words) }).unwrap();
+        self.command(Command::Request { id: RequestId(id), body: &request(words), asking: false }).unwrap();
     }
 
     pub fn sent(&mut self) -> String {

@@ -24,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for scheme in TABLE {
         let mut url = iokernel::config::Url::parse(scheme.samples[0].url, |_| Some(1)).expect("a sample's URL");
         let driver = (scheme.open)(&mut url, &Limits::default()).expect("a sample's options");
-        let _ = driver.classify(data);
+        let _ = driver.classify(data, true);
     }
 });
 

@@ -124,7 +124,7 @@ fn requests_become_arrays_of_bulks() {
     write::uint(&mut body, u64::MAX);
     write::float(&mut body, 0.5);
     write::str(&mut body, &[b'x'; 12]);
-    rig.command(Command::Request { id: RequestId(1), body: &body }).unwrap();
+    rig.command(Command::Request { id: RequestId(1), body: &body, asking: false }).unwrap();
     assert_eq!(
         rig.sent(),
         "*6\\r\\n$3\\r\\nSET\\r\\n$1\\r\\n\\xff\\r\\n$2\\r\\n-5\\r\\n$20\\r\\n18446744073709551615\\r\\n$3\\r\\n0.5\\r\\n$12\\r\\nxxxxxxxxxxxx\\r\\n"
@@ -149,7 +149,7 @@ fn refusals_name_the_position_and_leave_nothing() {
         (b"\x92\xa9SUBSCRIBE\xa1a", "SUBSCRIBE brings many replies: open it as a stream"),
         (b"\x91\xa4SYNC", "SYNC is refused: it turns the conn into a replica's, which iokernel does not speak"),
     ] {
-        let refusal = rig.command(Command::Request { id: RequestId(1), body }).unwrap_err();
+        let refusal = rig.command(Command::Request { id: RequestId(1), body, asking: false }).unwrap_err();
         assert_eq!((refusal.as_str(), rig.sent().as_str()), (expected, ""));
     }
     rig.conn.abandon(&mut |id| panic!("{id:?}"));
@@ -158,7 +158,7 @@ fn refusals_name_the_position_and_leave_nothing() {
 #[test]
 fn classes() {
     let driver = driver("redis://h", Limits::default());
-    let class = |words: &str| driver.classify(&request(words));
+    let class = |words: &str| driver.classify(&request(words), false).map(|need| need.class);
     assert_eq!(class("GET k"), Ok(Class::Shared));
     assert_eq!(class("blpop k 0"), Ok(Class::Waiting));
     assert_eq!(class("MONITOR"), Ok(Class::Takeover));
@@ -167,7 +167,7 @@ fn classes() {
     assert_eq!(class("PSUBSCRIBE a* b a*"), Ok(Class::Topics(topics)));
     assert!(class("SUBSCRIBE __redis__:invalidate").unwrap_err().message.contains("tracking=on"));
     assert!(class("UNSUBSCRIBE a").unwrap_err().message.contains("cancel the stream"));
-    let class = |commands: &[&str]| driver.classify(&batch(commands));
+    let class = |commands: &[&str]| driver.classify(&batch(commands), false).map(|need| need.class);
     assert_eq!(class(&["GET a", "GET b"]), Ok(Class::Shared));
     assert_eq!(class(&["MULTI", "SET a 1", "EXEC", "MULTI", "DISCARD"]), Ok(Class::Shared));
     assert!(matches!(class(&["WATCH a", "GET a"]), Ok(Class::Pinned(_))));
@@ -181,7 +181,7 @@ fn classes() {
 fn a_batch_has_one_reply() {
     let mut rig = Rig::ready("redis://h", Limits::default());
     let body = batch(&["MULTI", "SET a 1", "GET b", "EXEC"]);
-    rig.command(Command::Request { id: RequestId(7), body: &body }).unwrap();
+    rig.command(Command::Request { id: RequestId(7), body: &body, asking: false }).unwrap();
     rig.ask(8, "PING");
     rig.feed(b"+OK\r\n+QUEUED\r\n-ERR no\r\n>2\r\n+x\r\n:1\r\n").unwrap();
     rig.feed(b"*1\r\n$1\r\nv\r\n+PONG\r\n").unwrap();
