@@ -50,6 +50,11 @@ impl Options {
         Ok(Options { pairs, known: Vec::new() })
     }
 
+    /// True if `key` is given and was not taken yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key)
+    }
+
     /// The value of `key` as text.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
@@ -96,6 +101,19 @@ impl Options {
         self.value(key, default, "true or false", |text| text.parse().ok())
     }
 
+    /// So many per second: `1000/s`, `90/m`, `5/h`. None if the key is absent.
+    pub fn per_second(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
+        self.value(key, None, "a rate such as 1000/s, 90/m or 5/h", |text| parse_rate(text).map(Some))
+    }
+
+    /// A share: `20%`, as 0.2.
+    pub fn share(&mut self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
+        self.value(key, default, "a share from 0% to 100%, such as 20%", |text| {
+            let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
+            (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+        })
+    }
+
     /// One of a few words.
     pub fn word(
         &mut self,
@@ -115,6 +133,18 @@ impl Options {
         known.dedup();
         Err(ConfigError::new(key, value, format!("a known option: {}", known.join(", "))))
     }
+}
+
+fn parse_rate(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_once('/')?;
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    let rate = number.parse::<f64>().ok()? / seconds;
+    (rate.is_finite() && rate > 0.0 && rate <= 1e9).then_some(rate)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

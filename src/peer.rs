@@ -8,6 +8,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     Tcp(SocketAddr),
+    /// A path in the file system; a leading `@` names an abstract socket.
     Unix(PathBuf),
 }
 
@@ -15,7 +16,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Tcp(address) => address.fmt(f),
-            Place::Unix(path) => path.display().fmt(f),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

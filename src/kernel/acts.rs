@@ -6,9 +6,11 @@ use super::core::{Ending, Target};
 use super::io::Io;
 use super::request::{NO_CONN, What};
 use super::wheel::TimerKey;
+use crate::discovery::News;
+use crate::peer::{Peer, Place};
 use crate::proto::{Admit, Body, Command, Refusal, RequestId, Tenancy};
 use crate::ring::layout::*;
-use crate::router::{Act, ConnId, Router, Sent};
+use crate::router::{Act, ConnId, How, Router, Sent};
 use crate::status::*;
 
 /// The kernel as one endpoint's router sees it.
@@ -59,6 +61,11 @@ impl Io {
         while let Some(key) = self.touched.pop() {
             let Some(of) = self.endpoints.get_mut(key as usize) else { continue };
             of.touched = false;
+            if std::mem::take(&mut of.doubted) {
+                self.tell_source(key, News::Doubt);
+            }
+            self.tell_watchers(key);
+            let Some(of) = self.endpoints.get_mut(key as usize) else { continue };
             let Some(next) = of.router.as_ref().and_then(|router| router.poll_timeout()) else { continue };
             if of.timer_at.is_some_and(|at| at <= next) {
                 continue;
@@ -87,7 +94,7 @@ impl Acts<'_> {
 
     /// Gives the payload to the conn's protocol.
     #[inline]
-    fn encode(&mut self, key: u32, id: RequestId, body: &[u8]) -> Result<bool, Refusal> {
+    fn encode(&mut self, key: u32, id: RequestId, body: &[u8], how: How) -> Result<bool, Refusal> {
         let now = self.io.core.now();
         let Some(conn) = self.io.conns.get_mut(key as usize).filter(|conn| Io::takes_requests(conn)) else {
             return Ok(false);
@@ -100,10 +107,13 @@ impl Acts<'_> {
         let start = conn.wire_position();
         let mut wire = std::mem::take(&mut conn.out);
         let mut out = crate::proto::Out { wire: &mut wire, events: &mut Nothing };
-        let outcome = conn.proto.command(now, Command::Request { id, body, asking: false }, &mut out);
+        let outcome = conn.proto.command(now, Command::Request { id, body, asking: how == How::Asking }, &mut out);
         conn.out = wire;
         outcome?;
-        conn.mark(id);
+        conn.mark(id, body);
+        if how != How::Own {
+            self.io.core.count(id, true);
+        }
         if let Some(request) = self.io.core.requests.get_mut(id) {
             (request.conn, request.wire_start) = (key, start);
         }
@@ -122,23 +132,24 @@ impl crate::proto::Emit for Nothing {
 }
 
 impl Act for Acts<'_> {
-    fn dial(&mut self) -> ConnId {
-        ConnId(self.io.dial(self.endpoint))
+    fn dial(&mut self, peer: &Peer) -> ConnId {
+        ConnId(self.io.dial(self.endpoint, peer))
     }
 
     fn drop_conn(&mut self, conn: ConnId, why: &str) {
         let again = self.io.remove_conn(conn.0, IOK_STATUS_LOST, why);
-        self.io.unheard.extend(again.into_iter().map(super::io::Unheard::SendAgain));
+        self.io.unheard.extend(again.into_iter().map(|(id, why)| super::io::Unheard::SendAgain(id, why)));
     }
 
     #[inline]
-    fn send(&mut self, conn: ConnId, id: RequestId) -> Sent {
+    fn send(&mut self, conn: ConnId, id: RequestId, how: How) -> Sent {
         let fresh = self.fresh.filter(|(fresh, _)| *fresh == id).map(|(_, payload)| payload);
+        let keeps = self.io.endpoints[self.endpoint as usize].keeps_payloads();
         let Some(request) = self.io.core.requests.get_mut(id) else { return Sent::Gone };
         let (keep, kept) =
-            (request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
+            (keeps || request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
         let body = kept.as_deref().or(fresh).unwrap_or_default();
-        let outcome = self.encode(conn.0, id, body);
+        let outcome = self.encode(conn.0, id, body, how);
         match outcome {
             Err(refusal) => return self.refused(id, &refusal),
             Ok(true) if keep => {}
@@ -166,6 +177,33 @@ impl Act for Acts<'_> {
 
     fn unsubscribe(&mut self, conn: ConnId, topic: &[u8]) {
         self.io.topic_command(conn.0, Command::Unsubscribe { topic });
+    }
+
+    fn probe(&mut self, conn: ConnId) {
+        self.io.drive(conn.0, |conn, now, out| {
+            // One that cannot be asked at present is asked later.
+            let _ = conn.proto.command(now, Command::Probe, out);
+            Ok(())
+        });
+    }
+
+    fn doubt(&mut self) {
+        if let Some(of) = self.io.endpoints.get_mut(self.endpoint as usize) {
+            of.doubted = true;
+        }
+    }
+
+    #[inline]
+    fn inflight(&self) -> usize {
+        self.io.core.inflight(self.endpoint)
+    }
+
+    fn latency_ns(&self, conn: ConnId) -> u64 {
+        self.io.conns.get(conn.0 as usize).map_or(0, |conn| conn.latency_ns)
+    }
+
+    fn place(&self, conn: ConnId) -> Option<Place> {
+        self.io.conns.get(conn.0 as usize)?.place.clone()
     }
 
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {

@@ -157,6 +157,20 @@ impl Channel {
         !self.backlog.is_empty() && self.region.words().kernel_wants_room.0.load(Ordering::Acquire) == 0
     }
 
+    /// Grows whenever the program takes a completion or submits something.
+    pub fn activity(&self) -> u64 {
+        let words = self.region.words();
+        let taken = words.completion_tail.0.load(Ordering::Relaxed);
+        taken.wrapping_add(words.submission_head.0.load(Ordering::Relaxed))
+    }
+
+    /// The program has taken all there is.
+    pub fn is_read_dry(&self) -> bool {
+        let words = self.region.words();
+        let shown = words.completion_head.0.load(Ordering::Relaxed);
+        !self.corrupt && self.backlog.is_empty() && words.completion_tail.0.load(Ordering::Relaxed) == shown
+    }
+
     /// May one more request begin?
     #[inline]
     pub fn has_credit(&self) -> bool {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::dial::{Dialer, Stream};
 use super::wheel::TimerKey;
+use crate::peer::Place;
 use crate::proto::{Protocol, RequestId};
 use crate::sys::clock::monotonic_ns;
 
@@ -15,6 +16,8 @@ pub const OUT_BYTES_SOFT: usize = 1 << 20;
 pub const OUT_BYTES_HARD: usize = 256 << 20;
 /// Bytes written to one conn in a turn, so that one busy conn starves no other.
 const WRITE_BUDGET: usize = 1 << 20;
+/// Payloads up to this size are kept until they are written, so that a request that never left can go by another conn.
+const PAYLOAD_KEPT_MAX: usize = 64 << 10;
 /// A buffer larger than this is given back once it is empty.
 const KEPT_BYTES: usize = 256 << 10;
 
@@ -92,6 +95,15 @@ pub enum Flushed {
     More,
 }
 
+/// A request that was encoded and is not written to its end.
+struct Unsent {
+    /// Where it ends in what is ever written.
+    end: u64,
+    id: RequestId,
+    /// Where its payload lies.
+    payload: Option<std::ops::Range<usize>>,
+}
+
 pub struct Conn {
     /// Told to the program as `peer`: grows with each conn of the kernel.
     pub number: u32,
@@ -114,8 +126,10 @@ pub struct Conn {
     /// The socket may have more to read.
     pub readable: bool,
     pub writable: bool,
-    /// Where each unwritten request ends in what is ever written.
-    unsent: VecDeque<(u64, RequestId)>,
+    /// The requests that are not written to their end.
+    unsent: VecDeque<Unsent>,
+    /// Their payloads, one after the other.
+    kept: Vec<u8>,
     /// Requests of a listener's client that the program has.
     pub incoming: VecDeque<(u64, RequestId)>,
     pub timer: TimerKey,
@@ -124,6 +138,10 @@ pub struct Conn {
     pub connect_by: Option<Instant>,
     pub queued_for_flush: bool,
     pub first_byte_ns: u64,
+    /// From the last byte sent to the first byte received of a reply, smoothed over about eight; 0: not known.
+    pub latency_ns: u64,
+    /// Where it leads, once it is connected.
+    pub place: Option<Place>,
     pub peer_name: String,
     /// The peer sends no more, or the socket has an error: read until that shows.
     pub peer_hung_up: bool,
@@ -150,12 +168,15 @@ impl Conn {
             readable: false,
             writable: true,
             unsent: VecDeque::new(),
+            kept: Vec::new(),
             incoming: VecDeque::new(),
             timer: TimerKey::NONE,
             timer_at: None,
             connect_by: None,
             queued_for_flush: false,
             first_byte_ns: 0,
+            latency_ns: 0,
+            place: None,
             peer_name: String::new(),
             peer_hung_up: false,
             at_eof: false,
@@ -186,11 +207,24 @@ impl Conn {
         self.written + self.pending_bytes() as u64
     }
 
-    /// A request was appended and ends here.
+    /// A request was appended and ends here; its payload is kept until then.
     #[inline]
-    pub fn mark(&mut self, id: RequestId) {
-        let end = self.wire_position();
-        self.unsent.push_back((end, id));
+    pub fn mark(&mut self, id: RequestId, payload: &[u8]) {
+        let start = self.kept.len();
+        let keeps = !payload.is_empty() && payload.len() <= PAYLOAD_KEPT_MAX;
+        if keeps {
+            self.kept.extend_from_slice(payload);
+        }
+        self.unsent.push_back(Unsent {
+            end: self.wire_position(),
+            id,
+            payload: keeps.then_some(start..self.kept.len()),
+        });
+    }
+
+    /// The payloads that were kept of requests that did not leave whole.
+    pub fn kept_payloads(&self) -> impl Iterator<Item = (RequestId, &[u8])> {
+        self.unsent.iter().filter_map(|unsent| Some((unsent.id, &self.kept[unsent.payload.clone()?])))
     }
 
     /// Writes what is there, within the budget. `sent` is told of each request whose last byte went, and when.
@@ -226,9 +260,16 @@ impl Conn {
             return Ok(flushed);
         }
         let now_ns = monotonic_ns();
-        while let Some((_, id)) = self.unsent.front().copied().filter(|(end, _)| *end <= self.written) {
-            self.unsent.pop_front();
-            sent(id, now_ns);
+        while self.unsent.front().is_some_and(|unsent| unsent.end <= self.written) {
+            if let Some(unsent) = self.unsent.pop_front() {
+                sent(unsent.id, now_ns);
+            }
+        }
+        if self.unsent.is_empty() {
+            self.kept.clear();
+            if self.kept.capacity() > KEPT_BYTES {
+                self.kept = Vec::new();
+            }
         }
         Ok(flushed)
     }

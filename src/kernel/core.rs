@@ -3,7 +3,7 @@
 use slab::Slab;
 
 use super::channel::Channel;
-use super::request::{NO_CONN, Request, Requests, What};
+use super::request::{NO_CONN, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
@@ -17,7 +17,20 @@ pub enum Target {
     Request(RequestId),
     Conn(u32),
     Endpoint(u32),
+    /// An endpoint's source of peers.
+    Source(u32),
+    /// Whether the program lives.
+    Silence,
     Listener(u32),
+}
+
+/// News of a request that the kernel itself made.
+pub struct OwnNews {
+    pub tag: u64,
+    pub kind: u16,
+    pub status: Status,
+    /// One MessagePack value.
+    pub body: Vec<u8>,
 }
 
 /// How a request ended, beside its payload.
@@ -43,6 +56,10 @@ pub struct Core {
     pub requests: Requests,
     pub wheel: Wheel<Target>,
     pub channels: Slab<Channel>,
+    /// Of requests of our own, in the order in which it came.
+    pub own_news: Vec<OwnNews>,
+    /// Ordinary requests in flight, by the key of their endpoint.
+    credits: Vec<usize>,
     /// Built errors, to save allocations.
     scratch: Vec<u8>,
 }
@@ -57,6 +74,8 @@ impl Default for Core {
             requests: Requests::default(),
             wheel: Wheel::new(now_ns / 1_000_000),
             channels: Slab::new(),
+            own_news: Vec::new(),
+            credits: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -91,9 +110,12 @@ impl Core {
             what,
             flags: head.flags,
             timer: TimerKey::NONE,
-            lease: head.key,
+            lease: if head.flags & IOK_FLAG_ROUTE == 0 { head.key } else { 0 },
+            route: (head.flags & IOK_FLAG_ROUTE != 0).then_some(head.key),
             conn: NO_CONN,
             retries: 0,
+            rejections: 0,
+            counted: false,
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,
@@ -125,10 +147,53 @@ impl Core {
         self.requests.ids(matches).first().copied()
     }
 
+    /// Ordinary requests of an endpoint that were sent and have not ended.
+    #[inline]
+    pub fn inflight(&self, endpoint: u32) -> usize {
+        self.credits.get(endpoint as usize).copied().unwrap_or(0)
+    }
+
+    /// Counts a request as in flight, or not.
+    #[inline]
+    pub fn count(&mut self, id: RequestId, counted: bool) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        if request.counted != counted {
+            request.counted = counted;
+            let key = super::io::Io::endpoint_key(request.endpoint) as usize;
+            self.credit(key, counted);
+        }
+    }
+
+    #[inline]
+    fn credit(&mut self, key: usize, counted: bool) {
+        if self.credits.len() <= key {
+            self.credits.resize(key + 1, 0);
+        }
+        self.credits[key] = if counted { self.credits[key] + 1 } else { self.credits[key].saturating_sub(1) };
+    }
+
+    fn tell_own(&mut self, tag: u64, kind: u16, status: Status, body: Body<'_>) {
+        let mut bytes = Vec::new();
+        match body {
+            Body::None => write::nil(&mut bytes),
+            Body::Msgpack(value) => bytes.extend_from_slice(value),
+            Body::Bytes(value) | Body::Raw(value) => write::bin(&mut bytes, value),
+            Body::Text(value) => write::str(&mut bytes, value),
+        }
+        self.own_news.push(OwnNews { tag, kind, status, body: bytes });
+    }
+
     /// Ends a request with its one final completion. What it was is handed back, or None if it had ended before.
     pub fn end(&mut self, id: RequestId, ending: Ending, body: Body<'_>) -> Option<Request> {
         let request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
+        if request.counted {
+            self.credit(super::io::Io::endpoint_key(request.endpoint) as usize, false);
+        }
+        if request.channel == OWN_CHANNEL {
+            self.tell_own(request.tag, IOK_KIND_DONE, ending.status, body);
+            return Some(request);
+        }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
         if matches!(request.what, What::Incoming { .. }) {
             return Some(request);
@@ -218,6 +283,10 @@ impl Core {
     pub fn push(&mut self, id: RequestId, kind: u16, body: Body<'_>, peer: u32) {
         let now_ns = self.now_ns;
         let Some(request) = self.requests.get_mut(id) else { return };
+        if request.channel == OWN_CHANNEL {
+            let tag = request.tag;
+            return self.tell_own(tag, kind, IOK_STATUS_OK, body);
+        }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return };
         let (encoding, payload) = encoded(body);
         let head = Completion {
@@ -279,8 +348,11 @@ impl Core {
             flags: 0,
             timer: TimerKey::NONE,
             lease: 0,
+            route: None,
             conn,
             retries: 0,
+            rejections: 0,
+            counted: false,
             wire_start: 0,
             queued_ns: self.now_ns,
             sent_ns: 0,

@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::peer::Place;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -23,23 +24,6 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 const BACKLOG_DELAY: Duration = Duration::from_millis(20);
 /// How many addresses an error names one by one.
 const NAMED_MAX: usize = 8;
-
-/// One thing to connect to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    Tcp(SocketAddr),
-    /// A path in the file system; a leading `@` names an abstract socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Tcp(address) => address.fmt(f),
-            Target::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// What holds for every attempt of a dialer.
 #[derive(Clone, Debug)]
@@ -96,7 +80,7 @@ pub struct Dialer {
 
 #[derive(Debug)]
 struct Attempt {
-    target: Target,
+    target: Place,
     state: AttemptState,
 }
 
@@ -111,7 +95,7 @@ enum AttemptState {
 
 impl Dialer {
     /// Does nothing yet: call [`Dialer::advance`].
-    pub fn new(targets: Vec<Target>, options: DialOptions, now: Instant) -> Self {
+    pub fn new(targets: Vec<Place>, options: DialOptions, now: Instant) -> Self {
         let attempts = targets.into_iter().map(|target| Attempt { target, state: AttemptState::Waiting }).collect();
         Dialer { attempts, options, begun: now, next_at: now }
     }
@@ -298,6 +282,18 @@ impl Stream {
         }
     }
 
+    /// Where it leads, unless that is a unix socket without a name.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(Place::Tcp),
+            Stream::Unix(stream) => {
+                let address = stream.peer_addr().ok()?;
+                let name = address.as_abstract_name().map(|name| format!("@{}", String::from_utf8_lossy(name)).into());
+                Some(Place::Unix(name.or_else(|| address.as_pathname().map(Into::into))?))
+            }
+        }
+    }
+
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(how),
@@ -305,10 +301,10 @@ impl Stream {
         }
     }
 
-    fn connect(target: &Target) -> io::Result<Self> {
+    fn connect(target: &Place) -> io::Result<Self> {
         match target {
-            Target::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
-            Target::Unix(path) => UnixStream::connect_addr(&unix_address(path)?).map(Stream::Unix),
+            Place::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
+            Place::Unix(path) => UnixStream::connect_addr(&unix_address(path)?).map(Stream::Unix),
         }
     }
 
@@ -431,11 +427,14 @@ mod tests {
     use mio::{Events, Poll};
     use socket2::{Domain, Socket, Type};
 
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+
     use super::*;
 
     const TOKEN: Token = Token(7);
 
-    fn dial(targets: Vec<Target>, timeout: Duration) -> (Result<Stream, DialError>, Duration) {
+    fn dial(targets: Vec<Place>, timeout: Duration) -> (Result<Stream, DialError>, Duration) {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(16);
         let begun = Instant::now();
@@ -485,7 +484,7 @@ mod tests {
     fn a_listener_is_connected_to_with_its_options_set() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut stream = dial(vec![Target::Tcp(address)], LONG).0.unwrap();
+        let mut stream = dial(vec![Place::Tcp(address)], LONG).0.unwrap();
         assert_eq!(stream.peer_name(), address.to_string());
         let Stream::Tcp(tcp) = &stream else { panic!("tcp wanted") };
         assert!(tcp.nodelay().unwrap());
@@ -501,8 +500,8 @@ mod tests {
     fn a_refused_address_gives_its_turn_to_the_next_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut targets: Vec<Target> = (0..8).map(|_| Target::Tcp(refused_port())).collect();
-        targets.push(Target::Tcp(address));
+        let mut targets: Vec<Place> = (0..8).map(|_| Place::Tcp(refused_port())).collect();
+        targets.push(Place::Tcp(address));
         let (stream, took) = dial(targets, LONG);
         assert_eq!(stream.unwrap().peer_name(), address.to_string());
         assert!(took < ATTEMPT_DELAY * 8, "{took:?}");
@@ -513,7 +512,7 @@ mod tests {
         let hole = Blackhole::open();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (stream, took) = dial(vec![Target::Tcp(hole.address), Target::Tcp(address)], LONG);
+        let (stream, took) = dial(vec![Place::Tcp(hole.address), Place::Tcp(address)], LONG);
         assert_eq!(stream.unwrap().peer_name(), address.to_string());
         assert!(took >= ATTEMPT_DELAY && took < LONG, "{took:?}");
     }
@@ -523,7 +522,7 @@ mod tests {
         let hole = Blackhole::open();
         let mut poll = Poll::new().unwrap();
         let begun = Instant::now();
-        let targets = vec![Target::Tcp(hole.address), Target::Tcp(refused_port())];
+        let targets = vec![Place::Tcp(hole.address), Place::Tcp(refused_port())];
         let mut dialer = Dialer::new(targets, DialOptions { timeout: LONG, ..DialOptions::default() }, begun);
         assert!(matches!(dialer.advance(begun, poll.registry(), TOKEN), DialState::Pending));
         let later = begun + ATTEMPT_DELAY;
@@ -553,9 +552,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let poll = Poll::new().unwrap();
         let begun = Instant::now();
-        let mut targets = vec![Target::Unix("/nonexistent/socket".into()); 4];
-        targets[0] = Target::Tcp(hole.address);
-        targets.push(Target::Tcp(listener.local_addr().unwrap()));
+        let mut targets = vec![Place::Unix("/nonexistent/socket".into()); 4];
+        targets[0] = Place::Tcp(hole.address);
+        targets.push(Place::Tcp(listener.local_addr().unwrap()));
         let mut dialer = Dialer::new(targets, DialOptions::default(), begun);
         assert!(matches!(dialer.advance(begun, poll.registry(), TOKEN), DialState::Pending));
         let state = dialer.advance(begun + ATTEMPT_DELAY, poll.registry(), TOKEN);
@@ -565,7 +564,7 @@ mod tests {
     #[test]
     fn an_error_names_each_address_and_its_cause() {
         let (hole, refused) = (Blackhole::open(), refused_port());
-        let targets = vec![Target::Tcp(refused), Target::Tcp(hole.address), Target::Unix("/nonexistent/socket".into())];
+        let targets = vec![Place::Tcp(refused), Place::Tcp(hole.address), Place::Unix("/nonexistent/socket".into())];
         let error = dial(targets, Duration::from_millis(400)).0.unwrap_err().to_string();
         assert!(error.starts_with(&format!("connect to {refused}: Connection refused; ")), "{error}");
         assert!(error.contains(&format!("{}: no answer within 4", hole.address)), "{error}");
@@ -576,7 +575,7 @@ mod tests {
     #[test]
     fn the_timeout_bounds_all_attempts_together() {
         let holes: Vec<Blackhole> = (0..4).map(|_| Blackhole::open()).collect();
-        let targets = holes.iter().map(|hole| Target::Tcp(hole.address)).collect();
+        let targets = holes.iter().map(|hole| Place::Tcp(hole.address)).collect();
         let (result, took) = dial(targets, Duration::from_millis(600));
         let error = result.unwrap_err().to_string();
         assert!(took >= Duration::from_millis(600) && took < LONG, "{took:?}");
@@ -589,11 +588,11 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("socket");
         let _listener = UnixListener::bind(&path).unwrap();
-        let stream = dial(vec![Target::Unix(path.clone())], LONG).0.unwrap();
+        let stream = dial(vec![Place::Unix(path.clone())], LONG).0.unwrap();
         assert_eq!(stream.peer_name(), format!("unix:{}", path.display()));
         let name = PathBuf::from(format!("@iokernel-dial-{}", std::process::id()));
         let _abstract = UnixListener::bind_addr(&unix_address(&name).unwrap()).unwrap();
-        let stream = dial(vec![Target::Unix(name.clone())], LONG).0.unwrap();
+        let stream = dial(vec![Place::Unix(name.clone())], LONG).0.unwrap();
         assert_eq!(stream.peer_name(), format!("unix:{}", name.display()));
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -608,7 +607,7 @@ mod tests {
         let begun = Instant::now();
         let mut held = Vec::new();
         let mut full = loop {
-            let mut dialer = Dialer::new(vec![Target::Unix(name.clone())], DialOptions::default(), begun);
+            let mut dialer = Dialer::new(vec![Place::Unix(name.clone())], DialOptions::default(), begun);
             match dialer.advance(begun, poll.registry(), TOKEN) {
                 DialState::Connected(stream) => held.push(stream),
                 DialState::Pending => break dialer,
@@ -627,7 +626,7 @@ mod tests {
     fn a_dropped_dialer_leaves_no_socket_behind() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let poll = Poll::new().unwrap();
-        let targets = vec![Target::Tcp(listener.local_addr().unwrap())];
+        let targets = vec![Place::Tcp(listener.local_addr().unwrap())];
         let mut dialer = Dialer::new(targets, DialOptions::default(), Instant::now());
         let state = dialer.advance(Instant::now(), poll.registry(), TOKEN);
         drop((state, dialer));

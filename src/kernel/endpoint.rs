@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::options::EndpointOptions;
 use super::wheel::TimerKey;
 use crate::config::{Address, ConfigError, Url, redact};
-use crate::proto::{self, Driver};
+use crate::discovery::{self, Source};
+use crate::proto::{self, Driver, Follow, RequestId};
 use crate::router::Router;
 
 /// What a URL came to.
@@ -24,6 +25,57 @@ pub struct Endpoint {
     pub timer_at: Option<Instant>,
     /// The router may have a new timeout.
     pub touched: bool,
+    /// None for listeners, and while the source is at work.
+    pub source: Option<Box<dyn Source>>,
+    pub source_timer: TimerKey,
+    /// The keys of the services that the source asks.
+    pub helpers: Vec<u32>,
+    /// The router has reason to doubt what the source told.
+    pub doubted: bool,
+    /// A helper of another endpoint, which the program did not open.
+    pub internal: bool,
+    /// Streams of `IOK_OP_WATCH`, and the version of the state that they have.
+    pub watchers: Vec<RequestId>,
+    pub version_told: u64,
+    /// Heartbeats stopped on purpose.
+    pub muted: bool,
+}
+
+impl Endpoint {
+    pub fn new(opened: Opened, number: u32, internal: bool) -> Self {
+        Endpoint {
+            number,
+            shown: opened.shown,
+            driver: opened.driver,
+            options: opened.options,
+            address: opened.address,
+            router: None,
+            listener: None,
+            timer: TimerKey::NONE,
+            timer_at: None,
+            touched: false,
+            source: opened.source,
+            source_timer: TimerKey::NONE,
+            helpers: Vec::new(),
+            doubted: false,
+            internal,
+            watchers: Vec::new(),
+            version_told: 0,
+            muted: false,
+        }
+    }
+
+    /// Peers may hand requests back, so payloads are kept until the reply is there.
+    #[inline]
+    pub fn keeps_payloads(&self) -> bool {
+        self.options.limits.follow != Follow::Nothing
+    }
+
+    /// Requests are told their hashes.
+    #[inline]
+    pub fn hashes(&self) -> bool {
+        self.options.service.balance == crate::router::balance::Balance::Hash
+    }
 }
 
 /// A URL, read as far as it can be without the network.
@@ -32,18 +84,21 @@ pub struct Opened {
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
     pub address: Address,
+    /// None for listeners.
+    pub source: Option<Box<dyn Source>>,
 }
 
-/// Reads a URL: scheme, address, common options, then the protocol's own; anything left is an error.
+/// Reads a URL: scheme, address, common options, then the source's and the protocol's own; anything left is an error.
 pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, ConfigError> {
     let text =
         std::str::from_utf8(text).map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
     let mut url = Url::parse(text, |name| proto::scheme(name).map(|scheme| scheme.default_port)).map_err(known)?;
     let scheme = proto::scheme(&url.scheme).ok_or_else(|| known(ConfigError::new("scheme", &url.scheme, "")))?;
-    let options = EndpointOptions::take(&mut url.options, listener, seed)?;
+    let options = EndpointOptions::take(&mut url, listener, scheme.default_port, seed)?;
+    let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;
-    Ok(Opened { shown: redact(text), driver, options, address: url.address })
+    Ok(Opened { shown: redact(text), driver, options, address: url.address, source })
 }
 
 /// An unknown scheme is told which ones there are.

@@ -7,16 +7,18 @@ use slab::Slab;
 
 use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
-use super::dial::{self, DialOptions, DialState, Dialer};
+use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
-use super::request::What;
-use super::sink::{Note, Sink};
+use super::request::{NO_CONN, What};
+use super::silence::Silence;
+use super::sink::{Note, Sink, Why};
+use super::sources::Sources;
 use super::wheel::TimerKey;
-use crate::config::Address;
 use crate::discovery::dns::{LookupId, Resolver};
-use crate::proto::{Command, FaultKind, Out, Progress, RequestId};
+use crate::peer::{Peer, Place};
+use crate::proto::{Body, Command, Fact, FaultKind, Need, Out, Progress, RequestId};
 use crate::ring::layout::*;
-use crate::router::{ConnId, Down};
+use crate::router::{Again, ConnId, Down};
 use crate::status::*;
 
 /// Which kind of thing an event is for; the rest of the token is its key.
@@ -29,8 +31,10 @@ pub const BELL_TOKEN: Token = Token(0);
 const READ_BUDGET: usize = 1 << 20;
 /// One read of the socket, shared by all conns that hold no unfinished frame.
 const SCRATCH_BYTES: usize = 256 << 10;
-/// Sent again by itself, at most.
-const RETRIES_MAX: u8 = 3;
+/// How often a request that was written, and may be repeated, is sent again.
+const REPEATS_MAX: u8 = 3;
+/// How often a request of which nothing was written goes by another conn.
+const RETRIES_MAX: u8 = 16;
 
 /// Everything the I/O thread owns.
 pub struct Io {
@@ -53,12 +57,19 @@ pub struct Io {
     pub leases: Vec<(u32, u64, u32)>,
     /// What a router could not hear because it was acting.
     pub unheard: Vec<Unheard>,
+    /// What sources of peers have asked.
+    pub sources: Sources,
+    /// Whether the program lives.
+    pub silence: Silence,
+    /// Streams of the kernel's own state, and who waits for it to be ready.
+    pub kernel_watchers: Vec<RequestId>,
+    pub readiness_waiters: Vec<RequestId>,
 }
 
 /// News for a router that was at work when it happened.
 pub enum Unheard {
     Down { endpoint: u32, conn: u32, down: Down },
-    SendAgain(RequestId),
+    SendAgain(RequestId, Again),
     Note { conn: u32, note: Note },
 }
 
@@ -79,6 +90,10 @@ impl Io {
             scratch: vec![0; SCRATCH_BYTES].into(),
             leases: Vec::new(),
             unheard: Vec::new(),
+            sources: Sources::default(),
+            silence: Silence::default(),
+            kernel_watchers: Vec::new(),
+            readiness_waiters: Vec::new(),
         })
     }
 
@@ -92,35 +107,34 @@ impl Io {
     }
 
     /// A new conn of a service begins.
-    pub fn dial(&mut self, endpoint: u32) -> u32 {
+    pub fn dial(&mut self, endpoint: u32, peer: &Peer) -> u32 {
         let now = self.core.now();
         self.conn_numbers += 1;
         let of = &self.endpoints[endpoint as usize];
         let proto = of.driver.client();
         let mut conn = Conn::new(self.conn_numbers, endpoint, false, Link::Resolving, proto);
         conn.connect_by = Some(now + of.options.connect_timeout);
-        conn.peer_name = of.address.to_string();
-        let address = of.address.clone();
+        conn.peer_name = peer.name.clone();
         let key = self.conns.insert(conn) as u32;
-        match address {
-            Address::Unix(path) => self.start_dialling(key, vec![dial::Target::Unix(path.into())]),
-            Address::Host { host, .. } => self.resolver.lookup(now, LookupId(u64::from(key)), &host),
+        match (&peer.places[..], peer.host()) {
+            ([], Some((host, _))) => self.resolver.lookup(now, LookupId(u64::from(key)), host),
+            (places, _) => self.start_dialling(key, places.to_vec()),
         }
         self.rearm(key);
         key
     }
 
-    /// A name has come to addresses, or not.
+    /// The name of a conn's peer has come to addresses, or not.
     pub fn resolved(&mut self, key: u32, outcome: Result<Vec<std::net::IpAddr>, String>) {
         let Some(conn) = self.conns.get(key as usize) else { return };
         if !matches!(conn.link, Link::Resolving) {
             return;
         }
-        let Address::Host { port, .. } = self.endpoints[conn.endpoint as usize].address else { return };
+        let port = conn.peer_name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
         match outcome {
             Ok(ips) => {
-                let targets = ips.into_iter().map(|ip| dial::Target::Tcp((ip, port).into())).collect();
-                self.start_dialling(key, targets);
+                let places = ips.into_iter().map(|ip| Place::Tcp((ip, port).into())).collect();
+                self.start_dialling(key, places);
                 self.advance_dial(key);
             }
             Err(message) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message),
@@ -129,7 +143,7 @@ impl Io {
 
     /// The first look at the sockets comes with the conn's timer, so that a router never hears of a conn's end before it
     /// has its name.
-    fn start_dialling(&mut self, key: u32, targets: Vec<dial::Target>) {
+    fn start_dialling(&mut self, key: u32, places: Vec<Place>) {
         let now = self.core.now();
         let conn = &mut self.conns[key as usize];
         let options = &self.endpoints[conn.endpoint as usize].options;
@@ -138,7 +152,7 @@ impl Io {
             keepalive: (!options.keepalive.is_zero()).then_some(options.keepalive),
             user_timeout: options.user_timeout,
         };
-        conn.link = Link::Dialling(Dialer::new(targets, options, now));
+        conn.link = Link::Dialling(Dialer::new(places, options, now));
     }
 
     fn advance_dial(&mut self, key: u32) {
@@ -150,6 +164,7 @@ impl Io {
             DialState::Failed(error) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, error.message),
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
+                conn.place = stream.place();
                 conn.link = Link::Up(stream);
                 conn.readable = true;
                 self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
@@ -171,9 +186,9 @@ impl Io {
         let mut wire = std::mem::take(&mut conn.out);
         let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
         let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
-        let incoming = sink.incoming();
+        let learnt = sink.finish();
         conn.out = wire;
-        conn.incoming.extend(incoming);
+        learnt.keep(conn);
         self.after_protocol(key, notes);
         self.judge(key, outcome)
     }
@@ -289,7 +304,7 @@ impl Io {
                 }
             }
         }
-        let incoming = sink.incoming();
+        let learnt = sink.finish();
         match fresh {
             Some(bytes) if at < bytes.len() => held.append(&bytes[at..]),
             Some(_) => {}
@@ -297,7 +312,7 @@ impl Io {
         }
         conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
         (conn.out, conn.input, conn.need) = (wire, held, need);
-        conn.incoming.extend(incoming);
+        learnt.keep(conn);
         self.after_protocol(key, notes);
         self.progress(key);
         self.judge(key, outcome)
@@ -326,15 +341,52 @@ impl Io {
                     conn.draining = true;
                     self.queue_flush(key);
                     self.leave_when_flushed(key);
+                    self.tell_fact(endpoint, key, &Fact::Draining);
                 }
                 Note::Topic { topic, end } => {
-                    self.with_router(endpoint, |router, _, act| {
+                    self.with_router(endpoint, |router, now, act| {
                         let end = end.as_ref().map(|(code, message)| (code.as_str(), message.as_str()));
-                        router.handle_topic(ConnId(key), &topic, end, act);
+                        router.handle_topic(now, ConnId(key), &topic, end, act);
                     });
                 }
+                Note::Role { role, follows } => {
+                    self.tell_fact(endpoint, key, &Fact::Role { role, follows: follows.as_deref() });
+                }
+                Note::Topology(shards) => self.tell_fact(endpoint, key, &Fact::Topology(&shards)),
+                Note::Rejected { id, why, body } => self.rejected(key, id, &why, &body),
             }
         }
+    }
+
+    fn tell_fact(&mut self, endpoint: u32, key: u32, fact: &Fact<'_>) {
+        self.with_router(endpoint, |router, now, act| router.handle_fact(now, ConnId(key), fact, act));
+    }
+
+    /// A peer did not execute a request: the router finds it another way, or its caller gets the peer's error.
+    fn rejected(&mut self, key: u32, id: RequestId, why: &Why, body: &[u8]) {
+        let Some(request) = self.core.requests.get_mut(id) else { return };
+        request.rejections += 1;
+        (request.conn, request.sent_ns) = (NO_CONN, 0);
+        let endpoint = Self::endpoint_key(request.endpoint);
+        self.core.count(id, false);
+        let taken = self.need_of(id).and_then(|need| {
+            self.with_router(endpoint, |router, now, act| {
+                router.handle_rejected(now, ConnId(key), id, need, why.rejection(), act)
+            })
+        });
+        if taken != Some(true) {
+            let (peer, at) = self.conns.get(key as usize).map_or((0, 0), |conn| (conn.number, conn.first_byte_ns));
+            self.core.reply(id, true, Body::Msgpack(body), peer, at);
+        }
+    }
+
+    /// What a request needs, read from its payload once more.
+    fn need_of(&self, id: RequestId) -> Option<Need> {
+        let request = self.core.requests.get(id)?;
+        let of = self.endpoints.get(Self::endpoint_key(request.endpoint) as usize)?;
+        let mut need = of.driver.classify(request.payload.as_ref()?, of.hashes()).ok()?;
+        need.route.hash = request.route.or(need.route.hash);
+        Some(need)
     }
 
     /// Tells the router that a conn has heard from its peer, if it wants to know.
@@ -469,7 +521,8 @@ impl Io {
             Link::Dialling(dialer) => dialer.poll_timeout(),
             _ => None,
         };
-        let proto = if matches!(conn.link, Link::Up(_)) { conn.proto.poll_timeout() } else { None };
+        let muted = !conn.is_server && self.endpoints[conn.endpoint as usize].muted;
+        let proto = if matches!(conn.link, Link::Up(_)) && !muted { conn.proto.poll_timeout() } else { None };
         let next = [dialling, proto, conn.connect_by].into_iter().flatten().min();
         let Some(next) = next else { return };
         // A later moment waits for the timer that is set: most timeouts move on long before they come.
@@ -506,6 +559,7 @@ impl Io {
             Link::Dialling(_) => self.advance_dial(key),
             // Input that waits in the socket comes first: it may be the very answer that is missed.
             Link::Up(_) if conn.readable => self.read(key),
+            Link::Up(_) if !conn.is_server && self.endpoints[conn.endpoint as usize].muted => {}
             Link::Up(_) if conn.proto.poll_timeout().is_some_and(|at| at <= now) => {
                 self.drive(key, |conn, now, out| conn.proto.handle_timeout(now, out));
             }
@@ -524,7 +578,7 @@ impl Io {
         }
         let down = Down { was_ready, refused, status, message };
         self.unheard.push(Unheard::Down { endpoint, conn: key, down });
-        self.unheard.extend(again.into_iter().map(Unheard::SendAgain));
+        self.unheard.extend(again.into_iter().map(|(id, why)| Unheard::SendAgain(id, why)));
         self.hear();
     }
 
@@ -538,7 +592,7 @@ impl Io {
                 Unheard::Down { endpoint, conn, down } => {
                     self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
                 }
-                Unheard::SendAgain(id) => self.send_again(id),
+                Unheard::SendAgain(id, why) => self.send_again(id, why),
                 Unheard::Note { conn, note } => self.after_protocol(conn, vec![note]),
             }
         }
@@ -550,7 +604,7 @@ impl Io {
     }
 
     /// Closes a conn and ends its requests, except those that may be sent again, which are handed back.
-    pub fn remove_conn(&mut self, key: u32, status: Status, message: &str) -> Vec<RequestId> {
+    pub fn remove_conn(&mut self, key: u32, status: Status, message: &str) -> Vec<(RequestId, Again)> {
         let Some(mut conn) = self.conns.try_remove(key as usize) else { return Vec::new() };
         self.core.wheel.clear(conn.timer);
         match &mut conn.link {
@@ -561,6 +615,11 @@ impl Io {
             }
             Link::Dialling(dialer) => dialer.abandon(&self.registry),
             Link::Resolving => self.resolver.cancel(LookupId(u64::from(key))),
+        }
+        for (id, payload) in conn.kept_payloads() {
+            if let Some(request) = self.core.requests.get_mut(id).filter(|request| request.payload.is_none()) {
+                request.payload = Some(payload.into());
+            }
         }
         let mut named = Vec::new();
         conn.proto.abandon(&mut |id| named.push(id));
@@ -582,15 +641,27 @@ impl Io {
         again
     }
 
-    fn abandoned(&mut self, id: RequestId, conn: &Conn, status: Status, message: &str, again: &mut Vec<RequestId>) {
+    fn abandoned(
+        &mut self,
+        id: RequestId,
+        conn: &Conn,
+        status: Status,
+        message: &str,
+        again: &mut Vec<(RequestId, Again)>,
+    ) {
         let Some(request) = self.core.requests.get_mut(id) else { return };
         let touched = conn.written > request.wire_start;
-        let may_repeat = !touched || request.flags & IOK_FLAG_IDEMPOTENT != 0;
-        if may_repeat && request.payload.is_some() && request.retries < RETRIES_MAX && request.lease == 0 {
+        let may_repeat = if touched {
+            request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
+        } else {
+            request.retries < RETRIES_MAX
+        };
+        if may_repeat && request.payload.is_some() && request.lease == 0 && status != IOK_STATUS_CLOSED {
             request.retries += 1;
             request.doubtful |= touched;
-            (request.conn, request.sent_ns) = (super::request::NO_CONN, 0);
-            return again.push(id);
+            (request.conn, request.sent_ns) = (NO_CONN, 0);
+            self.core.count(id, false);
+            return again.push((id, if touched { Again::Idempotent } else { Again::NotSent }));
         }
         let fate = if touched { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
         let ending = Ending { status: status_of_loss(status), fate, peer: conn.number, first_byte_ns: 0 };
@@ -599,16 +670,14 @@ impl Io {
     }
 
     /// Gives a request that lost its conn to the router once more.
-    fn send_again(&mut self, id: RequestId) {
+    fn send_again(&mut self, id: RequestId, why: Again) {
         let Some(request) = self.core.requests.get(id) else { return };
-        let (endpoint, lease) = (Self::endpoint_key(request.endpoint), request.lease);
+        let endpoint = Self::endpoint_key(request.endpoint);
         if self.is_acting(endpoint) {
-            return self.unheard.push(Unheard::SendAgain(id));
+            return self.unheard.push(Unheard::SendAgain(id, why));
         }
-        let Some(of) = self.endpoints.get(endpoint as usize) else { return };
-        let class = request.payload.as_ref().and_then(|payload| of.driver.classify(payload, false).ok());
-        if let Some(class) = class {
-            self.with_router(endpoint, |router, now, act| router.handle_request(now, id, class.class, lease, act));
+        if let Some(need) = self.need_of(id) {
+            self.with_router(endpoint, |router, now, act| router.handle_again(now, id, need, why, act));
         }
     }
 
@@ -621,15 +690,15 @@ impl Io {
             return self.incoming_expired(id, conn, slot);
         }
         let waited_ms = (self.core.now_ns - request.queued_ns + 500_000) / 1_000_000;
-        let sent = conn != super::request::NO_CONN;
+        let sent = conn != NO_CONN;
         // Bytes that are with a living conn will be written, if they were not yet.
         let fate = if sent { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
         let peer = self.conns.get(conn as usize).map_or(0, |conn| conn.number);
         let ending = |status| Ending { status, fate, peer, first_byte_ns: 0 };
-        let state = || self.endpoints.get(endpoint as usize)?.router.as_ref().map(|router| router.state());
+        let unavailable = || self.endpoints.get(endpoint as usize)?.router.as_ref()?.why_unavailable();
         if status == IOK_STATUS_CANCELLED {
             self.core.fail(id, ending(status), "CANCELLED", "cancelled by the program");
-        } else if let Some(why) = state().filter(|_| !sent).as_ref().and_then(crate::router::service::unavailable) {
+        } else if let Some(why) = if sent { None } else { unavailable() } {
             self.core.fail(id, ending(IOK_STATUS_UNAVAILABLE), "UNAVAILABLE", &why);
         } else {
             let what = if sent { "no reply" } else { "no conn was free" };

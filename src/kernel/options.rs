@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use crate::config::{ConfigError, Options};
-use crate::proto::Limits;
+use crate::config::{Address, ConfigError, Options, Url};
+use crate::discovery::Terms;
+use crate::peer::Wanted;
+use crate::proto::{Follow, Limits};
 use crate::ring::layout::IOK_TIMEOUT_NONE;
+use crate::router::balance::Balance;
 use crate::router::service::ServiceConfig;
+use crate::router::throttle::Rate;
 
 /// Of a service or a listener.
 #[derive(Clone, Debug)]
@@ -18,44 +22,59 @@ pub struct EndpointOptions {
     pub user_timeout: Option<Duration>,
     pub service: ServiceConfig,
     pub conns_max: usize,
+    pub terms: Terms,
+    /// The program is not ready without it.
+    pub required: bool,
+    /// A program that takes nothing for so long loses its leases and its heartbeats.
+    pub app_silence: Option<Duration>,
 }
 
 fn as_ms(span: Duration) -> u32 {
     if span.is_zero() { IOK_TIMEOUT_NONE } else { (span.as_millis() as u32).max(1) }
 }
 
+/// What a URL's shape says before its options are read.
+struct Shape {
+    listener: bool,
+    cluster: bool,
+    /// It may name more than one peer.
+    many: bool,
+}
+
+impl Shape {
+    fn of(url: &Url, listener: bool) -> Self {
+        let cluster = url.via.as_deref() == Some("cluster");
+        Shape { listener, cluster, many: url.via.is_some() || url.hosts.len() > 1 }
+    }
+}
+
 impl EndpointOptions {
-    /// Takes the common options; what is left is the protocol's, or unknown.
-    pub fn take(options: &mut Options, listener: bool, seed: u64) -> Result<Self, ConfigError> {
+    /// Takes the common options; what is left is the protocol's or the source's, or unknown.
+    pub fn take(url: &mut Url, listener: bool, default_port: u16, seed: u64) -> Result<Self, ConfigError> {
+        let shape = Shape::of(url, listener);
+        let roles = !listener && url.options.has("role");
+        let unix = matches!(url.address, Address::Unix(_));
+        let options = &mut url.options;
+        let wanted = if listener { Wanted::Any } else { wanted(options, &shape)? };
+        let limits = limits(options, &shape, wanted)?;
         let seconds = Duration::from_secs;
-        let default = Limits::default();
-        let heartbeat = options.duration("heartbeat", default.heartbeat)?;
-        let (message, timeout, inflight) =
-            if listener { ("max_request", Duration::ZERO, 1024) } else { ("max_reply", seconds(30), 65_536) };
-        let limits = Limits {
-            message_bytes_max: options.bytes(message, default.message_bytes_max)?.min(u32::MAX as usize / 2),
-            depth_max: options.number("max_depth", default.depth_max as u64, 1..=512)? as usize,
-            inflight_max: options.number("max_inflight", inflight, 1..=1 << 24)? as usize,
-            heartbeat: if heartbeat.is_zero() { seconds(365 * 86_400) } else { heartbeat },
-            silence_max: options.duration("max_silence", seconds(10))?,
-            raw: options.flag("raw", false)?,
-            ..Limits::default()
-        };
+        let timeout = if listener { Duration::ZERO } else { seconds(30) };
         let mut taken = EndpointOptions {
             limits,
             timeout_ms: as_ms(options.duration("timeout", timeout)?),
             connect_timeout: seconds(5),
             keepalive: options.duration("keepalive", seconds(60))?,
             user_timeout: None,
-            service: ServiceConfig {
-                queue_max: 65_536,
-                lanes_max: 128,
-                lane_idle: seconds(60),
-                backoff_min: Duration::from_millis(50),
-                backoff_max: seconds(5),
-                seed,
-            },
+            service: ServiceConfig { seed, wanted, topology: shape.cluster, ..ServiceConfig::default() },
             conns_max: 10_000,
+            terms: Terms {
+                spread: shape.many || roles && !unix,
+                default_port,
+                ttl_min: crate::discovery::dns::TTL_MIN,
+                ttl_max: seconds(300),
+            },
+            required: false,
+            app_silence: None,
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
@@ -69,12 +88,79 @@ impl EndpointOptions {
         self.connect_timeout = options.duration("connect_timeout", self.connect_timeout)?;
         let user_timeout = options.duration("user_timeout", Duration::ZERO)?;
         self.user_timeout = (!user_timeout.is_zero()).then_some(user_timeout);
+        self.required = options.flag("require", false)?;
+        let silence = options.duration("max_app_silence", Duration::ZERO)?;
+        self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
+        let spread = if self.terms.spread { "all" } else { "one" };
+        self.terms.spread = options.word("peers", spread, &["one", "all"])? == "all";
+        self.terms.ttl_min = options.duration("min_ttl", self.terms.ttl_min)?.max(Duration::from_millis(100));
+        self.terms.ttl_max = options.duration("max_ttl", self.terms.ttl_max)?.max(self.terms.ttl_min);
         let service = &mut self.service;
         service.queue_max = options.number("max_queue", service.queue_max as u64, 1..=1 << 24)? as usize;
         service.lanes_max = options.number("lanes", service.lanes_max as u64, 1..=65_536)? as usize;
         service.lane_idle = options.duration("lane_idle", service.lane_idle)?;
         service.backoff_min = options.duration("backoff", service.backoff_min)?;
         service.backoff_max = options.duration("max_backoff", service.backoff_max)?;
+        service.drain = options.duration("drain", service.drain)?;
+        service.pool = options.number("pool", 1, 1..=256)? as usize;
+        let balance = options.word("balance", "least", &["least", "hash"])?;
+        service.balance = if balance == "hash" { Balance::Hash } else { Balance::Least };
+        service.inflight_max = options.number("max_inflight", usize::MAX as u64, 1..=u64::MAX)? as usize;
+        service.peer_inflight_max = self.limits.inflight_max;
+        service.adaptive = options.flag("adaptive", false)?;
+        service.retry_share = options.share("retry_budget", service.retry_share)?;
+        service.rate = rate(options, "rate", "burst")?;
+        service.peer_rate = rate(options, "peer_rate", "peer_burst")?;
         Ok(())
     }
+}
+
+/// `rate=` and its burst, which is a tenth of a second's worth unless it is given.
+fn rate(options: &mut Options, key: &'static str, burst: &'static str) -> Result<Option<Rate>, ConfigError> {
+    let per_second = options.per_second(key)?;
+    let default = per_second.map_or(1, |rate| (rate / 10.0).ceil() as u64).clamp(1, 1 << 24);
+    let given = options.has(burst);
+    let burst_of = options.number(burst, default, 1..=1 << 24)?;
+    if per_second.is_none() && given {
+        return Err(ConfigError::new(burst, &burst_of.to_string(), format!("{key}= beside it")));
+    }
+    Ok(per_second.map(|per_second| Rate { per_second, burst: burst_of as f64 }))
+}
+
+/// Where there may be many peers, writes must find the primary unless the URL says otherwise.
+fn wanted(options: &mut Options, shape: &Shape) -> Result<Wanted, ConfigError> {
+    let default = if shape.many { "primary" } else { "any" };
+    Ok(match options.word("role", default, &["primary", "replica", "any", "nearest"])? {
+        "primary" => Wanted::Primary,
+        "replica" => Wanted::Replica,
+        "nearest" => Wanted::Nearest,
+        _ => Wanted::Any,
+    })
+}
+
+fn limits(options: &mut Options, shape: &Shape, wanted: Wanted) -> Result<Limits, ConfigError> {
+    let follow = match wanted {
+        _ if shape.cluster => Follow::Topology,
+        Wanted::Primary | Wanted::Replica => Follow::Roles,
+        Wanted::Any | Wanted::Nearest => Follow::Nothing,
+    };
+    let default = Limits::default();
+    // A role is as true as it is fresh.
+    let (beat, silence) = match follow {
+        Follow::Nothing => (default.heartbeat, Duration::from_secs(10)),
+        _ => (Duration::from_secs(1), Duration::from_secs(3)),
+    };
+    let heartbeat = options.duration("heartbeat", beat)?;
+    let (message, inflight, inflight_max) =
+        if shape.listener { ("max_request", "max_inflight", 1024) } else { ("max_reply", "peer_inflight", 65_536) };
+    Ok(Limits {
+        message_bytes_max: options.bytes(message, default.message_bytes_max)?.min(u32::MAX as usize / 2),
+        depth_max: options.number("max_depth", default.depth_max as u64, 1..=512)? as usize,
+        inflight_max: options.number(inflight, inflight_max, 1..=1 << 24)? as usize,
+        heartbeat: if heartbeat.is_zero() { Duration::from_secs(365 * 86_400) } else { heartbeat },
+        silence_max: options.duration("max_silence", silence)?,
+        raw: options.flag("raw", false)?,
+        follow,
+        reads_replicas: wanted != Wanted::Primary,
+    })
 }

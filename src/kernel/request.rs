@@ -3,6 +3,8 @@
 use super::wheel::TimerKey;
 use crate::proto::RequestId;
 
+/// The channel of requests that the kernel itself makes, for sources of peers.
+pub const OWN_CHANNEL: u32 = u32::MAX - 1;
 /// No conn.
 pub const NO_CONN: u32 = u32::MAX;
 
@@ -29,10 +31,16 @@ pub struct Request {
     pub timer: TimerKey,
     /// The lease it travels on, or 0.
     pub lease: u64,
+    /// The route key that the program gave.
+    pub route: Option<u64>,
     /// The conn it was given to.
     pub conn: u32,
-    /// How often it was sent again.
+    /// How often it was sent again because its conn was lost.
     pub retries: u8,
+    /// And because a peer did not execute it.
+    pub rejections: u8,
+    /// It counts as in flight.
+    pub counted: bool,
     /// Where its first byte lies in what that conn ever wrote.
     pub wire_start: u64,
     pub queued_ns: u64,

@@ -6,7 +6,8 @@ use super::conn::Conn;
 use super::core::Core;
 use super::endpoint::Endpoint;
 use super::request::What;
-use crate::proto::{Body, Emit, Event, Fact, RequestId};
+use crate::peer::Role;
+use crate::proto::{Body, Emit, Event, Fact, Rejection, RequestId, Shard};
 use crate::ring::layout::{IOK_KIND_ACCEPTED, IOK_KIND_PUSH};
 use crate::router::{ConnId, Router};
 use crate::value::{Reader, Token};
@@ -16,6 +17,53 @@ pub enum Note {
     Ready { topics_beside_requests: bool, description: String },
     Draining,
     Topic { topic: Vec<u8>, end: Option<(String, String)> },
+    Role { role: Role, follows: Option<String> },
+    Topology(Vec<Shard>),
+    Rejected { id: RequestId, why: Why, body: Vec<u8> },
+}
+
+/// A [`Rejection`] that outlives the conn's input.
+pub enum Why {
+    NotPrimary,
+    NotServing,
+    TryAgain,
+    Moved { slot: u16, to: String, once: bool },
+}
+
+impl Why {
+    fn of(rejection: Rejection<'_>) -> Self {
+        match rejection {
+            Rejection::NotPrimary => Why::NotPrimary,
+            Rejection::NotServing => Why::NotServing,
+            Rejection::TryAgain => Why::TryAgain,
+            Rejection::Moved { slot, to, once } => Why::Moved { slot, to: to.into(), once },
+        }
+    }
+
+    pub fn rejection(&self) -> Rejection<'_> {
+        match self {
+            Why::NotPrimary => Rejection::NotPrimary,
+            Why::NotServing => Rejection::NotServing,
+            Why::TryAgain => Rejection::TryAgain,
+            Why::Moved { slot, to, once } => Rejection::Moved { slot: *slot, to, once: *once },
+        }
+    }
+}
+
+/// How often one request may be rejected before its caller hears of it: redirects are bounded.
+pub const REJECTIONS_MAX: u8 = 16;
+
+/// See [`Sink::finish`].
+pub struct Learnt {
+    incoming: VecDeque<(u64, RequestId)>,
+    latency_ns: u64,
+}
+
+impl Learnt {
+    pub fn keep(self, conn: &mut Conn) {
+        conn.incoming.extend(self.incoming);
+        conn.latency_ns = self.latency_ns;
+    }
 }
 
 pub struct Sink<'a> {
@@ -27,6 +75,7 @@ pub struct Sink<'a> {
     key: u32,
     number: u32,
     first_byte_ns: u64,
+    latency_ns: u64,
     incoming: VecDeque<(u64, RequestId)>,
     notes: &'a mut Vec<Note>,
 }
@@ -41,14 +90,15 @@ impl<'a> Sink<'a> {
             key,
             number: conn.number,
             first_byte_ns: conn.first_byte_ns,
+            latency_ns: conn.latency_ns,
             incoming: VecDeque::new(),
             notes,
         }
     }
 
-    /// The requests of a listener's client that came.
-    pub fn incoming(self) -> VecDeque<(u64, RequestId)> {
-        self.incoming
+    /// Keeps with the conn what was learnt of it: the requests of a listener's client that came, and its latency.
+    pub fn finish(self) -> Learnt {
+        Learnt { incoming: self.incoming, latency_ns: self.latency_ns }
     }
 
     #[inline]
@@ -56,8 +106,29 @@ impl<'a> Sink<'a> {
         let stands = !error && self.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
         if stands {
             self.core.push(id, IOK_KIND_ACCEPTED, body, self.number);
-        } else {
-            self.core.reply(id, error, body, self.number, self.first_byte_ns);
+        } else if let Some(request) = self.core.reply(id, error, body, self.number, self.first_byte_ns) {
+            self.learn(request.sent_ns);
+        }
+    }
+
+    #[inline]
+    fn learn(&mut self, sent_ns: u64) {
+        let took_ns = self.first_byte_ns.saturating_sub(sent_ns);
+        if sent_ns != 0 && took_ns != 0 {
+            let before = if self.latency_ns == 0 { took_ns } else { self.latency_ns };
+            self.latency_ns = before - before / 8 + took_ns / 8;
+        }
+    }
+
+    /// A peer did not execute a request: what can be sent again is the router's, the rest has its answer.
+    fn rejected(&mut self, id: RequestId, why: Rejection<'_>, body: Body<'_>) {
+        let Some(request) = self.core.requests.get(id) else { return };
+        let may_repeat = request.payload.is_some() && request.lease == 0 && request.rejections < REJECTIONS_MAX;
+        match body {
+            Body::Msgpack(body) if may_repeat => {
+                self.notes.push(Note::Rejected { id, why: Why::of(why), body: body.to_vec() });
+            }
+            body => self.reply(id, true, body),
         }
     }
 
@@ -65,7 +136,7 @@ impl<'a> Sink<'a> {
         let Some(router) = self.router else { return };
         let owner = router.owner(ConnId(self.key));
         let streams = match topic {
-            Some(topic) => router.listeners(topic),
+            Some(topic) => router.listeners(ConnId(self.key), topic),
             None => owner.as_slice(),
         };
         for stream in streams {
@@ -79,7 +150,7 @@ impl Emit for Sink<'_> {
     fn emit(&mut self, event: Event<'_>) {
         match event {
             Event::Reply { id, error, body } => self.reply(id, error, body),
-            Event::Rejected { id, body, .. } => self.reply(id, true, body),
+            Event::Rejected { id, why, body } => self.rejected(id, why, body),
             Event::Push { topic, body } => self.push(topic, body),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
@@ -93,7 +164,10 @@ impl Emit for Sink<'_> {
             Event::Fact(Fact::Ready { topics_beside_requests, description }) => {
                 self.notes.push(Note::Ready { topics_beside_requests, description: description.into() });
             }
-            Event::Fact(Fact::Role { .. } | Fact::Topology(_)) => {}
+            Event::Fact(Fact::Role { role, follows }) => {
+                self.notes.push(Note::Role { role, follows: follows.map(str::to_string) });
+            }
+            Event::Fact(Fact::Topology(shards)) => self.notes.push(Note::Topology(shards.to_vec())),
             Event::Fact(Fact::Draining) => self.notes.push(Note::Draining),
         }
     }

@@ -6,12 +6,10 @@ use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
 use super::request::{REQUESTS_MAX, What};
-use super::wheel::TimerKey;
-use crate::proto::{Body, Class, RequestId};
+use crate::proto::{Body, Class, Need, RequestId, Route};
 use crate::ring::layout::*;
-use crate::router::service::Service;
+use crate::router::is_stream;
 use crate::status::*;
-use crate::value::write;
 use mio::Token;
 
 /// Submissions taken from one channel in a turn, so that one busy channel starves no other.
@@ -86,7 +84,9 @@ impl Io {
             IOK_OP_OPEN => self.open(channel, head, payload),
             IOK_OP_LISTEN => self.listen(channel, head, payload),
             IOK_OP_CLOSE => self.close_op(channel, head),
-            IOK_OP_STATE => self.state(channel, head),
+            IOK_OP_STATE => self.state_op(channel, head),
+            IOK_OP_WATCH => self.watch_op(channel, head),
+            IOK_OP_PEERS => self.peers_op(channel, head, payload),
             op => {
                 let message = format!("op: {op}: expected one of IOK_OP_*");
                 self.core.refuse(channel, head, IOK_STATUS_BAD_RECORD, "BADRECORD", &message);
@@ -94,7 +94,7 @@ impl Io {
         }
     }
 
-    fn no_endpoint(&mut self, channel: u32, head: &Submission) {
+    pub(super) fn no_endpoint(&mut self, channel: u32, head: &Submission) {
         let message = format!("endpoint: {}: expected the number of an open service", head.endpoint);
         self.core.refuse(channel, head, IOK_STATUS_NO_ENDPOINT, "NOENDPOINT", &message);
     }
@@ -104,31 +104,38 @@ impl Io {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
-        let class = match of.driver.classify(payload, false).map(|need| need.class) {
-            Ok(Class::Topics(_) | Class::Takeover) => {
+        let need = match of.driver.classify(payload, of.hashes()) {
+            Ok(need) if is_stream(&need.class) => {
                 let message = "this begins a stream: submit it as a stream (subscribe), not as a request";
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADREQUEST", message);
             }
-            Ok(class) => class,
+            Ok(need) => need,
             Err(refusal) => {
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
             }
         };
         let timeout_ms = match head.timeout_ms {
             // What may wait in the server says itself how long.
-            0 if class == Class::Waiting => IOK_TIMEOUT_NONE,
+            0 if need.class == Class::Waiting => IOK_TIMEOUT_NONE,
             0 => of.options.timeout_ms,
             given => given,
         };
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
-        self.route(id, head, class, payload);
+        self.route(id, head, need, payload);
     }
 
     #[inline]
-    fn route(&mut self, id: RequestId, head: &Submission, class: Class, payload: &[u8]) {
+    pub(super) fn route(&mut self, id: RequestId, head: &Submission, mut need: Need, payload: &[u8]) {
+        let lease = match head.flags & IOK_FLAG_ROUTE {
+            0 => head.key,
+            _ => {
+                need.route.hash = Some(head.key);
+                0
+            }
+        };
         let routed =
             self.with_router_and(Self::endpoint_key(head.endpoint), Some((id, payload)), |router, now, act| {
-                router.handle_request(now, id, class, head.key, act);
+                router.handle_request(now, id, need, lease, act);
             });
         if routed.is_none() {
             let message = "the endpoint's router has failed; open it again";
@@ -141,11 +148,11 @@ impl Io {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
-        match of.driver.classify(payload, false).map(|need| need.class) {
-            Ok(class @ (Class::Topics(_) | Class::Takeover)) => {
+        match of.driver.classify(payload, of.hashes()) {
+            Ok(need) if is_stream(&need.class) => {
                 let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
                 let id = self.core.begin(channel, head, What::Stream, timeout_ms);
-                self.route(id, head, class, payload);
+                self.route(id, head, need, payload);
             }
             Ok(_) => {
                 let message = "this begins no stream: submit it as a request";
@@ -169,7 +176,11 @@ impl Io {
         };
         let timeout_ms = if head.timeout_ms == 0 { of.options.timeout_ms } else { head.timeout_ms };
         let id = self.core.begin(channel, head, What::Lease, timeout_ms);
-        self.with_router(Self::endpoint_key(head.endpoint), |router, now, act| router.handle_lease(now, id, act));
+        let hash = (head.flags & IOK_FLAG_ROUTE != 0).then_some(head.key);
+        let route = Route { slot: None, hash };
+        self.with_router(Self::endpoint_key(head.endpoint), |router, now, act| {
+            router.handle_lease(now, id, route, act);
+        });
     }
 
     fn release(&mut self, channel: u32, head: &Submission) {
@@ -219,22 +230,11 @@ impl Io {
     }
 
     /// Puts an endpoint in its place and gives it its number.
-    fn install(&mut self, opened: super::endpoint::Opened) -> u32 {
+    pub(super) fn install(&mut self, opened: super::endpoint::Opened, internal: bool) -> u32 {
         self.generation = (self.generation + 1) & 0x7fff;
         let entry = self.endpoints.vacant_entry();
         let key = entry.key() as u32;
-        entry.insert(Endpoint {
-            number: (self.generation << 16) | (key + 1),
-            shown: opened.shown,
-            driver: opened.driver,
-            options: opened.options,
-            address: opened.address,
-            router: None,
-            listener: None,
-            timer: TimerKey::NONE,
-            timer_at: None,
-            touched: false,
-        });
+        entry.insert(Endpoint::new(opened, (self.generation << 16) | (key + 1), internal));
         key
     }
 
@@ -249,13 +249,20 @@ impl Io {
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
             }
         };
-        let service = Service::new(opened.options.service);
-        let key = self.install(opened);
-        let of = &mut self.endpoints[key as usize];
-        of.router = Some(Box::new(service));
-        let head = Submission { endpoint: of.number, ..*head };
-        self.with_router(key, |router, now, act| router.handle_open(now, act));
+        let key = self.open_service(opened, false);
+        let head = Submission { endpoint: self.endpoints[key as usize].number, ..*head };
         self.core.answer(channel, &head, IOK_STATUS_OK, Body::None);
+    }
+
+    /// The program tells the peers of a service.
+    fn peers_op(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+        if self.endpoint(head.endpoint).is_none_or(|of| of.listener.is_some()) {
+            return self.no_endpoint(channel, head);
+        }
+        match self.told_peers(Self::endpoint_key(head.endpoint), payload) {
+            Ok(()) => self.core.answer(channel, head, IOK_STATUS_OK, Body::None),
+            Err(why) => self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADPEERS", &why),
+        }
     }
 
     fn listen(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
@@ -269,7 +276,7 @@ impl Io {
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
             }
         };
-        let key = self.install(opened);
+        let key = self.install(opened, false);
         let of = &mut self.endpoints[key as usize];
         let token = Token(LISTENER_TOKENS + key as usize);
         match Listener::bind(&of.address, channel, &self.registry, token) {
@@ -303,6 +310,7 @@ impl Io {
 
     /// Ends an endpoint: its requests, its conns, its number.
     pub fn close_endpoint(&mut self, key: u32, why: &str) {
+        self.close_source(key, why);
         let Some(of) = self.endpoints.get_mut(key as usize) else { return };
         let number = of.number;
         let timer = of.timer;
@@ -335,47 +343,6 @@ impl Io {
         self.endpoints.try_remove(key as usize);
     }
 
-    fn state(&mut self, channel: u32, head: &Submission) {
-        let Some(of) = self.endpoint(head.endpoint) else {
-            return self.no_endpoint(channel, head);
-        };
-        if head.flags & IOK_FLAG_UNTIL_UP != 0 && of.listener.is_none() {
-            let timeout_ms = if head.timeout_ms == 0 { of.options.timeout_ms } else { head.timeout_ms };
-            let id = self.core.begin(channel, head, What::UntilUp, timeout_ms);
-            self.with_router(Self::endpoint_key(head.endpoint), |router, _, act| router.handle_waiter(id, act));
-            return;
-        }
-        let body = self.state_value(Self::endpoint_key(head.endpoint));
-        self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
-    }
-
-    /// An endpoint's state as a MessagePack map.
-    fn state_value(&self, key: u32) -> Vec<u8> {
-        let of = &self.endpoints[key as usize];
-        let mut map = MapWriter::new();
-        map.text("url", &of.shown);
-        if let Some(listener) = &of.listener {
-            map.text("state", "up");
-            map.text("address", &listener.address());
-            map.number("conns", listener.conns as u64);
-        }
-        if let Some(state) = of.router.as_ref().map(|router| router.state()) {
-            map.text("state", state.word);
-            map.text("description", &state.description);
-            map.number("conns", state.conns as u64);
-            map.number("queued", state.queued as u64);
-            map.number("leases", state.leases as u64);
-            map.number("topics", state.topics as u64);
-            map.number("attempts", u64::from(state.attempts));
-            map.text("last_error", state.last_error.as_deref().unwrap_or(""));
-        }
-        map.number("requests", self.core.requests.len() as u64);
-        let inflight =
-            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight());
-        map.number("inflight", inflight.sum::<usize>() as u64);
-        map.finish()
-    }
-
     /// A channel is closed by its program, or cannot live on: everything it began ends.
     pub fn end_channel(&mut self, key: u32, status: Status) {
         for id in self.core.requests.ids(|request| request.channel == key) {
@@ -398,37 +365,5 @@ impl Io {
         if let Some(channel) = self.core.channels.get_mut(key as usize) {
             channel.end(status);
         }
-    }
-}
-
-/// A MessagePack map whose size is known at its end.
-struct MapWriter {
-    bytes: Vec<u8>,
-    open: write::Open,
-    pairs: u32,
-}
-
-impl MapWriter {
-    fn new() -> Self {
-        let mut bytes = Vec::new();
-        let open = write::map_open(&mut bytes);
-        MapWriter { bytes, open, pairs: 0 }
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.pairs += 1;
-        write::str(&mut self.bytes, key.as_bytes());
-        write::str(&mut self.bytes, value.as_bytes());
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.pairs += 1;
-        write::str(&mut self.bytes, key.as_bytes());
-        write::uint(&mut self.bytes, value);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        write::count_close(&mut self.bytes, self.open, self.pairs);
-        self.bytes
     }
 }

@@ -10,12 +10,11 @@ use mio::Poll;
 use super::channel::{Channel, ChannelConfig};
 use super::conn::{Conn, Link};
 use super::dial::Stream;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Opened};
 use super::io::{DNS_TOKENS, Io};
 use super::options::EndpointOptions;
 use super::request::What;
-use super::wheel::TimerKey;
-use crate::config::{Address, Options};
+use crate::config::Url;
 use crate::discovery::dns::{Resolver, ResolverConfig};
 use crate::proto::{Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy};
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
@@ -81,19 +80,14 @@ fn io() -> Io {
 }
 
 fn endpoint(io: &mut Io) -> u32 {
-    let options = EndpointOptions::take(&mut Options::default(), false, 1).unwrap();
-    io.endpoints.insert(Endpoint {
-        number: 1,
-        shown: "bomb://".into(),
-        driver: Box::new(Bomb(None)),
-        address: Address::Unix("/nowhere".into()),
-        router: Some(Box::new(Service::new(options.service))),
-        options,
-        listener: None,
-        timer: TimerKey::NONE,
-        timer_at: None,
-        touched: false,
-    }) as u32
+    let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
+    let options = EndpointOptions::take(&mut url, false, 1, 1).unwrap();
+    let router = Service::new(options.service);
+    let opened =
+        Opened { shown: "bomb://".into(), driver: Box::new(Bomb(None)), options, address: url.address, source: None };
+    let key = io.endpoints.insert(Endpoint::new(opened, 1, false));
+    io.endpoints[key].router = Some(Box::new(router));
+    key as u32
 }
 
 #[test]

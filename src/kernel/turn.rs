@@ -73,14 +73,17 @@ impl Turn {
             shut(io, IOK_STATUS_CLOSED);
             return false;
         }
+        io.hear_own_news();
         io.rearm_endpoints();
-        let busy = busy || !io.to_read.is_empty() || !io.to_flush.is_empty();
+        let busy = busy || !io.core.own_news.is_empty() || !io.to_read.is_empty() || !io.to_flush.is_empty();
         self.wait(io, shared, busy);
         io.core.tick();
         self.handle_events(io);
         self.resolve(io);
         self.read_again(io);
         self.timers(io);
+        io.hear_own_news();
+        io.rearm_endpoints();
         io.flush_all();
         io.core.publish();
         true
@@ -184,8 +187,7 @@ impl Turn {
         let mut done = Vec::new();
         io.resolver.poll(now, &mut |id, outcome| done.push((id, outcome)));
         for (id, outcome) in done {
-            let outcome = outcome.map(|answer| answer.addresses).map_err(|error| error.message);
-            io.resolved(id.0 as u32, outcome);
+            io.looked_up(id, outcome);
         }
     }
 
@@ -205,6 +207,8 @@ impl Turn {
                 Target::Request(id) => io.end_early(id, IOK_STATUS_TIMEOUT),
                 Target::Conn(key) => io.contain(key, |io| io.conn_timer(key)),
                 Target::Endpoint(key) => io.endpoint_timer(key),
+                Target::Source(key) => io.source_timer(key),
+                Target::Silence => io.look_at_program(),
                 Target::Listener(key) => accept(io, key),
             }
         }
@@ -294,7 +298,9 @@ impl Io {
     /// Nothing is under way that a closing kernel would wait for.
     fn is_quiet(&self) -> bool {
         use super::request::What;
-        let waited_for = |request: &super::request::Request| request.what == What::Request;
+        let waited_for = |request: &super::request::Request| {
+            request.what == What::Request && request.channel != super::request::OWN_CHANNEL
+        };
         self.core.requests.is_empty() || self.core.requests.ids(waited_for).is_empty()
     }
 }

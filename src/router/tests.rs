@@ -4,23 +4,30 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::service::{Service, ServiceConfig};
-use super::{Act, ConnId, Down, Router, Sent};
-use crate::proto::{Body, Class, RequestId, Tenancy};
+use super::{Act, ConnId, Down, How, Router, Sent};
+use crate::peer::{Peer, Place};
+use crate::proto::{Body, Class, Need, RequestId, Route, Tenancy};
 use crate::status::*;
 
-const CONFIG: ServiceConfig = ServiceConfig {
-    queue_max: 4,
-    lanes_max: 2,
-    lane_idle: Duration::from_secs(60),
-    backoff_min: Duration::from_millis(100),
-    backoff_max: Duration::from_secs(1),
-    seed: 7,
-};
+fn config() -> ServiceConfig {
+    ServiceConfig {
+        queue_max: 4,
+        lanes_max: 2,
+        backoff_min: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(1),
+        seed: 7,
+        ..ServiceConfig::default()
+    }
+}
 
 /// A kernel that notes what it is asked for.
 #[derive(Default)]
 struct Script {
     dialled: Vec<ConnId>,
+    /// Whom each of them leads to.
+    peers: Vec<String>,
+    probed: Vec<ConnId>,
+    doubts: usize,
     dropped: Vec<ConnId>,
     sent: Vec<(ConnId, u64)>,
     failed: Vec<(u64, Status)>,
@@ -36,7 +43,8 @@ struct Script {
 }
 
 impl Act for Script {
-    fn dial(&mut self) -> ConnId {
+    fn dial(&mut self, peer: &Peer) -> ConnId {
+        self.peers.push(peer.name.clone());
         let conn = ConnId(self.dialled.len() as u32 + 1);
         self.dialled.push(conn);
         conn
@@ -44,7 +52,7 @@ impl Act for Script {
     fn drop_conn(&mut self, conn: ConnId, _why: &str) {
         self.dropped.push(conn);
     }
-    fn send(&mut self, conn: ConnId, request: RequestId) -> Sent {
+    fn send(&mut self, conn: ConnId, request: RequestId, _how: How) -> Sent {
         if self.full {
             return Sent::Later;
         }
@@ -59,6 +67,21 @@ impl Act for Script {
     }
     fn unsubscribe(&mut self, conn: ConnId, topic: &[u8]) {
         self.topics.push((conn, false, topic.to_vec()));
+    }
+    fn probe(&mut self, conn: ConnId) {
+        self.probed.push(conn);
+    }
+    fn doubt(&mut self) {
+        self.doubts += 1;
+    }
+    fn inflight(&self) -> usize {
+        self.sent.iter().filter(|(_, id)| !self.ended.contains(id)).count()
+    }
+    fn latency_ns(&self, _conn: ConnId) -> u64 {
+        0
+    }
+    fn place(&self, _conn: ConnId) -> Option<Place> {
+        None
     }
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {
         self.tenancies.get(&conn).copied().unwrap_or((0, Tenancy::Clean))
@@ -94,8 +117,8 @@ const SHARED: ConnId = ConnId(1);
 
 impl Scene {
     fn open() -> Self {
-        let mut scene = Scene { service: Service::new(CONFIG), act: Script::default(), now: Instant::now() };
-        scene.service.handle_open(scene.now, &mut scene.act);
+        let mut scene = Scene { service: Service::new(config()), act: Script::default(), now: Instant::now() };
+        scene.service.handle_peers(scene.now, &[Peer::at("10.0.0.1", 7)], &mut scene.act);
         assert_eq!(scene.act.dialled, [SHARED]);
         scene
     }
@@ -111,7 +134,8 @@ impl Scene {
     }
 
     fn ask(&mut self, id: u64, class: Class, lease: u64) {
-        self.service.handle_request(self.now, RequestId(id), class, lease, &mut self.act);
+        let need = Need { class, route: Route::default() };
+        self.service.handle_request(self.now, RequestId(id), need, lease, &mut self.act);
     }
 
     fn down(&mut self, conn: ConnId, refused: bool) {
@@ -138,7 +162,7 @@ impl Scene {
     }
 
     fn lease(&mut self, id: u64) {
-        self.service.handle_lease(self.now, RequestId(id), &mut self.act);
+        self.service.handle_lease(self.now, RequestId(id), Route::default(), &mut self.act);
     }
 
     fn release(&mut self, lease: u64) -> bool {
@@ -239,7 +263,7 @@ fn what_waits_in_the_server_gets_lanes_and_leaves_them_to_others() {
     [lanes[0], ConnId(4)].iter().for_each(|lane| scene.progress(*lane));
     scene.sleep();
     assert_eq!(scene.act.dropped.len(), 3);
-    assert_eq!(scene.service.state().conns, 1);
+    assert_eq!(scene.service.state(&scene.act).conns, 1);
 }
 
 #[test]
@@ -290,7 +314,7 @@ fn a_lost_lease_says_so_until_it_is_released() {
     assert!(scene.release(1));
     scene.ask(3, Class::Shared, 1);
     assert_eq!(scene.act.failed[1..], [(3, IOK_STATUS_NO_LEASE)]);
-    assert_eq!(scene.service.state().leases, 0);
+    assert_eq!(scene.service.state(&scene.act).leases, 0);
 }
 
 #[test]
@@ -300,27 +324,27 @@ fn topics_are_shared_and_asked_for_again_on_the_next_conn() {
     scene.ask(1, Class::Topics(vec![topic("a"), topic("b")]), 0);
     scene.ask(2, Class::Topics(vec![topic("b")]), 0);
     assert_eq!(scene.act.topics.len(), 2, "b is asked for once");
-    scene.service.handle_topic(SHARED, b"b", None, &mut scene.act);
+    scene.service.handle_topic(scene.now, SHARED, b"b", None, &mut scene.act);
     assert_eq!(scene.act.accepted, [2]);
-    scene.service.handle_topic(SHARED, b"a", None, &mut scene.act);
+    scene.service.handle_topic(scene.now, SHARED, b"a", None, &mut scene.act);
     assert_eq!(scene.act.accepted, [2, 1]);
-    assert_eq!(scene.service.listeners(b"b").len(), 2);
+    assert_eq!(scene.service.listeners(SHARED, b"b").len(), 2);
     scene.down(SHARED, false);
     scene.sleep();
     let next = *scene.act.dialled.last().unwrap();
     scene.ready(next);
     assert_eq!(scene.act.topics[2..].iter().filter(|(conn, on, _)| *conn == next && *on).count(), 2);
     // What a conn that is gone still says is not believed.
-    scene.service.handle_topic(SHARED, b"b", None, &mut scene.act);
+    scene.service.handle_topic(scene.now, SHARED, b"b", None, &mut scene.act);
     assert_eq!(scene.act.accepted.len(), 2);
-    [b"a", b"b"].iter().for_each(|name| scene.service.handle_topic(next, *name, None, &mut scene.act));
+    [b"a", b"b"].iter().for_each(|name| scene.service.handle_topic(scene.now, next, *name, None, &mut scene.act));
     assert_eq!(scene.act.accepted.len(), 4);
     // The last one to leave turns the topic off.
     scene.cancel(1, None);
     assert_eq!(scene.act.topics[4..], [(next, false, topic("a"))]);
-    scene.service.handle_topic(next, b"b", Some(("NOPERM", "no")), &mut scene.act);
+    scene.service.handle_topic(scene.now, next, b"b", Some(("NOPERM", "no")), &mut scene.act);
     assert_eq!(scene.act.failed, [(2, IOK_STATUS_REMOTE)]);
-    assert_eq!(scene.service.state().topics, 0);
+    assert_eq!(scene.service.state(&scene.act).topics, 0);
 }
 
 #[test]

@@ -102,15 +102,20 @@ impl fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-type Outcome = Result<Answer, ResolveError>;
+/// STUB
+pub enum Outcome {
+    Addresses(Result<Answer, ResolveError>),
+    Services(Result<super::Services, ResolveError>),
+}
+type OutcomeA = Result<Answer, ResolveError>;
 
 /// Many lookups at a time on one thread. No call blocks, and no answer comes but by [`Resolver::poll`].
 pub struct Resolver {
     runtime: Runtime,
     files: Files,
-    executor: Executor<Label, Outcome>,
+    executor: Executor<Label, OutcomeA>,
     waiting: VecDeque<Label>,
-    ready: VecDeque<(LookupId, Outcome)>,
+    ready: VecDeque<(LookupId, OutcomeA)>,
     lookups_max: usize,
 }
 
@@ -157,6 +162,7 @@ impl Resolver {
         self.executor.cancel(&Label { id, host: String::new() });
     }
 
+    pub fn lookup_services(&mut self, _now: Instant, _id: LookupId, _name: &str) {}
     pub fn owns(&self, token: Token) -> bool {
         self.runtime.owns(token)
     }
@@ -192,7 +198,7 @@ impl Resolver {
             })
         });
         while let Some((id, outcome)) = self.ready.pop_front() {
-            done(id, outcome);
+            done(id, Outcome::Addresses(outcome));
         }
     }
 
@@ -205,7 +211,7 @@ impl Resolver {
     }
 
     /// What can be told without a server.
-    fn local(&self, host: &str) -> Option<Outcome> {
+    fn local(&self, host: &str) -> Option<OutcomeA> {
         if let Ok(address) = host.parse() {
             return Some(Ok(Answer { addresses: vec![address], ttl: TTL_MAX, complete: true }));
         }

@@ -1,0 +1,233 @@
+//! What an endpoint and the kernel are like, as MessagePack maps, for those who ask and those who watch.
+
+use super::io::Io;
+use super::request::What;
+use crate::proto::{Body, RequestId};
+use crate::ring::layout::*;
+use crate::router::{PeerState, State};
+use crate::status::IOK_STATUS_OK;
+use crate::value::write;
+
+impl Io {
+    pub(super) fn state_op(&mut self, channel: u32, head: &Submission) {
+        if head.endpoint == 0 {
+            return self.kernel_state_op(channel, head);
+        }
+        let Some(of) = self.endpoint(head.endpoint) else {
+            return self.no_endpoint(channel, head);
+        };
+        if head.flags & IOK_FLAG_UNTIL_UP != 0 && of.listener.is_none() {
+            let timeout_ms = if head.timeout_ms == 0 { of.options.timeout_ms } else { head.timeout_ms };
+            let id = self.core.begin(channel, head, What::UntilUp, timeout_ms);
+            self.with_router(Self::endpoint_key(head.endpoint), |router, _, act| router.handle_waiter(id, act));
+            return;
+        }
+        let body = self.state_value(Self::endpoint_key(head.endpoint));
+        self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
+    }
+
+    fn kernel_state_op(&mut self, channel: u32, head: &Submission) {
+        if head.flags & IOK_FLAG_UNTIL_UP != 0 && !self.is_ready() {
+            let id = self.core.begin(channel, head, What::UntilUp, head.timeout_ms);
+            self.readiness_waiters.push(id);
+            return;
+        }
+        let body = self.kernel_state_value();
+        self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
+    }
+
+    pub(super) fn watch_op(&mut self, channel: u32, head: &Submission) {
+        let key = Self::endpoint_key(head.endpoint);
+        if head.endpoint != 0 && self.endpoint(head.endpoint).is_none_or(|of| of.listener.is_some()) {
+            return self.no_endpoint(channel, head);
+        }
+        let id = self.core.begin(channel, head, What::Stream, IOK_TIMEOUT_NONE);
+        self.core.push(id, IOK_KIND_ACCEPTED, Body::None, 0);
+        let body = if head.endpoint == 0 { self.kernel_state_value() } else { self.state_value(key) };
+        self.core.push(id, IOK_KIND_PUSH, Body::Msgpack(&body), 0);
+        match self.endpoints.get_mut(key as usize).filter(|_| head.endpoint != 0) {
+            Some(of) => of.watchers.push(id),
+            None => self.kernel_watchers.push(id),
+        }
+    }
+
+    /// Tells those who watch an endpoint what has changed.
+    pub(super) fn tell_watchers(&mut self, key: u32) {
+        let Some(of) = self.endpoints.get_mut(key as usize) else { return };
+        let Some(version) = of.router.as_ref().map(|router| router.version()) else { return };
+        if of.version_told == version {
+            return;
+        }
+        of.version_told = version;
+        let watchers = std::mem::take(&mut of.watchers);
+        let internal = of.internal;
+        let live: Vec<RequestId> = watchers.into_iter().filter(|id| self.core.requests.get(*id).is_some()).collect();
+        if !live.is_empty() {
+            let body = self.state_value(key);
+            self.push_all(&live, &body);
+        }
+        if let Some(of) = self.endpoints.get_mut(key as usize) {
+            of.watchers = live;
+        }
+        if !internal {
+            self.tell_kernel_watchers();
+        }
+    }
+
+    fn push_all(&mut self, streams: &[RequestId], body: &[u8]) {
+        for id in streams {
+            self.core.push(*id, IOK_KIND_PUSH, Body::Msgpack(body), 0);
+        }
+    }
+
+    fn tell_kernel_watchers(&mut self) {
+        let is_live = |id: &RequestId| self.core.requests.get(*id).is_some();
+        self.kernel_watchers.retain(is_live);
+        self.readiness_waiters.retain(is_live);
+        if !self.kernel_watchers.is_empty() {
+            let (watchers, body) = (self.kernel_watchers.clone(), self.kernel_state_value());
+            self.push_all(&watchers, &body);
+        }
+        if !self.readiness_waiters.is_empty() && self.is_ready() {
+            let body = self.kernel_state_value();
+            for id in std::mem::take(&mut self.readiness_waiters) {
+                let ending =
+                    super::core::Ending { status: IOK_STATUS_OK, fate: IOK_FATE_REPLIED, peer: 0, first_byte_ns: 0 };
+                self.core.end(id, ending, Body::Msgpack(&body));
+            }
+        }
+    }
+
+    /// Every endpoint that the program cannot do without is up.
+    fn is_ready(&self) -> bool {
+        let required = self.endpoints.iter().filter(|(_, of)| of.options.required);
+        required.into_iter().all(|(_, of)| of.router.as_ref().is_some_and(|router| router.is_up()))
+    }
+
+    /// An endpoint's state as a MessagePack map.
+    fn state_value(&mut self, key: u32) -> Vec<u8> {
+        let state = self.with_router(key, |router, _, act| (router.state(act), router.version()));
+        let of = &self.endpoints[key as usize];
+        let mut map = MapWriter::new();
+        map.text("url", &of.shown);
+        if let Some(listener) = &of.listener {
+            map.text("state", "up");
+            map.text("address", &listener.address());
+            map.number("conns", listener.conns as u64);
+        }
+        if let Some((state, version)) = &state {
+            service_state(&mut map, state);
+            map.flag("required", of.options.required);
+            map.number("version", *version);
+        }
+        map.number("requests", self.core.requests.len() as u64);
+        let inflight =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight());
+        map.number("inflight", inflight.sum::<usize>() as u64);
+        map.finish()
+    }
+
+    /// The kernel's state: whether the program's dependencies are there, and what it has open.
+    fn kernel_state_value(&self) -> Vec<u8> {
+        let own = || self.endpoints.iter().filter(|(_, of)| !of.internal);
+        let word = |of: &super::endpoint::Endpoint| match &of.router {
+            None => "up",
+            Some(router) if router.is_up() => "up",
+            Some(_) => "down",
+        };
+        let missing: Vec<&str> =
+            own().filter(|(_, of)| of.options.required && word(of) != "up").map(|(_, of)| of.shown.as_str()).collect();
+        let mut map = MapWriter::new();
+        map.flag("ready", missing.is_empty());
+        map.array("missing", missing.len(), |out| missing.iter().for_each(|url| write::str(out, url.as_bytes())));
+        map.array("endpoints", own().count(), |out| {
+            for (_, of) in own() {
+                let mut one = MapWriter::new();
+                one.number("endpoint", u64::from(of.number));
+                one.text("url", &of.shown);
+                one.text("state", word(of));
+                one.flag("required", of.options.required);
+                out.extend_from_slice(&one.finish());
+            }
+        });
+        map.finish()
+    }
+}
+
+fn service_state(map: &mut MapWriter, state: &State) {
+    map.text("state", state.word);
+    map.text("description", &state.description);
+    map.number("conns", state.conns as u64);
+    map.number("queued", state.queued as u64);
+    map.number("leases", state.leases as u64);
+    map.number("topics", state.topics as u64);
+    map.number("attempts", u64::from(state.attempts));
+    map.text("last_error", state.last_error.as_deref().unwrap_or(""));
+    map.array("peers", state.peers.len(), |out| {
+        for peer in &state.peers {
+            out.extend_from_slice(&peer_value(peer));
+        }
+    });
+}
+
+fn peer_value(peer: &PeerState) -> Vec<u8> {
+    let mut map = MapWriter::new();
+    map.text("name", &peer.name);
+    map.text("state", peer.word);
+    map.text("role", peer.role.name());
+    map.number("conns", peer.conns as u64);
+    map.number("inflight", peer.inflight as u64);
+    map.number("latency_us", peer.latency_ns / 1000);
+    map.number("requests", peer.requests);
+    map.number("failures", peer.failures);
+    map.number("weight", u64::from(peer.weight));
+    map.number("priority", u64::from(peer.priority));
+    map.text("last_error", peer.last_error.as_deref().unwrap_or(""));
+    map.finish()
+}
+
+/// A MessagePack map whose size is known at its end.
+struct MapWriter {
+    bytes: Vec<u8>,
+    open: write::Open,
+    pairs: u32,
+}
+
+impl MapWriter {
+    fn new() -> Self {
+        let mut bytes = Vec::new();
+        let open = write::map_open(&mut bytes);
+        MapWriter { bytes, open, pairs: 0 }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.pairs += 1;
+        write::str(&mut self.bytes, key.as_bytes());
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        write::str(&mut self.bytes, value.as_bytes());
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        write::uint(&mut self.bytes, value);
+    }
+
+    fn flag(&mut self, key: &str, value: bool) {
+        self.key(key);
+        write::bool(&mut self.bytes, value);
+    }
+
+    fn array(&mut self, key: &str, count: usize, each: impl FnOnce(&mut Vec<u8>)) {
+        self.key(key);
+        write::array(&mut self.bytes, count as u32);
+        each(&mut self.bytes);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        write::count_close(&mut self.bytes, self.open, self.pairs);
+        self.bytes
+    }
+}

@@ -1,0 +1,582 @@
+//! The peers of a service: dialled, ejected, readmitted, replaced, drained.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use super::lanes::{Lane, Lease};
+use super::requests::Entry;
+use super::{Held, Part, Service};
+use crate::peer::{Peer, Role, Wanted};
+use crate::proto::Body;
+use crate::router::backoff::Backoff;
+use crate::router::throttle::{Adaptive, Bucket};
+use crate::router::{Act, ConnId, Down, PeerState};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct MemberId(pub u32);
+
+/// One peer, as this endpoint knows it.
+pub struct Member {
+    pub peer: Peer,
+    /// Shared conns whose handshake is not done.
+    pub dialling: Vec<ConnId>,
+    /// Shared conns that serve.
+    pub ready: Vec<ConnId>,
+    /// What it says of itself.
+    pub role: Role,
+    /// `host:port` of its primary, as it says.
+    pub follows: Option<String>,
+    /// Another peer was promoted in its place, so that what it says of itself is out of date.
+    pub superseded: bool,
+    /// Not of the set any more: it serves until somebody else can, and goes.
+    pub leaving: bool,
+    /// Until then it is not asked: it said that it serves nobody.
+    pub ejected_until: Option<Instant>,
+    ejections: u32,
+    /// Requests that are its own and wait for its conn.
+    pub queue: VecDeque<Entry>,
+    pub backoff: Backoff,
+    pub bucket: Option<Bucket>,
+    pub adaptive: Option<Adaptive>,
+    pub requests: u64,
+    pub failures: u64,
+    pub refused: Option<Down>,
+    pub last_error: Option<String>,
+}
+
+impl Member {
+    /// What it may be taken for: the source and the peer itself must agree.
+    pub fn role(&self) -> Role {
+        match (self.peer.role, self.role) {
+            (Role::Unknown, own) => own,
+            (told, Role::Unknown) => told,
+            (told, own) if told == own => own,
+            _ => Role::Unknown,
+        }
+    }
+
+    /// It has a conn and serves.
+    pub fn is_sound(&self) -> bool {
+        !self.ready.is_empty() && self.ejected_until.is_none()
+    }
+
+    fn has_role(&self, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Primary => self.role() == Role::Primary && !self.superseded,
+            Wanted::Replica => self.role() == Role::Replica,
+            Wanted::Any | Wanted::Nearest => true,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match () {
+            () if self.leaving => "draining",
+            () if self.ejected_until.is_some() => "ejected",
+            () if !self.ready.is_empty() => "up",
+            () if self.failures > 0 => "down",
+            () => "connecting",
+        }
+    }
+
+    /// It said that it serves nobody: it is left alone for a while, longer each time.
+    pub fn eject(&mut self, now: Instant, why: &str) {
+        if self.ejected_until.is_none() {
+            let span = EJECTED_MIN.saturating_mul(1 << self.ejections.min(8)).min(EJECTED_MAX);
+            self.ejected_until = Some(now + span);
+            self.ejections += 1;
+            self.failures += 1;
+            self.last_error = Some(why.into());
+        }
+    }
+
+    pub fn served(&mut self) {
+        self.ejections = 0;
+    }
+}
+
+/// How long a peer that serves nobody is left alone at first.
+const EJECTED_MIN: Duration = Duration::from_millis(50);
+const EJECTED_MAX: Duration = Duration::from_secs(2);
+
+impl Service {
+    pub(super) fn new_member(&mut self, now: Instant, peer: Peer) -> MemberId {
+        self.members_made += 1;
+        let id = MemberId(self.members_made);
+        let config = &self.config;
+        let member = Member {
+            peer,
+            dialling: Vec::new(),
+            ready: Vec::new(),
+            role: Role::Unknown,
+            follows: None,
+            superseded: false,
+            leaving: false,
+            ejected_until: None,
+            ejections: 0,
+            queue: VecDeque::new(),
+            backoff: Backoff::new(config.backoff_min, config.backoff_max),
+            bucket: config.peer_rate.map(|rate| Bucket::new(rate, now)),
+            adaptive: config.adaptive.then(|| Adaptive::new(config.peer_inflight_max)),
+            requests: 0,
+            failures: 0,
+            refused: None,
+            last_error: None,
+        };
+        self.members.insert(id, member);
+        id
+    }
+
+    pub(super) fn member_named(&self, name: &str) -> Option<MemberId> {
+        self.members.iter().find(|(_, member)| member.peer.name == name).map(|(id, _)| *id)
+    }
+
+    /// Makes the members be these peers: new ones join, others leave.
+    pub(super) fn set_members(&mut self, now: Instant, peers: &[Peer], act: &mut dyn Act) {
+        for member in self.members.values_mut() {
+            member.leaving |= !peers.iter().any(|peer| peer.name == member.peer.name);
+        }
+        for peer in peers {
+            match self.member_named(&peer.name) {
+                None => {
+                    self.new_member(now, peer.clone());
+                }
+                Some(id) => self.update_member(id, peer, act),
+            }
+        }
+        // Where the source itself knows the primary, nobody whom it does not name may take another write.
+        if self.config.wanted == Wanted::Primary && peers.iter().any(|peer| peer.role == Role::Primary) {
+            let gone: Vec<MemberId> = self.ids(|member| member.leaving && member.has_role(Wanted::Primary));
+            for id in gone {
+                self.evict(id, "it is not the primary any more", act);
+            }
+        }
+    }
+
+    fn ids(&self, wanted: impl Fn(&Member) -> bool) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, member)| wanted(member)).map(|(id, _)| *id).collect()
+    }
+
+    fn update_member(&mut self, id: MemberId, peer: &Peer, act: &mut dyn Act) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let demoted = member.peer.role == Role::Primary && peer.role != Role::Primary && !self.config.topology;
+        let moved = member.peer.places != peer.places;
+        member.peer = peer.clone();
+        member.leaving = false;
+        if demoted {
+            self.evict(id, "it was demoted", act);
+        } else if moved && !peer.places.is_empty() {
+            self.mark_stale(id, act);
+        }
+    }
+
+    /// Conns that lead where the peer is not any more serve until another one is ready.
+    fn mark_stale(&mut self, id: MemberId, act: &mut dyn Act) {
+        let Some(member) = self.members.get(&id) else { return };
+        let places = &member.peer.places;
+        let mut dropped = Vec::new();
+        for (conn, held) in self.conns.iter_mut().filter(|(_, held)| held.member == id) {
+            let elsewhere = act.place(*conn).is_some_and(|place| !places.contains(&place));
+            match held.part {
+                Part::Shared if elsewhere && held.ready => held.part = Part::Stale,
+                // It may be on its way to a place that is gone.
+                Part::Shared if !held.ready => dropped.push(*conn),
+                Part::Lane(Lane::Idle { .. }) if elsewhere => dropped.push(*conn),
+                Part::Stale if !elsewhere => held.part = Part::Shared,
+                _ => {}
+            }
+        }
+        for conn in dropped {
+            self.drop_conn(conn, "its peer has moved", act);
+        }
+    }
+
+    /// Closes every conn to a peer at once: what it says is not to be believed.
+    pub(super) fn evict(&mut self, id: MemberId, why: &str, act: &mut dyn Act) {
+        let of = |held: &Held| held.member == id;
+        let conns: Vec<ConnId> = self.conns.iter().filter(|(_, held)| of(held)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.drop_conn(conn, why, act);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            (member.role, member.follows) = (Role::Unknown, None);
+            let queue = std::mem::take(&mut member.queue);
+            self.stuck.extend(queue.into_iter().map(Entry::anew));
+        }
+    }
+
+    /// Closes a conn of ours, and forgets what it was for.
+    pub(super) fn drop_conn(&mut self, conn: ConnId, why: &str, act: &mut dyn Act) {
+        self.forget_conn(conn, why, act);
+        act.drop_conn(conn, why);
+    }
+
+    /// Forgets a conn that is gone or about to be. What it was for, if it was ours.
+    fn forget_conn(&mut self, conn: ConnId, why: &str, act: &mut dyn Act) -> Option<Held> {
+        let held = self.conns.remove(&conn)?;
+        if self.fast == Some(conn) {
+            self.count_fast(held.member);
+            self.fast = None;
+        }
+        if let Some(member) = self.members.get_mut(&held.member) {
+            member.dialling.retain(|other| *other != conn);
+            member.ready.retain(|other| *other != conn);
+        }
+        self.topics.forget_conn(conn);
+        if let Part::Lane(lane) = held.part {
+            self.lane_gone(conn, lane, why, act);
+        }
+        Some(held)
+    }
+
+    pub(super) fn count_fast(&mut self, id: MemberId) {
+        let sent = std::mem::take(&mut self.fast_sent);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.requests += sent;
+        }
+    }
+
+    pub(super) fn dial(&mut self, id: MemberId, part: Part, act: &mut dyn Act) -> Option<ConnId> {
+        let member = self.members.get_mut(&id)?;
+        let conn = act.dial(&member.peer);
+        if part == Part::Shared {
+            member.dialling.push(conn);
+        }
+        self.conns.insert(conn, Held { member: id, ready: false, topics_beside_requests: false, part });
+        Some(conn)
+    }
+
+    /// Whether a member is to have conns at all.
+    pub(super) fn is_dialled(&self, member: &Member) -> bool {
+        let other = match self.config.wanted {
+            Wanted::Primary => Role::Replica,
+            Wanted::Replica => Role::Primary,
+            Wanted::Any | Wanted::Nearest => return !member.leaving,
+        };
+        // In a divided service, others are many and of no use; elsewhere one of them is the next primary.
+        !(member.leaving || self.config.topology && member.peer.role == other)
+    }
+
+    /// Dials what is missing, if it is time.
+    pub(super) fn dial_missing(&mut self, now: Instant, act: &mut dyn Act) {
+        for id in self.ids(|_| true) {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            let may = member.backoff.may_try(now);
+            let member = &self.members[&id];
+            if !may || !self.is_dialled(member) {
+                continue;
+            }
+            let fresh = member.ready.iter().filter(|conn| self.conns.get(conn).is_some_and(is_shared)).count();
+            let missing = self.config.pool.saturating_sub(fresh + member.dialling.len());
+            for _ in 0..missing {
+                self.dial(id, Part::Shared, act);
+            }
+        }
+    }
+
+    pub(super) fn conn_ready(&mut self, now: Instant, conn: ConnId, topics_beside_requests: bool, act: &mut dyn Act) {
+        let Some(held) = self.conns.get_mut(&conn) else { return };
+        (held.ready, held.topics_beside_requests) = (true, topics_beside_requests);
+        let held = *held;
+        self.last_failure = None;
+        let Some(member) = self.members.get_mut(&held.member) else { return };
+        member.backoff.succeeded();
+        (member.refused, member.last_error) = (None, None);
+        match held.part {
+            Part::Shared => {
+                member.dialling.retain(|other| *other != conn);
+                member.ready.push(conn);
+                self.replace_stale(now, held.member);
+                if self.config.topology && self.slots.is_unknown() {
+                    self.slots.asked(now);
+                    act.probe(conn);
+                }
+                self.reshape(now, act);
+                self.pump_member(now, held.member, act);
+            }
+            Part::Lane(lane) => {
+                self.lane_ready(now, conn, lane, act);
+                self.pump_lanes(now, act);
+            }
+            _ => self.ask_topics(now, act),
+        }
+    }
+
+    /// A successor is ready: conns to where the peer was take nothing more.
+    fn replace_stale(&mut self, now: Instant, id: MemberId) {
+        let by = now + self.config.drain;
+        let Some(member) = self.members.get_mut(&id) else { return };
+        for (conn, held) in self.conns.iter_mut().filter(|(_, held)| held.member == id && held.part == Part::Stale) {
+            held.part = Part::Draining(by);
+            member.ready.retain(|other| other != conn);
+        }
+    }
+
+    pub(super) fn conn_down(&mut self, now: Instant, conn: ConnId, down: &Down, act: &mut dyn Act) {
+        let Some(held) = self.forget_conn(conn, &down.message, act) else { return };
+        let drained = matches!(held.part, Part::Draining(_));
+        if let Some(member) = self.members.get_mut(&held.member).filter(|_| !drained) {
+            member.failures += 1;
+            member.last_error = Some(down.message.clone());
+            member.refused = down.refused.then(|| down.clone());
+            member.backoff.failed(now, &mut self.rng);
+            if member.ready.is_empty() {
+                // It may be another server, with another role, that answers there next.
+                (member.role, member.follows) = (Role::Unknown, None);
+                let queue = std::mem::take(&mut member.queue);
+                self.stuck.extend(queue.into_iter().map(Entry::anew));
+            }
+            self.last_failure = Some(down.clone());
+            act.doubt();
+        }
+        if self.config.topology {
+            self.slots.doubt(now);
+        }
+        if let Some(down) = self.refusal().cloned() {
+            self.flush_refused(&down, act);
+        }
+        self.reshape(now, act);
+    }
+
+    /// The peer asks to be left: its conn takes nothing more.
+    pub(super) fn peer_leaves(&mut self, now: Instant, conn: ConnId, act: &mut dyn Act) {
+        let by = now + self.config.drain;
+        let Some(held) = self.conns.get_mut(&conn).filter(|held| is_shared(held)) else { return };
+        held.part = Part::Draining(by);
+        let id = held.member;
+        if let Some(member) = self.members.get_mut(&id) {
+            member.ready.retain(|other| *other != conn);
+        }
+        self.reshape(now, act);
+    }
+
+    pub(super) fn learn_role(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        role: Role,
+        follows: Option<&str>,
+        act: &mut dyn Act,
+    ) {
+        let Some(id) = self.conns.get(&conn).map(|held| held.member) else { return };
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let followed_here = matches!(self.config.wanted, Wanted::Primary | Wanted::Replica) && !self.config.topology;
+        if !followed_here {
+            // Nobody asked: a write was refused. The name may lead elsewhere by now.
+            if role == Role::Replica {
+                act.doubt();
+            }
+            return;
+        }
+        let before = std::mem::replace(&mut member.role, role);
+        let followed = std::mem::replace(&mut member.follows, follows.map(str::to_string));
+        member.superseded &= role != Role::Replica;
+        if before == role {
+            return;
+        }
+        match (before, role, followed) {
+            (Role::Replica, Role::Primary, Some(primary)) => self.supersede(id, &primary, act),
+            (Role::Primary, Role::Replica, _) => self.demoted(id, act),
+            _ => {}
+        }
+        self.reshape(now, act);
+    }
+
+    /// A replica was promoted: whom it followed is not to be written to, until it has been somebody's replica itself.
+    fn supersede(&mut self, promoted: MemberId, primary: &str, act: &mut dyn Act) {
+        let is_it = |member: &Member| {
+            member.peer.name == primary || member.peer.places.iter().any(|place| place.to_string() == primary)
+        };
+        for id in self.ids(|member| is_it(member) && member.role == Role::Primary && member.peer.role == Role::Unknown)
+        {
+            if id != promoted {
+                self.evict(id, "another peer was promoted in its place", act);
+                self.members.entry(id).and_modify(|member| member.superseded = true);
+            }
+        }
+    }
+
+    /// A peer says that it is no primary any more. What is under way there it refuses itself; leases on it are of no use.
+    fn demoted(&mut self, id: MemberId, act: &mut dyn Act) {
+        act.doubt();
+        if self.config.wanted != Wanted::Primary {
+            return;
+        }
+        let useless = |held: &Held| {
+            held.member == id && matches!(held.part, Part::Lane(Lane::Leased(_) | Lane::Idle { .. } | Lane::Resetting))
+        };
+        let lanes: Vec<ConnId> = self.conns.iter().filter(|(_, held)| useless(held)).map(|(conn, _)| *conn).collect();
+        for conn in lanes {
+            if let Some(Part::Lane(Lane::Leased(lease))) = self.conns.get(&conn).map(|held| held.part) {
+                self.leases.insert(lease, Lease::Lost("its peer was demoted".into()));
+            }
+            self.drop_conn(conn, "its peer was demoted", act);
+        }
+    }
+
+    /// Ends the time of peers that were left alone. True if there was one.
+    pub(super) fn readmit(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for member in self.members.values_mut().filter(|member| member.ejected_until.is_some_and(|at| at <= now)) {
+            member.ejected_until = None;
+            any = true;
+        }
+        any
+    }
+
+    /// Of these members, those that may be given requests.
+    pub(super) fn able_among(&self, ids: impl Iterator<Item = MemberId>, wanted: Wanted) -> Vec<MemberId> {
+        let sound = |id: &MemberId| self.members.get(id).is_some_and(|m| m.is_sound() && m.has_role(wanted));
+        let able: Vec<MemberId> = ids.filter(sound).collect();
+        let present = able.iter().any(|id| !self.members[id].leaving);
+        let kept = |id: &MemberId| !present || !self.members[id].leaving;
+        let best = able.iter().filter(|id| kept(id)).map(|id| self.members[id].peer.priority).min();
+        able.into_iter().filter(|id| kept(id) && Some(self.members[id].peer.priority) == best).collect()
+    }
+
+    /// Something changed about who can serve: everything else follows.
+    pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
+        self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
+        self.reshape_slots();
+        self.retire(now);
+        self.choose_fast();
+        self.note_shape();
+        if self.serves_all() {
+            for waiter in std::mem::take(&mut self.waiters) {
+                act.finish(waiter, Body::None);
+            }
+        }
+        self.unstick(now, act);
+        self.pump_waiting(now, act);
+        self.dial_missing(now, act);
+        self.move_topics(now, act);
+        self.pump_lanes(now, act);
+        self.finish_draining(act);
+        self.bury(act);
+    }
+
+    /// Peers that leave take nothing more once somebody else can.
+    fn retire(&mut self, now: Instant) {
+        let by = now + self.config.drain;
+        let replaced = self.able.iter().any(|id| !self.members[id].leaving);
+        for id in self.ids(|member| member.leaving && !member.ready.is_empty()) {
+            if !replaced && self.able.contains(&id) && !self.config.topology {
+                continue;
+            }
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            for conn in member.ready.drain(..) {
+                if let Some(held) = self.conns.get_mut(&conn) {
+                    held.part = Part::Draining(by);
+                }
+            }
+            let queue = std::mem::take(&mut member.queue);
+            self.stuck.extend(queue.into_iter().map(Entry::anew));
+            self.able.retain(|able| *able != id);
+        }
+    }
+
+    /// The one conn that needs no thought, if there is only one.
+    fn choose_fast(&mut self) {
+        let only = match self.able[..] {
+            [id] => self.members.get(&id).filter(|member| member.ready.len() == 1).map(|member| (id, member)),
+            _ => None,
+        };
+        let plain = self.config.rate.is_none()
+            && self.config.peer_rate.is_none()
+            && !self.config.adaptive
+            && !self.config.topology
+            && self.config.inflight_max == usize::MAX;
+        let fast = only.filter(|_| plain).map(|(_, member)| member.ready[0]);
+        if fast != self.fast {
+            if let Some(held) = self.fast.and_then(|conn| self.conns.get(&conn)) {
+                self.count_fast(held.member);
+            }
+            self.fast = fast;
+        }
+    }
+
+    /// A new version, if what the program can see has changed.
+    fn note_shape(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        self.word().hash(&mut hasher);
+        for member in self.members.values() {
+            (&member.peer.name, member.word(), member.role()).hash(&mut hasher);
+        }
+        let shape = hasher.finish();
+        if shape != self.shape {
+            self.shape = shape;
+            self.version += 1;
+        }
+    }
+
+    /// Closes drained conns whose replies are in.
+    pub(super) fn finish_draining(&mut self, act: &mut dyn Act) {
+        let drained: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(conn, held)| {
+                matches!(held.part, Part::Draining(_)) && act.tenancy(**conn).0 == 0 && !self.topics.uses(**conn)
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in drained {
+            self.drop_conn(conn, "it was drained", act);
+        }
+    }
+
+    /// Closes what took too long to drain, and lanes of peers that have left.
+    pub(super) fn end_draining(&mut self, now: Instant, act: &mut dyn Act) {
+        let over = |held: &Held| matches!(held.part, Part::Draining(by) if by <= now);
+        let late: Vec<ConnId> = self.conns.iter().filter(|(_, held)| over(held)).map(|(conn, _)| *conn).collect();
+        if late.is_empty() {
+            return;
+        }
+        for conn in late {
+            self.drop_conn(conn, "it did not drain in time (drain=)", act);
+        }
+        self.reshape(now, act);
+    }
+
+    /// Forgets peers that have left and have nothing more.
+    fn bury(&mut self, act: &mut dyn Act) {
+        for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
+            let idle = |held: &Held| {
+                held.member == id
+                    && matches!(held.part, Part::Shared | Part::Topics | Part::Lane(Lane::Idle { .. } | Lane::Dialling))
+            };
+            let conns: Vec<ConnId> = self.conns.iter().filter(|(_, held)| idle(held)).map(|(conn, _)| *conn).collect();
+            for conn in conns {
+                self.drop_conn(conn, "its peer has left", act);
+            }
+            if !self.conns.values().any(|held| held.member == id) {
+                self.members.remove(&id);
+            }
+        }
+    }
+
+    pub(super) fn peer_state(&self, member: &Member, act: &dyn Act) -> PeerState {
+        let conns = || {
+            let of = |held: &Held| self.members.get(&held.member).is_some_and(|of| std::ptr::eq(of, member));
+            self.conns.iter().filter(move |(_, held)| of(held)).map(|(conn, _)| *conn)
+        };
+        let fast = self.fast.is_some_and(|conn| member.ready.contains(&conn));
+        PeerState {
+            name: member.peer.name.clone(),
+            word: member.word(),
+            role: member.role(),
+            conns: conns().count(),
+            inflight: conns().map(|conn| act.tenancy(conn).0).sum(),
+            latency_ns: member.ready.iter().map(|conn| act.latency_ns(*conn)).min().unwrap_or(0),
+            requests: member.requests + if fast { self.fast_sent } else { 0 },
+            failures: member.failures,
+            weight: member.peer.weight,
+            priority: member.peer.priority,
+            last_error: member.last_error.clone(),
+        }
+    }
+}
+
+/// A shared conn that leads where its peer is.
+fn is_shared(held: &Held) -> bool {
+    held.part == Part::Shared && held.ready
+}
