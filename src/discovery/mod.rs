@@ -162,8 +162,3 @@ pub trait Source: Send {
         Err("the peers of this endpoint are found, not told: open it as scheme+app://name to tell them".into())
     }
 }
-
-// STUB
-pub fn open(_url: &mut Url, _terms: &Terms) -> Result<Box<dyn Source>, ConfigError> {
-    Err(ConfigError::new("x", "y", "z"))
-}
