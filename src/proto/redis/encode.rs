@@ -17,13 +17,13 @@ pub struct Written {
 }
 
 /// A request's head: how many elements, and whether they are commands of a batch.
-enum Head<'a> {
+pub enum Head<'a> {
     Command(u32, Token<'a>),
     Batch(u32, u32),
 }
 
 #[inline(always)]
-fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
+pub fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
     let count = match reader.token().map_err(malformed)? {
         Token::Array(0) => return Err(bad_request("an empty array is no command")),
         Token::Array(count) => count,
@@ -174,7 +174,7 @@ fn argument(wire: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refu
 }
 
 /// An argument's text; `index` counts from 1, as the command's name is 0.
-fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refusal> {
+pub fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refusal> {
     match token {
         Token::Str(text) | Token::Bin(text) => out.extend_from_slice(text),
         Token::Int(value) => out.extend_from_slice(number::Decimal::new(value).as_bytes()),
@@ -188,7 +188,7 @@ fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), 
     Ok(())
 }
 
-fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
+pub fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
     match token {
         Token::Str(b"") | Token::Bin(b"") => Err(bad_request("the command's name is empty")),
         Token::Str(name) | Token::Bin(name) => Ok(name),
@@ -196,7 +196,7 @@ fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
     }
 }
 
-fn member_count(reader: &mut Reader<'_>, index: u32) -> Result<u32, Refusal> {
+pub fn member_count(reader: &mut Reader<'_>, index: u32) -> Result<u32, Refusal> {
     match reader.token().map_err(malformed)? {
         Token::Array(count) => Ok(count),
         other => {
@@ -258,6 +258,6 @@ fn in_batch(index: u32, refusal: Refusal) -> Refusal {
 }
 
 #[cold]
-fn malformed(error: Malformed) -> Refusal {
+pub fn malformed(error: Malformed) -> Refusal {
     bad_request(error.to_string())
 }
