@@ -1,8 +1,8 @@
 //! Redis and Valkey: RESP2 and RESP3, client and server.
 //!
 //! [`wire`] takes frames off the wire and [`encode`] puts requests on it; [`commands`] knows which commands are not
-//! ordinary, [`keys`] where keys stand, [`routes`] what follows from them; [`session`] is one conn of a service ([`handshake`], [`slots`] and [`liveness`] are its parts), [`server`] one
-//! conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
+//! ordinary, [`keys`] where keys stand, [`routes`] what follows from them; [`session`] is one conn of a service ([`handshake`], [`slots`], [`liveness`], [`follow`] and [`rejected`] are its parts),
+//! [`server`] one conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
 //! The manual page is `docs/redis.md`.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Schem
 
 mod commands;
 mod encode;
+mod follow;
 mod handshake;
 mod inbound;
 mod keys;
@@ -19,6 +20,7 @@ mod liveness;
 mod number;
 mod outbound;
 mod own;
+mod rejected;
 mod routes;
 mod samples;
 mod server;
@@ -26,6 +28,7 @@ mod session;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
