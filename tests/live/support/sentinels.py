@@ -1,0 +1,171 @@
+"""A primary, two replicas and three sentinels that watch over them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+from . import net
+from .process import Process, program
+from .resp import RedisError, Resp
+from .servers import RedisServer, settings
+
+NAME = "mymaster"
+DOWN_AFTER_MS = 500
+FAILOVER_TIMEOUT_MS = 1500
+# Sentinel's own periods, which no setting names: INFO is 10 s by default, hello 2 s. They decide how soon a node that
+# came back is made a replica, which is what a round of failover spends most of its time on.
+INFO_PERIOD_MS = 1000
+HELLO_PERIOD_MS = 500
+
+
+class Sentinel(Process):
+    """One sentinel, with a settings file that it keeps its knowledge in."""
+
+    def __init__(self, primary: RedisServer, quorum: int) -> None:
+        self._program = program("redis-server", "redis-server")
+        super().__init__()
+        self.port = net.free_port()
+        self._file = self.folder / "sentinel.conf"
+        # `sentinel` lines are no options of the command line.
+        self._file.write_text(
+            settings(["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)])
+            + f"sentinel monitor {NAME} 127.0.0.1 {primary.port} {quorum}\n"
+            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+            f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
+            f"sentinel parallel-syncs {NAME} 2\n"
+        )
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """After stop or kill: again, knowing what it knew."""
+        self.spawn([self._program, str(self._file), "--sentinel"])
+        net.wait_for("sentinel", lambda: b"Sentinel ID is" in self.log.read_bytes() and self._answers())
+        self.cli("SENTINEL", "DEBUG", "INFO-PERIOD", INFO_PERIOD_MS, "PUBLISH-PERIOD", HELLO_PERIOD_MS)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return bool(self.cli("PING") == b"PONG")
+        return False
+
+    def cli(self, *command: str | int) -> Any:
+        with Resp(self.address) as conn:
+            return conn(*command)
+
+    def primary(self) -> str:
+        """Where it says that the primary is."""
+        host, port = self.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+        return f"{host.decode()}:{port.decode()}"
+
+    def replicas(self) -> list[dict[str, str]]:
+        return [_fields(row) for row in self.cli("SENTINEL", "REPLICAS", NAME)]
+
+    def others(self) -> list[dict[str, str]]:
+        return [_fields(row) for row in self.cli("SENTINEL", "SENTINELS", NAME)]
+
+
+class SentinelSet:
+    """`nodes`: three servers, `sentinels`: three more. Any of them may be killed, paused and started again."""
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        with ExitStack() as stack:
+            first = stack.enter_context(RedisServer(keeps=True, options=options))
+            follow = ["--replicaof", "127.0.0.1", str(first.port), *options]
+            self.nodes = [first, *(stack.enter_context(RedisServer(keeps=True, options=follow)) for _ in range(2))]
+            self.sentinels = [stack.enter_context(Sentinel(first, quorum=2)) for _ in range(3)]
+            net.wait_for("three sentinels that know of all", self._know_of_all, 20)
+            self._stack = stack.pop_all()
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(each.address for each in self.sentinels)}/{NAME}"
+
+    @property
+    def addresses(self) -> list[str]:
+        return [node.address for node in self.nodes]
+
+    def node(self, address: str) -> RedisServer:
+        return next(node for node in self.nodes if node.address == address)
+
+    def primary(self) -> RedisServer:
+        """The node that is primary by the word of every sentinel that runs, and by its own."""
+        net.wait_for("sentinels that agree", self._agreed, 20)
+        return self.node(self._said()[0])
+
+    def replicas(self) -> list[RedisServer]:
+        primary = self.primary()
+        return [node for node in self.nodes if node is not primary]
+
+    def fail_over(self) -> None:
+        """Asks a sentinel for a failover; returns while it goes on."""
+
+        def accepted() -> bool:
+            with contextlib.suppress(RedisError):  # NOGOODSLAVE, INPROG: it does not know enough yet.
+                return bool(self.sentinels[0].cli("SENTINEL", "FAILOVER", NAME) == b"OK")
+            return False
+
+        net.wait_for("SENTINEL FAILOVER", accepted, 20)
+
+    def settle(self, timeout: float = 30.0) -> None:
+        """Until everything runs, both replicas follow the primary, and the sentinels know it."""
+        for node in self.nodes:
+            if not node.running:
+                node.start()
+        for sentinel in self.sentinels:
+            if not sentinel.running:
+                sentinel.start()
+        net.wait_for("a primary with two replicas", self._is_whole, timeout)
+
+    def _said(self) -> list[str]:
+        return [sentinel.primary() for sentinel in self.sentinels if sentinel.running]
+
+    def _agreed(self) -> bool:
+        said = self._said()
+        return len(set(said)) == 1 and role(self.node(said[0]))[0] == "master"
+
+    def _know_of_all(self) -> bool:
+        return all(
+            len(sentinel.others()) == 2 and len([row for row in sentinel.replicas() if row["flags"] == "slave"]) == 2
+            for sentinel in self.sentinels
+        )
+
+    def _is_whole(self) -> bool:
+        if not self._agreed() or not self._know_of_all():
+            return False
+        primary = self.primary()
+        roles = [role(node) for node in self.nodes if node is not primary]
+        return all(each[0] == "slave" and each[2] == primary.port and each[3] == "connected" for each in roles)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def role(node: RedisServer) -> list[Any]:
+    """ROLE, its words as text; `["gone"]` if nobody answers."""
+    try:
+        with Resp(node.address, timeout=1.0) as conn:
+            said: list[Any] = conn("ROLE")
+    except OSError:
+        return ["gone"]
+    return [word.decode() if isinstance(word, bytes) else word for word in said]
+
+
+def _fields(row: list[bytes]) -> dict[str, str]:
+    words = [word.decode() for word in row]
+    return dict(zip(words[::2], words[1::2], strict=True))
