@@ -131,7 +131,7 @@ class SentinelSet:
 
     def _agreed(self) -> bool:
         said = self._said()
-        return len(set(said)) == 1 and role(self.node(said[0]))[0] == "master"
+        return len(set(said)) == 1 and leads(self.node(said[0]))
 
     def _know_of_all(self) -> bool:
         return all(
@@ -164,6 +164,11 @@ def role(node: RedisServer) -> list[Any]:
     except OSError:
         return ["gone"]
     return [word.decode() if isinstance(word, bytes) else word for word in said]
+
+
+def leads(node: RedisServer) -> bool:
+    """It says that it is primary."""
+    return bool(role(node)[0] == "master")
 
 
 def _fields(row: list[bytes]) -> dict[str, str]:
