@@ -13,18 +13,21 @@ from .resp import RedisError, Resp
 from .servers import RedisServer, settings
 
 NAME = "mymaster"
-DOWN_AFTER_MS = 500
+# One sentinel notices first and has the others' votes before they would stand for election themselves: three that notice
+# in the same moment split the votes, try again seconds later, and often split them again.
+DOWN_AFTER_MS = (500, 1000, 1500)
+QUORUM = 1
 FAILOVER_TIMEOUT_MS = 1500
 # Sentinel's own periods, which no setting names: INFO is 10 s by default, hello 2 s. They decide how soon a node that
-# came back is made a replica, which is what a round of failover spends most of its time on.
-INFO_PERIOD_MS = 1000
-HELLO_PERIOD_MS = 500
+# came back is made a replica, which is what a round of failover spends most of its time on. With a PING each
+# DOWN_AFTER_MS, which is the default for so short a time, a fresh primary would be taken for dead before its first answer could count.
+PERIODS = {"INFO-PERIOD": 1000, "PUBLISH-PERIOD": 500, "PING-PERIOD": 100}
 
 
 class Sentinel(Process):
     """One sentinel, with a settings file that it keeps its knowledge in."""
 
-    def __init__(self, primary: RedisServer, quorum: int) -> None:
+    def __init__(self, primary: RedisServer, down_after_ms: int) -> None:
         self._program = program("redis-server", "redis-server")
         super().__init__()
         self.port = net.free_port()
@@ -32,8 +35,8 @@ class Sentinel(Process):
         # `sentinel` lines are no options of the command line.
         self._file.write_text(
             settings(["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)])
-            + f"sentinel monitor {NAME} 127.0.0.1 {primary.port} {quorum}\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+            + f"sentinel monitor {NAME} 127.0.0.1 {primary.port} {QUORUM}\n"
+            f"sentinel down-after-milliseconds {NAME} {down_after_ms}\n"
             f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
             f"sentinel parallel-syncs {NAME} 2\n"
         )
@@ -51,7 +54,8 @@ class Sentinel(Process):
         """After stop or kill: again, knowing what it knew."""
         self.spawn([self._program, str(self._file), "--sentinel"])
         net.wait_for("sentinel", lambda: b"Sentinel ID is" in self.log.read_bytes() and self._answers())
-        self.cli("SENTINEL", "DEBUG", "INFO-PERIOD", INFO_PERIOD_MS, "PUBLISH-PERIOD", HELLO_PERIOD_MS)
+        for name, period in PERIODS.items():
+            self.cli("SENTINEL", "DEBUG", name, period)
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
@@ -82,7 +86,7 @@ class SentinelSet:
             first = stack.enter_context(RedisServer(keeps=True, options=options))
             follow = ["--replicaof", "127.0.0.1", str(first.port), *options]
             self.nodes = [first, *(stack.enter_context(RedisServer(keeps=True, options=follow)) for _ in range(2))]
-            self.sentinels = [stack.enter_context(Sentinel(first, quorum=2)) for _ in range(3)]
+            self.sentinels = [stack.enter_context(Sentinel(first, after)) for after in DOWN_AFTER_MS]
             net.wait_for("three sentinels that know of all", self._know_of_all, 20)
             self._stack = stack.pop_all()
 
