@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import iokernel
@@ -11,9 +12,9 @@ import pytest
 from support.counter import Counter
 from support.load import not_executed, summary, table, untyped
 
-IDLE_MS = 30
+IDLE_MS = 20
 JITTER_MS = 1
-ENDPOINTS = 200
+ENDPOINTS = 40
 REQUESTS = 10_000
 
 
@@ -26,12 +27,13 @@ async def test_requests_that_meet_the_server_hanging_up(make_counter: Callable[.
         # The first is late by chance, so that not all endpoints ask at once.
         await asyncio.sleep(random.random() * IDLE_MS / 1000)
         for turn in range(REQUESTS // ENDPOINTS):
-            name = f"id:{number}:{turn}"
+            name, began = f"id:{number}:{turn}", time.monotonic()
             try:
                 outcomes[name] = await endpoint("INCRBY", name, 1, timeout=5)
             except Exception as error:
                 outcomes[name] = error
-            await asyncio.sleep((IDLE_MS + random.uniform(-1.5, 1.5)) / 1000)
+            due = began + (IDLE_MS + random.uniform(-1.5, 1.5)) / 1000
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     with iokernel.Kernel(name="idle") as kernel:
         endpoints = [kernel.open(f"{server.url}/{number}", backoff="1ms") for number in range(ENDPOINTS)]

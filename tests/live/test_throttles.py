@@ -79,7 +79,9 @@ async def test_overload_is_refused_at_once(kernel: iokernel.Kernel, make_counter
     server = make_counter(delay_ms=2000)
     endpoint = kernel.open(server.url, max_inflight=5, max_queue=10)
     await endpoint.ready(5)
-    accepted = [incr(endpoint, f"id:{number}") for number in range(15)]
+    accepted = [incr(endpoint, f"id:{number}") for number in range(5)]
+    await asyncio.sleep(0.1)
+    accepted += [incr(endpoint, f"id:{number}") for number in range(5, 15)]
     await asyncio.sleep(0.1)
     took: list[float] = []
     for number in range(200):

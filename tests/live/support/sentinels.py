@@ -17,10 +17,11 @@ NAME = "mymaster"
 # notice in the same moment split the votes, try again seconds later, and often split them again.
 DOWN_AFTER_MS = (500, 1000, 1500)
 QUORUM = 1
-FAILOVER_TIMEOUT_MS = 1500
+# Sentinel looks for the promotion once a second while it fails over: on a busy machine that may take several looks.
+FAILOVER_TIMEOUT_MS = 5000
 # Sentinel's own periods, which no setting names: INFO is 10 s by default, hello 2 s. They decide how soon a node that
 # came back is made a replica, which is what a round of failover spends most of its time on. With a PING each
-# DOWN_AFTER_MS, the default for so short a time, a fresh primary would be taken for dead before its first answer counts.
+# DOWN_AFTER_MS, its default, a fresh primary would be taken for dead before its first answer could count.
 PERIODS = {"INFO-PERIOD": 1000, "PUBLISH-PERIOD": 500, "PING-PERIOD": 100}
 
 
