@@ -64,6 +64,7 @@ class Conn(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        worker.no_delay(transport.get_extra_info("socket"))
         self._server.conns += 1
         self._rest()
 

@@ -15,14 +15,15 @@ from .servers import RedisServer, settings
 NAME = "mymaster"
 # One sentinel notices first and has the others' votes before they would stand for election themselves: three that
 # notice in the same moment split the votes, try again seconds later, and often split them again.
-DOWN_AFTER_MS = (500, 1000, 1500)
+DOWN_AFTER_MS = (800, 1500, 2200)
 QUORUM = 1
 # Sentinel looks for the promotion once a second while it fails over: on a busy machine that may take several looks.
 FAILOVER_TIMEOUT_MS = 5000
-# Sentinel's own periods, which no setting names: INFO is 10 s by default, hello 2 s. They decide how soon a node that
-# came back is made a replica, which is what a round of failover spends most of its time on. With a PING each
-# DOWN_AFTER_MS, its default, a fresh primary would be taken for dead before its first answer could count.
-PERIODS = {"INFO-PERIOD": 1000, "PUBLISH-PERIOD": 500, "PING-PERIOD": 100}
+# Sentinel's own periods, which no setting names. INFO (10 s by default) and hello (2 s) decide how soon a node that came
+# back is made a replica, which is what a round of failover spends most of its time on. PING must be well below the first
+# of DOWN_AFTER_MS, or a fresh primary is taken for dead before its first answer can count; and a replica of which there
+# was no INFO for five of them is not promoted, while INFO comes once a second then.
+PERIODS = {"INFO-PERIOD": 1000, "PUBLISH-PERIOD": 500, "PING-PERIOD": 300}
 
 
 class Sentinel(Process):
