@@ -19,10 +19,10 @@ DOWN_AFTER_MS = (800, 1500, 2200)
 QUORUM = 1
 # Sentinel looks for the promotion once a second while it fails over: on a busy machine that may take several looks.
 FAILOVER_TIMEOUT_MS = 5000
-# Sentinel's own periods, which no setting names. INFO (10 s by default) and hello (2 s) decide how soon a node that came
-# back is made a replica, which is what a round of failover spends most of its time on. PING must be well below the first
-# of DOWN_AFTER_MS, or a fresh primary is taken for dead before its first answer can count; and a replica of which there
-# was no INFO for five of them is not promoted, while INFO comes once a second then.
+# Sentinel's own periods, which no setting names. INFO (10 s by default) and hello (2 s) decide how soon a node that
+# came back is made a replica, which is what a round of failover spends most of its time on. PING must come well before
+# the first of DOWN_AFTER_MS, or a fresh primary is taken for dead before its first answer can count; and a replica of
+# which there was no INFO for five PINGs is not promoted, while INFO comes once a second then.
 PERIODS = {"INFO-PERIOD": 1000, "PUBLISH-PERIOD": 500, "PING-PERIOD": 300}
 
 
