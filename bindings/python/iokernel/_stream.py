@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, Timeout
@@ -23,6 +23,8 @@ from ._values import cannot_pack, pack
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
     from ._kernel import Kernel
+
+Self = TypeVar("Self", bound="Subscription")
 
 
 class Subscription:
@@ -124,7 +126,7 @@ class Subscription:
 
     # In loops
 
-    async def _accepted(self) -> Subscription:
+    async def _accepted(self: Self) -> Self:
         while not self._is_settled():
             await self._news()
         if self._error is not None and not self._messages:
@@ -142,7 +144,7 @@ class Subscription:
         finally:
             self._waiting = None
 
-    def __await__(self) -> Generator[Any, None, Subscription]:
+    def __await__(self: Self) -> Generator[Any, None, Self]:
         return self._accepted().__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -157,17 +159,18 @@ class Subscription:
             await self._news()
         return self._messages.popleft()
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self: Self) -> Self:
         try:
-            return await self._accepted()
+            await self._accepted()
         except BaseException:
             self.close()
             raise
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
