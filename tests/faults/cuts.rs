@@ -34,7 +34,8 @@ impl Exchange {
         let proxy = Proxy::start(server.port, 1);
         let kernel = Kernel::start();
         let mut channel = kernel.channel("").unwrap();
-        let endpoint = channel.open(&proxy.url("backoff=1ms&max_backoff=5ms&heartbeat=60s&retry_budget=100%25")).unwrap();
+        let endpoint =
+            channel.open(&proxy.url("backoff=1ms&max_backoff=5ms&heartbeat=60s&retry_budget=100%25")).unwrap();
         channel.until_up(endpoint);
         Exchange { server, proxy, channel, endpoint, expected: HashMap::new(), retried: 0, _kernel: kernel }
     }
