@@ -95,6 +95,17 @@ impl Service {
         }
     }
 
+    /// Keeps a clean lane for the next who wants one, unless its peer is elsewhere by now.
+    fn keep_lane(&mut self, now: Instant, conn: ConnId, act: &mut dyn Act) {
+        let places = self.conns.get(&conn).and_then(|held| self.members.get(&held.member));
+        let places = places.map_or(&[][..], |member| &member.peer.places);
+        if !places.is_empty() && act.place(conn).is_some_and(|place| !places.contains(&place)) {
+            self.conns.remove(&conn);
+            return act.drop_conn(conn, "its peer has moved");
+        }
+        self.set_lane(conn, Lane::Idle { since: now });
+    }
+
     /// Gives idle lanes to whoever wants one, and dials for the rest.
     pub(super) fn pump_lanes(&mut self, now: Instant, act: &mut dyn Act) {
         let mut at = 0;
@@ -177,7 +188,7 @@ impl Service {
     fn send_on_lane(&mut self, now: Instant, conn: ConnId, want: Want, act: &mut dyn Act) {
         let sent = act.send(conn, want.request, How::Own);
         if !act.is_live(want.request) {
-            self.set_lane(conn, Lane::Idle { since: now });
+            self.keep_lane(now, conn, act);
         } else if sent == Sent::Later {
             // A lane that takes nothing is none.
             self.conns.remove(&conn);
@@ -210,7 +221,7 @@ impl Service {
         let Some(lease) = self.leases.remove(&lease) else { return false };
         let Lease::Held(conn) = lease else { return true };
         match act.tenancy(conn) {
-            (0, Tenancy::Clean) => self.set_lane(conn, Lane::Idle { since: now }),
+            (0, Tenancy::Clean) => self.keep_lane(now, conn, act),
             (0, Tenancy::Dirty) => {
                 self.set_lane(conn, Lane::Resetting);
                 act.reset(conn);
@@ -261,7 +272,7 @@ impl Service {
             return;
         }
         if tenancy == Tenancy::Clean {
-            self.set_lane(conn, Lane::Idle { since: now });
+            self.keep_lane(now, conn, act);
         } else {
             self.conns.remove(&conn);
             act.drop_conn(conn, "its request left state that cannot be taken off");
