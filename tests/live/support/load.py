@@ -246,7 +246,8 @@ class Counts(Load):
             low = min(low, 1 + max((seen for at, seen in count.recent if at < killed - self.LAG_S), default=0))
         if not isinstance(value, int) or not low <= value <= high:
             self.wrong.append(f"INCR c:{key} gave {value!r}, not {low}..{high}")
-            return
+            if not isinstance(value, int):
+                return
         count.value, count.doubts = value, 0
         count.recent.append((time.monotonic(), value))
 

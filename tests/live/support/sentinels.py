@@ -140,10 +140,7 @@ class SentinelSet:
         return len(set(said)) == 1 and leads(self.node(said[0]))
 
     def _know_of_all(self) -> bool:
-        return all(
-            len(sentinel.others()) == 2 and len([row for row in sentinel.replicas() if row["flags"] == "slave"]) == 2
-            for sentinel in self.sentinels
-        )
+        return all(len(sentinel.others()) == 2 and len(_well(sentinel)) == 2 for sentinel in self.sentinels)
 
     def _is_whole(self) -> bool:
         if not self._agreed() or not self._know_of_all():
@@ -175,6 +172,18 @@ def role(node: RedisServer) -> list[Any]:
 def leads(node: RedisServer) -> bool:
     """It says that it is primary."""
     return bool(role(node)[0] == "master")
+
+
+def _well(sentinel: Sentinel) -> list[str]:
+    """The replicas that it takes for replicas in step, by what they said themselves.
+
+    One of which it has heard last that it is a primary would, once promoted, be demoted by it at once.
+    """
+    return [
+        row["name"]
+        for row in sentinel.replicas()
+        if (row["flags"], row["role-reported"], row["master-link-status"]) == ("slave", "slave", "ok")
+    ]
 
 
 def _fields(row: list[bytes]) -> dict[str, str]:
