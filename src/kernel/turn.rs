@@ -13,6 +13,7 @@ use super::dial::Stream;
 use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS};
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
 use super::shared::{Control, Shared};
+use crate::discovery::dns::Outcome;
 use crate::ring::region::Region;
 use crate::ring::spin::{SPIN_MAX, Spin};
 use crate::ring::wake;
@@ -184,6 +185,7 @@ impl Turn {
         let mut done = Vec::new();
         io.resolver.poll(now, &mut |id, outcome| done.push((id, outcome)));
         for (id, outcome) in done {
+            let Outcome::Addresses(outcome) = outcome else { continue };
             let outcome = outcome.map(|answer| answer.addresses).map_err(|error| error.message);
             io.resolved(id.0 as u32, outcome);
         }
