@@ -16,6 +16,8 @@ needs="
   redis-server redis-server
   valgrind valgrind
   dnsmasq dnsmasq-base
+  named bind9
+  nsupdate bind9-dnsutils
 "
 
 main() {
