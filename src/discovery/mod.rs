@@ -17,6 +17,7 @@
 mod app;
 pub mod dns;
 mod entry;
+mod file;
 pub mod hosts;
 mod list;
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod script;
 mod sentinel;
 mod set;
 pub mod sort;
+mod srv;
+mod stamp;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -36,7 +39,9 @@ use dns::{Answer, ResolveError};
 pub static TABLE: &[Row] = &[
     Row { suffix: "app", open: app::open },
     Row { suffix: "cluster", open: list::open_spread },
+    Row { suffix: "file", open: file::open },
     Row { suffix: "sentinel", open: sentinel::open },
+    Row { suffix: "srv", open: srv::open },
 ];
 
 /// One row: a source as the suffix of a scheme selects it.
