@@ -150,6 +150,15 @@ fn a_child_keeps_no_conn_open() {
     });
 }
 
+/// Ends the loads of a test, also when it fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// How a child ends.
 #[derive(Clone, Copy)]
 enum End {
@@ -182,17 +191,19 @@ fn use_the_library(url: &str, key: &str) -> i32 {
     if kernel.close(Duration::ZERO) == IOK_STATUS_OK { 0 } else { 6 }
 }
 
-/// Keeps the I/O thread and the program allocating: replies of many sizes, and endpoints that come and go.
+/// Keeps the I/O thread and the program allocating: replies of many sizes, and endpoints that come and go. What it said
+/// on the conn of `endpoint`.
 fn allocate(kernel: &Kernel, endpoint: u32, url: &str, word: &str, over: &AtomicBool) -> Vec<String> {
     let mut channel = kernel.channel("ring=256KiB").unwrap();
     let mut said = Vec::new();
     while !over.load(Ordering::SeqCst) {
-        let text = format!("{word}-{}-{}", said.len(), "x".repeat(fastrand::usize(0..40_000)));
+        let text = format!("{word}-{}-{}", said.len(), "x".repeat(fastrand::usize(0..200)));
         assert_eq!(channel.call(endpoint, PLAIN, &["ECHO", &text]).ok().text(), text);
         said.push(text);
         if said.len().is_multiple_of(16) {
             let other = channel.open(url).unwrap();
-            channel.call(other, PLAIN, &["PING"]).ok();
+            let large = "x".repeat(fastrand::usize(0..400_000));
+            assert_eq!(channel.call(other, PLAIN, &["ECHO", &large]).ok().text().len(), large.len());
             let close = channel.ask(IOK_OP_CLOSE, other, PLAIN, &[]);
             channel.done(close).ok();
         }
@@ -219,12 +230,13 @@ fn forks_under_load_harm_neither_side() {
                 let (kernel, url, over) = (&kernel, &url, &over);
                 scope.spawn(move || allocate(kernel, endpoint, url, word, over))
             });
+            let stop = Over(&over);
             for round in 0..rounds {
                 let end = if round % 4 == 0 { End::Normal } else { End::AtOnce };
                 let pid = fork_and(end, || use_the_library(&url, &format!("child:{round}")));
                 assert_eq!(wait_for(pid), 0, "what the child said in round {round}");
             }
-            over.store(true, Ordering::SeqCst);
+            drop(stop);
             loads.into_iter().flat_map(|load| load.join().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(channel.call(endpoint, PLAIN, &["CLIENT", "ID"]).ok().int(), id, "the conn is the same");
@@ -277,11 +289,11 @@ fn a_child_has_no_descriptor_of_ours() {
                     drop(other.channel("ring=64KiB").unwrap());
                 }
             });
+            let _stop = Over(&over);
             for round in 0..if soak() { 10_000 } else { 1000 } {
                 let pid = fork(|| i32::from(descriptors() != before));
                 assert_eq!(wait_for(pid), 0, "something of ours is open in the child of round {round}");
             }
-            over.store(true, Ordering::SeqCst);
         });
     });
 }
