@@ -133,6 +133,9 @@ async def test_a_list_of_peers_finds_who_was_promoted(
                 promoted, node = await meanwhile(observer.promotion, this.began, primary.address)
                 assert node == target.address
                 first = await meanwhile(writes.first_after, promoted)
+                # FAILOVER tells the two of them alone; the third goes on following the old primary.
+                third = nodes[(number + 2) % 3]
+                await meanwhile(third.cli, "REPLICAOF", target.host, target.port)
                 await meanwhile(wait_for, "replicas", partial(in_step, target), 20)
                 acked, failed, errors = await meanwhile(this.check, target, this.began)
                 add([number, promoted - this.began, first - promoted, acked, failed, errors])
