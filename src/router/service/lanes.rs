@@ -114,7 +114,7 @@ impl Service {
                 self.wants.remove(at);
                 continue;
             }
-            if let Some(conn) = self.idle_lane(want.route) {
+            if let Some(conn) = self.idle_lane(want.route, act) {
                 self.wants.remove(at);
                 self.assign(now, conn, want, act);
                 continue;
@@ -130,8 +130,13 @@ impl Service {
     }
 
     /// The lane used last, of those to peers that will do: its peer is the likeliest to be alive, and the others may go.
-    fn idle_lane(&self, route: Route) -> Option<ConnId> {
-        let able = self.slots.able(route.slot).unwrap_or(&self.able);
+    fn idle_lane(&mut self, route: Route, act: &dyn Act) -> Option<ConnId> {
+        // What belongs to one peer takes no other one's lane.
+        let own = route.hash.and_then(|_| self.pick(route, act));
+        let able = match &own {
+            Some(own) => std::slice::from_ref(own),
+            None => self.slots.able(route.slot).unwrap_or(&self.able),
+        };
         let idle = self.lanes().filter_map(|(conn, lane)| match lane {
             Lane::Idle { since } if able.contains(&self.conns[&conn].member) => Some((since, conn)),
             _ => None,

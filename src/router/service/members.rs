@@ -440,7 +440,6 @@ impl Service {
         self.reshape_slots();
         self.retire(now);
         self.choose_fast();
-        self.note_shape();
         if self.serves_all() {
             for waiter in std::mem::take(&mut self.waiters) {
                 act.finish(waiter, Body::None);
@@ -453,6 +452,7 @@ impl Service {
         self.pump_lanes(now, act);
         self.finish_draining(act);
         self.bury(act);
+        self.note_shape();
     }
 
     /// Peers that leave take nothing more once somebody else can.
@@ -496,7 +496,7 @@ impl Service {
     }
 
     /// A new version, if what the program can see has changed.
-    fn note_shape(&mut self) {
+    pub(super) fn note_shape(&mut self) {
         let mut hasher = DefaultHasher::new();
         self.word().hash(&mut hasher);
         for member in self.members.values() {
@@ -538,7 +538,7 @@ impl Service {
     }
 
     /// Forgets peers that have left and have nothing more.
-    fn bury(&mut self, act: &mut dyn Act) {
+    pub(super) fn bury(&mut self, act: &mut dyn Act) {
         for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
             let idle = |held: &Held| {
                 held.member == id

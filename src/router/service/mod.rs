@@ -392,6 +392,8 @@ impl Router for Service {
             }
             Part::Draining(_) => {
                 self.finish_draining(act);
+                self.bury(act);
+                self.note_shape();
                 self.pump_waiting(now, act);
             }
             Part::Topics => {}
