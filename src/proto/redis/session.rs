@@ -279,7 +279,7 @@ impl Conn {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn request(&mut self, id: RequestId, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
         let written = encode::request(body, wire)?;
         let kind = match written.batch {
@@ -310,7 +310,7 @@ impl Conn {
     }
 
     /// Notes what a request does to the conn. True: it belongs to what a tenant does here.
-    #[inline]
+    #[inline(always)]
     fn written(&mut self, written: &Written) -> bool {
         let bound = self.state.multi | written.monitors | written.mark.is_some();
         if let Some(mark) = written.mark {
