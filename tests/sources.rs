@@ -285,10 +285,12 @@ fn services_become_peers_and_a_target_is_never_dropped_before_its_successor_stan
     assert!(world.sets.iter().all(|set| !set.is_empty()));
     for (reply, expected) in [(2, "nowhere.test"), (3, "SERVFAIL")] {
         at.store(reply, Ordering::Relaxed);
+        world.hear(News::Doubt);
         world.until(expected, |world| world.unknown.iter().any(|why| why.contains(expected)));
         assert_eq!(world.shown(), ["192.0.2.4:7"]);
     }
     at.store(4, Ordering::Relaxed);
+    world.hear(News::Doubt);
     world.becomes(&["192.0.2.3:7"]);
     at.store(5, Ordering::Relaxed);
     world.becomes(&[]);
