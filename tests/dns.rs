@@ -602,8 +602,18 @@ struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    /// None where it is not installed.
+    /// None where it is not installed. Another test may take the port before dnsmasq does: then it tries the next.
     fn start() -> Option<Self> {
+        for _ in 0..10 {
+            let mut server = Dnsmasq::spawn()?;
+            if server.answers() {
+                return Some(server);
+            }
+        }
+        panic!("dnsmasq does not answer");
+    }
+
+    fn spawn() -> Option<Self> {
         let address = closed_port();
         let child = Command::new("/usr/sbin/dnsmasq")
             .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--conf-file=/dev/null"])
@@ -619,19 +629,23 @@ impl Dnsmasq {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let server = Dnsmasq { child, address };
+        Some(Dnsmasq { child, address })
+    }
+
+    /// False if it has ended instead.
+    fn answers(&mut self) -> bool {
         let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
         probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03one\x04test\0\0\x01\0\x01";
         let begun = Instant::now();
-        while begun.elapsed() < LONG {
-            let _ = probe.send_to(question, address);
+        while begun.elapsed() < LONG && self.child.try_wait().unwrap().is_none() {
+            let _ = probe.send_to(question, self.address);
             if probe.recv(&mut [0; 512]).is_ok() {
-                return Some(server);
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("dnsmasq does not answer");
+        false
     }
 }
 
