@@ -174,7 +174,11 @@ cache = iokernel.open(sys.argv[1])
 seen = {}
 def handler(number, _):
     seen[number] = seen.get(number, 0) + 1
-timers = {signal.SIGALRM: signal.ITIMER_REAL, signal.SIGPROF: signal.ITIMER_PROF, signal.SIGVTALRM: signal.ITIMER_VIRTUAL}
+timers = {
+    signal.SIGALRM: signal.ITIMER_REAL,
+    signal.SIGPROF: signal.ITIMER_PROF,
+    signal.SIGVTALRM: signal.ITIMER_VIRTUAL,
+}
 for number, timer in timers.items():
     signal.signal(number, handler)
     signal.setitimer(timer, 0.0005, 0.0005)
