@@ -134,6 +134,14 @@ static void peers_that_close_kill_nobody(const char *url)
 
 /* ---- forks ---- */
 
+/* AddressSanitizer's allocator forgets its locks in a fork: a child that allocates beside a second thread hangs there. */
+#ifdef __SANITIZE_ADDRESS__
+static void forks_under_load(const char *url)
+{
+    (void)url;
+}
+#else
+
 static volatile int over;
 
 static void *busy(void *memory)
@@ -175,6 +183,8 @@ static void forks_under_load(const char *url)
     pthread_join(thread, NULL);
     close_client(&parent);
 }
+
+#endif
 
 /* ---- a system that refuses ---- */
 
@@ -220,10 +230,8 @@ int main(int argc, char **argv)
         refusals_become_statuses(argv[1]);
     waits_end_at_signals_that_restart_calls(argv[1]);
     peers_that_close_kill_nobody(argv[1]);
-#ifndef __SANITIZE_ADDRESS__ /* whose allocator forgets its locks in a fork */
     if (!refuse)
         forks_under_load(argv[1]);
-#endif
     printf("fine\n");
     return 0;
 }
