@@ -244,7 +244,8 @@ fn forks_under_load_harm_neither_side() {
         let mut heard = recorder.words("ECHO");
         let mut said: Vec<Vec<u8>> = said.into_iter().map(String::into_bytes).collect();
         assert!(said.len() > rounds / 10, "there was a load");
-        (heard.sort(), said.sort());
+        heard.sort();
+        said.sort();
         assert!(heard == said, "{} were said and {} heard", said.len(), heard.len());
         for round in [0, rounds - 1] {
             assert_eq!(server.direct().call(&["STRLEN", &format!("child:{round}")]).int(), 10_000);
