@@ -2,7 +2,7 @@
 //!
 //! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes, waits, reads ([`io`]), fires timers ([`wheel`])
 //! and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
-//! about it in [`acts`]; what a request is in [`request`] and [`core`].
+//! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`].
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -13,6 +13,7 @@ pub mod channel;
 pub mod conn;
 pub mod core;
 pub mod dial;
+pub mod endings;
 pub mod endpoint;
 pub mod io;
 pub mod listener;

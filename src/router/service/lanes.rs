@@ -259,6 +259,14 @@ impl Service {
         }
     }
 
+    /// A request that had a lane to itself goes another way.
+    pub(super) fn free_lane(&mut self, now: Instant, conn: ConnId, request: RequestId, act: &mut dyn Act) {
+        let mine = [Part::Lane(Lane::Waiting(request)), Part::Lane(Lane::TakenOver(request))];
+        if self.conns.get(&conn).is_some_and(|held| mine.contains(&held.part)) {
+            self.keep_lane(now, conn, act);
+        }
+    }
+
     pub(super) fn lane_progress(
         &mut self,
         now: Instant,

@@ -299,7 +299,7 @@ impl Router for Service {
     fn handle_rejected(
         &mut self,
         now: Instant,
-        conn: ConnId,
+        conn: Option<ConnId>,
         request: RequestId,
         need: Need,
         why: Rejection<'_>,
