@@ -210,6 +210,8 @@ pub struct Url {
     pub address: Address,
     /// `a,b:7,c`: at least one.
     pub hosts: Vec<Address>,
+    /// Whether each of `hosts` names a port.
+    ports_given: Vec<bool>,
     /// What follows the plus in `redis+srv`: how the peers are found.
     pub via: Option<String>,
     /// Percent-decoded, without the leading slash. Empty for unix sockets, whose path is the address.
@@ -246,7 +248,7 @@ impl Url {
             None if unix => ("", rest),
             None => return Err(bad("scheme://host, as in redis://cache.internal")),
         };
-        let (credentials, host) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
+        let (credentials, hosts_given) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
         let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or((c, ""))) {
             None => (None, None),
             Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
@@ -255,7 +257,7 @@ impl Url {
             true if path.is_empty() => return Err(bad("the path of a unix socket, as in unix:///run/redis.sock")),
             true => vec![Address::Unix(decode(path)?)],
             false => {
-                let hosts: Option<Vec<Address>> = host.split(',').map(|host| parse_host(host, port)).collect();
+                let hosts: Option<Vec<Address>> = hosts_given.split(',').map(|host| parse_host(host, port)).collect();
                 hosts.ok_or_else(|| bad("host or host:port, or more of them between commas, IPv6 in brackets"))?
             }
         };
@@ -265,12 +267,27 @@ impl Url {
             user: user.filter(|user| !user.is_empty()),
             password: password.filter(|password| !password.is_empty()),
             address: hosts[0].clone(),
+            ports_given: hosts_given.split(',').map(names_port).collect(),
             hosts,
             via: via.filter(|via| *via != "unix").map(str::to_string),
             path,
             options,
         })
     }
+
+    /// Gives this port to the hosts that name none: those of a registry listen elsewhere than the service itself.
+    pub fn set_default_port(&mut self, default: u16) {
+        for (host, _) in self.hosts.iter_mut().zip(&self.ports_given).filter(|(_, given)| !**given) {
+            if let Address::Host { port, .. } = host {
+                *port = default;
+            }
+        }
+        self.address = self.hosts[0].clone();
+    }
+}
+
+fn names_port(host: &str) -> bool {
+    host.rsplit_once(']').map_or(host, |(_, after)| after).contains(':')
 }
 
 fn parse_host(text: &str, default_port: u16) -> Option<Address> {
@@ -338,6 +355,15 @@ mod tests {
         assert_eq!(url("unix:///run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
         assert_eq!(url("redis+unix:///run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
         assert_eq!(url("unix:/run/r.sock").unwrap().address, Address::Unix("/run/r.sock".into()));
+    }
+
+    #[test]
+    fn a_default_port_leaves_the_ports_that_were_given() {
+        let mut parsed = url("redis://a,b:7,[::1],[::1]:8/x").unwrap();
+        parsed.set_default_port(26379);
+        let hosts: Vec<String> = parsed.hosts.iter().map(Address::to_string).collect();
+        assert_eq!(hosts, ["a:26379", "b:7", "[::1]:26379", "[::1]:8"]);
+        assert_eq!(parsed.address.to_string(), "a:26379");
     }
 
     #[test]

@@ -14,9 +14,17 @@
 //! A source does no I/O but reading small local files: time, answers and replies are passed in.
 //! What is not known changes nothing: a source that cannot tell keeps quiet, and the last good set stands.
 
+mod app;
 pub mod dns;
+mod entry;
 pub mod hosts;
+mod list;
+#[cfg(test)]
+mod script;
+mod sentinel;
+mod set;
 pub mod sort;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +33,11 @@ use crate::peer::Peer;
 use dns::{Answer, ResolveError};
 
 /// Every source that a scheme's suffix can name.
-pub static TABLE: &[Row] = &[];
+pub static TABLE: &[Row] = &[
+    Row { suffix: "app", open: app::open },
+    Row { suffix: "cluster", open: list::open_spread },
+    Row { suffix: "sentinel", open: sentinel::open },
+];
 
 /// One row: a source as the suffix of a scheme selects it.
 pub struct Row {
@@ -36,6 +48,19 @@ pub struct Row {
 
 /// See [`Row::open`].
 pub type OpenSource = fn(&mut Url, &Terms) -> Result<Box<dyn Source>, ConfigError>;
+
+/// The source that a URL names: the one of its suffix, or the URL's own hosts.
+pub fn open(url: &mut Url, terms: &Terms) -> Result<Box<dyn Source>, ConfigError> {
+    let Some(suffix) = url.via.as_deref() else { return list::open(url, terms) };
+    match TABLE.iter().find(|row| row.suffix == suffix) {
+        Some(row) => (row.open)(url, terms),
+        None => {
+            let known: Vec<&str> = TABLE.iter().map(|row| row.suffix).collect();
+            let expected = format!("{0}://, or {0}+ and one of {1}, unix", url.scheme, known.join(", "));
+            Err(ConfigError::new("scheme", &format!("{}+{suffix}", url.scheme), expected))
+        }
+    }
+}
 
 /// What every source is told.
 #[derive(Clone, Copy, Debug)]
