@@ -10,6 +10,8 @@ use crate::value::{Reader, Token};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     Shared,
+    /// Shares the conn, and runs a script.
+    Scripts,
     /// Waits in the server for something to happen.
     Waits,
     /// Waits if its options contain BLOCK.
@@ -66,6 +68,12 @@ pub static COMMANDS: &[(&str, Rule)] = &[
     ("XREADGROUP", Rule::WaitsWithBlock),
     ("WAIT", Rule::Waits),
     ("WAITAOF", Rule::Waits),
+    ("EVAL", Rule::Scripts),
+    ("EVALSHA", Rule::Scripts),
+    ("EVAL_RO", Rule::Scripts),
+    ("EVALSHA_RO", Rule::Scripts),
+    ("FCALL", Rule::Scripts),
+    ("FCALL_RO", Rule::Scripts),
     ("MULTI", Rule::Pinned(Mark::Multi)),
     ("EXEC", Rule::Pinned(Mark::Exec)),
     ("DISCARD", Rule::Pinned(Mark::Discard)),

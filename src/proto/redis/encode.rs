@@ -14,16 +14,22 @@ pub struct Written {
     /// What it does to the conn's state.
     pub mark: Option<Mark>,
     pub monitors: bool,
+    /// It may run a script.
+    pub scripts: bool,
+    /// A batch of nothing but whole transactions.
+    pub transactions: bool,
 }
 
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
 /// A request's head: how many elements, and whether they are commands of a batch.
-enum Head<'a> {
+pub enum Head<'a> {
     Command(u32, Token<'a>),
     Batch(u32, u32),
 }
 
 #[inline(always)]
-fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
+pub fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Refusal> {
     let count = match reader.token().map_err(malformed)? {
         Token::Array(0) => return Err(bad_request("an empty array is no command")),
         Token::Array(count) => count,
@@ -74,7 +80,7 @@ fn classify_batch(reader: &mut Reader<'_>, count: u32, first: u32) -> Result<Cla
 #[inline]
 fn class(judged: Judged, arguments: &mut Reader<'_>, count: u32, tracked: bool) -> Result<Class, Refusal> {
     match judged.rule {
-        Rule::Shared => Ok(Class::Shared),
+        Rule::Shared | Rule::Scripts => Ok(Class::Shared),
         Rule::Waits => Ok(Class::Waiting),
         Rule::Pinned(mark) => Ok(Class::Pinned(commands::lease_advice(judged.name, mark))),
         Rule::Monitor => Ok(Class::Takeover),
@@ -108,12 +114,30 @@ pub fn request(body: &[u8], wire: &mut Vec<u8>) -> Result<Written, Refusal> {
     let mut reader = Reader::new(body);
     let written = match head(&mut reader)? {
         Head::Command(count, name) => single(&mut reader, count, name, wire)?,
-        Head::Batch(count, first) => batch(&mut reader, count, first, wire)?,
+        Head::Batch(count, first) => batch(&mut reader, count, first, wire, None)?,
     };
-    if !reader.is_at_end() {
-        return Err(bad_request("bytes follow the request"));
-    }
+    at_end(&reader)?;
     Ok(written)
+}
+
+/// The same with ASKING before each command that is not inside a MULTI; `asked` says of each whether it has one.
+pub fn request_asking(body: &[u8], wire: &mut Vec<u8>, asked: &mut Vec<bool>) -> Result<Written, Refusal> {
+    let mut reader = Reader::new(body);
+    let written = match head(&mut reader)? {
+        Head::Command(count, name) => {
+            wire.extend_from_slice(ASKING);
+            asked.push(true);
+            single(&mut reader, count, name, wire)?
+        }
+        Head::Batch(count, first) => batch(&mut reader, count, first, wire, Some(asked))?,
+    };
+    at_end(&reader)?;
+    Ok(written)
+}
+
+#[inline]
+fn at_end(reader: &Reader<'_>) -> Result<(), Refusal> {
+    if reader.is_at_end() { Ok(()) } else { Err(bad_request("bytes follow the request")) }
 }
 
 #[inline]
@@ -122,6 +146,7 @@ fn single(reader: &mut Reader<'_>, count: u32, name: Token<'_>, wire: &mut Vec<u
     let mut written = Written::default();
     match judged.rule {
         Rule::Shared => {}
+        Rule::Scripts => written.scripts = true,
         Rule::Waits => written.waits = true,
         Rule::Pinned(mark) => written.mark = Some(mark),
         Rule::Monitor => written.monitors = true,
@@ -130,7 +155,13 @@ fn single(reader: &mut Reader<'_>, count: u32, name: Token<'_>, wire: &mut Vec<u
     Ok(written)
 }
 
-fn batch(reader: &mut Reader<'_>, count: u32, first: u32, wire: &mut Vec<u8>) -> Result<Written, Refusal> {
+fn batch(
+    reader: &mut Reader<'_>,
+    count: u32,
+    first: u32,
+    wire: &mut Vec<u8>,
+    mut asked: Option<&mut Vec<bool>>,
+) -> Result<Written, Refusal> {
     let mut batch = Batch::default();
     for index in 0..count {
         let members = if index == 0 { first } else { member_count(reader, index)? };
@@ -138,6 +169,10 @@ fn batch(reader: &mut Reader<'_>, count: u32, first: u32, wire: &mut Vec<u8>) ->
             return Err(bad_request(format!("command {index} of the batch is empty")));
         }
         let name = reader.token().map_err(malformed)?;
+        if let Some(asked) = &mut asked {
+            asked.push(!batch.open);
+            wire.extend_from_slice(if batch.open { b"" } else { ASKING });
+        }
         let judged = command(reader, members, name, wire).map_err(|refusal| in_batch(index, refusal))?;
         batch.add(index, judged)?;
     }
@@ -174,7 +209,7 @@ fn argument(wire: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refu
 }
 
 /// An argument's text; `index` counts from 1, as the command's name is 0.
-fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refusal> {
+pub fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), Refusal> {
     match token {
         Token::Str(text) | Token::Bin(text) => out.extend_from_slice(text),
         Token::Int(value) => out.extend_from_slice(number::Decimal::new(value).as_bytes()),
@@ -188,7 +223,7 @@ fn argument_text(out: &mut Vec<u8>, token: Token<'_>, index: u32) -> Result<(), 
     Ok(())
 }
 
-fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
+pub fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
     match token {
         Token::Str(b"") | Token::Bin(b"") => Err(bad_request("the command's name is empty")),
         Token::Str(name) | Token::Bin(name) => Ok(name),
@@ -196,7 +231,7 @@ fn command_name(token: Token<'_>) -> Result<&[u8], Refusal> {
     }
 }
 
-fn member_count(reader: &mut Reader<'_>, index: u32) -> Result<u32, Refusal> {
+pub fn member_count(reader: &mut Reader<'_>, index: u32) -> Result<u32, Refusal> {
     match reader.token().map_err(malformed)? {
         Token::Array(count) => Ok(count),
         other => {
@@ -225,14 +260,23 @@ struct Batch {
     open: bool,
     waits: bool,
     watches: bool,
+    scripts: bool,
+    /// A command stands outside any MULTI.
+    outside: bool,
 }
 
 impl Batch {
     fn add(&mut self, index: u32, judged: Judged) -> Result<(), Refusal> {
         let name = judged.name;
         let refuse = |why: &str| Err(in_batch(index, bad_request(format!("{name}: {why}"))));
+        // A DISCARD answers as MULTI does, so that the replies alone would not tell one from the other.
+        self.outside |= match judged.rule {
+            Rule::Pinned(Mark::Multi | Mark::Exec) => false,
+            rule => !self.open || rule == Rule::Pinned(Mark::Discard),
+        };
         match judged.rule {
             Rule::Shared => {}
+            Rule::Scripts => self.scripts = true,
             Rule::Waits => self.waits = true,
             Rule::Pinned(Mark::Multi) if self.open => return refuse("a transaction is open already"),
             Rule::Pinned(Mark::Multi) => self.open = true,
@@ -249,7 +293,8 @@ impl Batch {
             return Err(bad_request("the batch opens a MULTI that it does not close with EXEC or DISCARD"));
         }
         let mark = self.watches.then_some(Mark::Watch);
-        Ok(Written { batch: Some(count), waits: self.waits, mark, monitors: false })
+        let (scripts, transactions) = (self.scripts, !self.outside);
+        Ok(Written { batch: Some(count), waits: self.waits, mark, monitors: false, scripts, transactions })
     }
 }
 
@@ -258,6 +303,6 @@ fn in_batch(index: u32, refusal: Refusal) -> Refusal {
 }
 
 #[cold]
-fn malformed(error: Malformed) -> Refusal {
+pub fn malformed(error: Malformed) -> Refusal {
     bad_request(error.to_string())
 }

@@ -1,10 +1,11 @@
 //! The client's handshake: HELLO 3 with everything else in the same packet, and RESP2 for servers that lack it.
+use super::follow::Question;
 use super::number;
 use super::session::Conn;
 use super::slots::Kind;
 use super::wire::{Shape, split_error};
 use super::{Options, Tracking, Version};
-use crate::proto::{Event, Fact, Fault, FaultKind, Out};
+use crate::proto::{Event, Fact, Fault, FaultKind, Follow, Out};
 use crate::value::{Reader, Token};
 
 /// The replies that the handshake waits for.
@@ -16,6 +17,7 @@ pub enum Step {
     Name,
     Track,
     Probe,
+    Ask(Question),
 }
 
 impl Step {
@@ -27,6 +29,7 @@ impl Step {
             Step::Name => "CLIENT SETNAME",
             Step::Track => "CLIENT TRACKING",
             Step::Probe => "PING",
+            Step::Ask(question) => question.name(),
         }
     }
 }
@@ -68,6 +71,10 @@ pub fn open(conn: &mut Conn, wire: &mut Vec<u8>) {
         command(wire, track);
         conn.expect(Step::Track);
     }
+    if conn.limits.follow != Follow::Nothing {
+        probe(conn, wire);
+    }
+    follow(conn, wire);
     introduce(conn, wire);
 }
 
@@ -86,9 +93,32 @@ fn open_resp2(conn: &mut Conn, options: &Options, wire: &mut Vec<u8>) {
         conn.expect(Step::Name);
     }
     select(conn, options, wire);
+    probe(conn, wire);
+    follow(conn, wire);
+    introduce(conn, wire);
+}
+
+/// HELLO and ROLE are answered by a server that serves nobody yet; PING is not.
+fn probe(conn: &mut Conn, wire: &mut Vec<u8>) {
     command(wire, &[b"PING"]);
     conn.expect(Step::Probe);
-    introduce(conn, wire);
+}
+
+fn follow(conn: &mut Conn, wire: &mut Vec<u8>) {
+    match conn.limits.follow {
+        Follow::Roles => ask(conn, Question::Role, wire),
+        // A primary takes the word too, and it does not matter there.
+        Follow::Topology if conn.limits.reads_replicas => {
+            command(wire, &[b"READONLY"]);
+            conn.slots.own(Kind::Ignored);
+        }
+        _ => {}
+    }
+}
+
+fn ask(conn: &mut Conn, question: Question, wire: &mut Vec<u8>) {
+    wire.extend_from_slice(question.wire());
+    conn.expect(Step::Ask(question));
 }
 
 fn select(conn: &mut Conn, options: &Options, wire: &mut Vec<u8>) {
@@ -120,6 +150,12 @@ pub fn answer(conn: &mut Conn, step: Step, shape: Shape<'_>, out: &mut Out<'_>) 
         }
         // Anything but these errors shows that it serves us, even if this user may not PING.
         (Step::Probe, Shape::Error(text)) if !stops_probe(text) => {}
+        (Step::Ask(_), Shape::Error(text)) if stops_probe(text) => return Err(refused(step, shape)),
+        (Step::Ask(question), shape) => {
+            if let Some(next) = conn.learn(question, shape, out) {
+                ask(conn, next, out.wire);
+            }
+        }
         (_, Shape::Error(_)) => return Err(refused(step, shape)),
         _ => {}
     }
@@ -145,6 +181,11 @@ fn lacks_hello(text: &[u8]) -> bool {
 fn stops_probe(text: &[u8]) -> bool {
     let (code, message) = split_error(text);
     matches!(code, b"NOAUTH" | b"DENIED") || TRANSIENT.contains(&code) || is_full(message)
+}
+
+/// Whether an error passes by itself.
+pub fn is_transient(text: &[u8]) -> bool {
+    TRANSIENT.contains(&split_error(text).0)
 }
 
 fn is_full(message: &[u8]) -> bool {

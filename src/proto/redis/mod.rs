@@ -1,29 +1,34 @@
 //! Redis and Valkey: RESP2 and RESP3, client and server.
 //!
 //! [`wire`] takes frames off the wire and [`encode`] puts requests on it; [`commands`] knows which commands are not
-//! ordinary; [`session`] is one conn of a service ([`handshake`], [`slots`] and [`liveness`] are its parts), [`server`] one
-//! conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
+//! ordinary, [`keys`] where keys stand, [`routes`] what follows from them; [`session`] is one conn of a service ([`handshake`], [`slots`], [`liveness`], [`follow`] and [`rejected`] are its parts),
+//! [`server`] one conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
 //! The manual page is `docs/redis.md`.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
-use crate::proto::{Driver, Limits, Need, Protocol, Refusal, Route, Scheme};
+use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme};
 
 mod commands;
 mod encode;
+mod follow;
 mod handshake;
 mod inbound;
+mod keys;
 mod liveness;
 mod number;
 mod outbound;
 mod own;
+mod rejected;
+mod routes;
 mod samples;
 mod server;
 mod session;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
@@ -85,7 +90,12 @@ fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> 
         attributes: url.options.flag("attributes", false)?,
         tracking,
     };
-    Ok(Box::new(Redis { options: Arc::new(options), limits: *limits, next_client: AtomicU64::new(1) }))
+    let slots = limits.follow == Follow::Topology;
+    if slots && options.database != 0 {
+        let expected = "0, or nothing: a cluster has no other database";
+        return Err(ConfigError::new("database", &options.database.to_string(), expected));
+    }
+    Ok(Box::new(Redis { options: Arc::new(options), limits: *limits, slots, next_client: AtomicU64::new(1) }))
 }
 
 /// The path, or `db=`.
@@ -111,15 +121,18 @@ fn client_name(url: &mut Url) -> Result<Option<String>, ConfigError> {
 struct Redis {
     options: Arc<Options>,
     limits: Limits,
+    /// It is a cluster, whose slots decide where requests go.
+    slots: bool,
     /// CLIENT ID of the listener's next conn.
     next_client: AtomicU64,
 }
 
 impl Driver for Redis {
     #[inline]
-    fn classify(&self, body: &[u8], _hashes: bool) -> Result<Need, Refusal> {
+    fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal> {
         let class = encode::classify(body, self.options.tracking != Tracking::Off)?;
-        Ok(Need { class, route: Route::default() })
+        let route = if hashes | self.slots { routes::route(body, self.slots, hashes)? } else { Route::default() };
+        Ok(Need { class, route })
     }
 
     fn client(&self) -> Box<dyn Protocol> {

@@ -5,13 +5,16 @@ use std::time::Instant;
 
 use super::commands::{self, INVALIDATIONS, Mark, bad_request};
 use super::encode::{self, Written};
+use super::follow::{self, AsksRole};
 use super::handshake::{self, Server, Step};
 use super::liveness::{Due, Liveness};
+use super::rejected::{Verdict, rejection, shows_replica};
 use super::slots::{Kind, Slot, Slots};
 use super::wire::{self, Decoder, Frame, Settings, Shape, Want, split_error};
 use super::{Options, Tracking, number};
 use crate::proto::{
-    Admit, Body, Command, Event, Fault, FaultKind, Limits, Out, Progress, Protocol, Refusal, RequestId, Tenancy,
+    Admit, Body, Command, Event, Fault, FaultKind, Follow, Limits, Out, Progress, Protocol, Refusal, Rejection,
+    RequestId, Tenancy,
 };
 use crate::ring::layout::IOK_EXT_ERROR;
 use crate::value::{Reader, Token, write};
@@ -28,26 +31,29 @@ pub struct Session {
 /// Everything but the decoder, so that a frame may borrow from the decoder while it is handled.
 pub struct Conn {
     pub options: Arc<Options>,
-    limits: Limits,
+    pub limits: Limits,
     pub slots: Slots,
     pub server: Server,
     /// Replies that the handshake still waits for.
     pub steps_left: u32,
     pub ready: bool,
     /// None until the transport is up.
-    liveness: Option<Liveness>,
-    fault: Option<Fault>,
-    closing: bool,
-    state: State,
+    pub liveness: Option<Liveness>,
+    pub fault: Option<Fault>,
+    pub closing: bool,
+    pub state: State,
+    pub asks_role: AsksRole,
     /// The replies of the batch at the head, as far as they came.
     batch: Vec<u8>,
+    /// What they show together, where rejections are followed.
+    verdict: Verdict,
     /// A topic key or an error's payload, in the making.
     scratch: Vec<u8>,
 }
 
 /// What tenants left on the conn, as of what was written.
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     multi: bool,
     watching: bool,
     /// Another database is selected.
@@ -55,7 +61,7 @@ struct State {
     spoiled: bool,
     monitoring: bool,
     /// Topics whose pushes flow or are asked for.
-    topics: HashSet<Box<[u8]>>,
+    pub topics: HashSet<Box<[u8]>>,
     /// Replies that will show the conn clean.
     cleanups: u32,
 }
@@ -78,7 +84,9 @@ impl Session {
             fault: None,
             closing: false,
             state: State::default(),
+            asks_role: AsksRole::default(),
             batch: Vec::new(),
+            verdict: Verdict::default(),
             scratch: Vec::new(),
         };
         Session { decoder: Decoder::new(settings), conn }
@@ -151,14 +159,20 @@ impl Protocol for Session {
             conn.slots.cancel(id);
             return Ok(());
         }
+        if let Command::Probe = command {
+            conn.probe(now, out);
+            return Ok(());
+        }
         if conn.fault.is_some() || !conn.ready {
             return Err(Refusal { code: "CLOSED", message: "the conn is not ready for requests".into() });
         }
         let was_idle = conn.slots.is_empty();
         let start = out.wire.len();
         match command {
-            Command::Request { id, body, .. } => {
-                conn.request(id, body, out.wire).inspect_err(|_| out.wire.truncate(start))
+            Command::Request { id, body, asking } => {
+                let sent =
+                    if asking { conn.request_asking(id, body, out.wire) } else { conn.request(id, body, out.wire) };
+                sent.inspect_err(|_| out.wire.truncate(start))
             }
             Command::Subscribe { topic } => conn.subscribe(topic, out),
             Command::Unsubscribe { topic } => conn.unsubscribe(topic, out.wire),
@@ -224,13 +238,15 @@ impl Conn {
     #[inline]
     fn want(&self) -> Want {
         let raw = self.limits.raw;
-        let arrays_push = (!self.state.topics.is_empty() || self.slots.has_topics()) && !self.resp3();
+        // What was asked before a subscription is answered before its first push.
+        let asked = matches!(self.slots.front(), Some(Slot { kind: Kind::Ask(_), .. }));
+        let arrays_push = (!self.state.topics.is_empty() || self.slots.has_topics()) && !self.resp3() && !asked;
         let unconverted = raw && self.slots.front().is_some_and(|slot| slot.live);
         Want { raw, unconverted, arrays_push }
     }
 
     /// No heartbeat would be answered at this moment, or it would become part of a tenant's transaction.
-    fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.state.monitoring || self.state.multi || self.slots.waiting() > 0
     }
 
@@ -240,31 +256,67 @@ impl Conn {
         match liveness.due(now, !idle, quiet) {
             Due::Nothing => Ok(()),
             Due::Heartbeat => {
-                wire.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
                 liveness.heartbeat_sent(now, idle);
-                self.slots.own(Kind::Ping);
+                self.heartbeat(wire);
                 Ok(())
             }
             Due::Silent(span) => {
-                let message = format!("the server did not answer PING and sent nothing for {span:.1?}");
+                let asked = self.heartbeat_question().map_or("PING", |question| question.name());
+                let message = format!("the server did not answer {asked} and sent nothing for {span:.1?}");
                 Err(Fault { kind: FaultKind::Silent, message })
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, wire: &mut Vec<u8>) {
+        match self.heartbeat_question() {
+            Some(question) => self.ask(question, wire),
+            None => {
+                wire.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+                self.slots.own(Kind::Ping);
             }
         }
     }
 
     #[inline]
     fn request(&mut self, id: RequestId, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
-        let Written { batch, waits, mark, monitors } = encode::request(body, wire)?;
-        let kind = match batch {
+        let written = encode::request(body, wire)?;
+        let kind = match written.batch {
             None => Kind::Request,
             Some(left) => Kind::Batch { left },
         };
-        if let Some(mark) = mark {
+        let bound = self.written(&written);
+        self.slots.request(id, kind, &written, bound);
+        Ok(())
+    }
+
+    /// The replies to ASKING stand between those of the request.
+    #[cold]
+    fn request_asking(&mut self, id: RequestId, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
+        let mut asked = Vec::new();
+        let written = encode::request_asking(body, wire, &mut asked)?;
+        let bound = self.written(&written);
+        let mut left = asked.len() as u32;
+        for asking in asked {
+            left -= 1;
+            let kind = if written.batch.is_some() { Kind::Part { left } } else { Kind::Request };
+            if asking {
+                self.slots.own_before(id);
+            }
+            self.slots.request(id, kind, &written, bound);
+        }
+        Ok(())
+    }
+
+    /// Notes what a request does to the conn. True: it belongs to what a tenant does here.
+    #[inline]
+    fn written(&mut self, written: &Written) -> bool {
+        let bound = self.state.multi | written.monitors | written.mark.is_some();
+        if let Some(mark) = written.mark {
             self.state.apply(mark);
         }
-        self.state.monitoring |= monitors;
-        self.slots.request(id, kind, waits, monitors, mark);
-        Ok(())
+        self.state.monitoring |= written.monitors;
+        bound
     }
 
     fn subscribe(&mut self, topic: &[u8], out: &mut Out<'_>) -> Result<(), Refusal> {
@@ -302,10 +354,11 @@ impl Conn {
         let Some((slot, id)) = self.slots.answered() else { return self.unasked(frame, out) };
         match slot.kind {
             Kind::Request => self.reply(slot, id, frame, out),
-            Kind::Batch { left } => return self.gather(slot, id, left, frame, out),
+            Kind::Batch { left } | Kind::Part { left } => return self.gather(slot, id, left, frame, out),
             Kind::Handshake(step) => return handshake::answer(self, step, frame.shape, out),
             Kind::Ignored => {}
             Kind::Ping => self.pong(),
+            Kind::Ask(question) => return self.told(question, frame.shape, out),
             Kind::Cleanup => self.cleaned(frame.shape),
             Kind::Subscribe | Kind::Unsubscribe => return self.topic_refused(slot.kind, frame.shape, out),
         }
@@ -314,28 +367,34 @@ impl Conn {
 
     #[inline]
     fn reply(&mut self, slot: Slot, id: RequestId, frame: Frame<'_>, out: &mut Out<'_>) {
-        let error = match frame.shape {
-            Shape::Error(text) => {
-                self.failed(slot, text);
-                true
-            }
-            _ => false,
-        };
-        if !slot.live {
-            return;
-        }
         let body = match frame.shape {
-            Shape::Error(text) => error_body(&mut self.scratch, text),
+            Shape::Error(text) => return self.failed(slot, id, text, out),
+            _ if !slot.live => return,
             _ if self.limits.raw => Body::Raw(frame.raw),
             Shape::Bytes(bytes) => Body::Bytes(bytes),
             Shape::Text(text) => Body::Text(text),
             Shape::Value(value) | Shape::Push(value) => Body::Msgpack(value),
         };
-        out.events.emit(Event::Reply { id, error, body });
+        out.events.emit(Event::Reply { id, error: false, body });
+    }
+
+    fn failed(&mut self, slot: Slot, id: RequestId, text: &[u8], out: &mut Out<'_>) {
+        self.unmark(slot, text);
+        if slot.live {
+            let follows = self.limits.follow != Follow::Nothing && !slot.bound;
+            let body = error_body(&mut self.scratch, text);
+            out.events.emit(match rejection(text, slot.scripts).filter(|_| follows) {
+                Some(why) => Event::Rejected { id, why, body },
+                None => Event::Reply { id, error: true, body },
+            });
+        }
+        if shows_replica(text) {
+            follow::emit_replica(out);
+        }
     }
 
     /// A request was answered with an error, so it may not have done what its mark says.
-    fn failed(&mut self, slot: Slot, text: &[u8]) {
+    fn unmark(&mut self, slot: Slot, text: &[u8]) {
         if slot.monitors {
             self.state.monitoring = false;
         }
@@ -354,6 +413,7 @@ impl Conn {
         frame: Frame<'_>,
         out: &mut Out<'_>,
     ) -> Result<(), Fault> {
+        self.verdict.note(&slot, frame.shape);
         if slot.live {
             if self.batch.is_empty() && !self.limits.raw {
                 // The one just answered and those to come.
@@ -377,19 +437,34 @@ impl Conn {
             )));
         }
         if left == 0 {
-            let body = if self.limits.raw { Body::Raw(&self.batch) } else { Body::Msgpack(&self.batch) };
-            if slot.live {
-                out.events.emit(Event::Reply { id, error: false, body });
-            }
-            self.batch.clear();
-            if self.batch.capacity() > BATCH_BYTES_KEPT {
-                self.batch = Vec::new();
-            }
+            self.gathered(slot, id, out);
         }
         Ok(())
     }
 
-    fn pong(&mut self) {
+    /// Every reply of a batch is there.
+    fn gathered(&mut self, slot: Slot, id: RequestId, out: &mut Out<'_>) {
+        let verdict = std::mem::take(&mut self.verdict);
+        let follows = self.limits.follow != Follow::Nothing && !slot.bound;
+        let rejected = verdict.rejected().filter(|_| follows);
+        let rejected = rejected.and_then(|text| Some((text, rejection(text, slot.scripts)?)));
+        if slot.live {
+            out.events.emit(match rejected {
+                Some((text, why)) => Event::Rejected { id, why, body: error_body(&mut self.scratch, text) },
+                None if self.limits.raw => Event::Reply { id, error: false, body: Body::Raw(&self.batch) },
+                None => Event::Reply { id, error: false, body: Body::Msgpack(&self.batch) },
+            });
+        }
+        if verdict.shows_replica {
+            follow::emit_replica(out);
+        }
+        self.batch.clear();
+        if self.batch.capacity() > BATCH_BYTES_KEPT {
+            self.batch = Vec::new();
+        }
+    }
+
+    pub fn pong(&mut self) {
         if let Some(liveness) = &mut self.liveness {
             liveness.heartbeat_answered();
         }
@@ -490,7 +565,10 @@ impl Conn {
         };
         self.state.topics.remove(&topic);
         if kind == Kind::Subscribe {
-            let error = Some(error_body(&mut self.scratch, text));
+            // A shard channel whose slot is elsewhere is as good as withdrawn.
+            let moved = matches!(rejection(text, false), Some(Rejection::Moved { .. }));
+            let withdrawn = moved && self.limits.follow == Follow::Topology;
+            let error = (!withdrawn).then(|| error_body(&mut self.scratch, text));
             out.events.emit(Event::Unsubscribed { topic: &topic, error });
         }
         Ok(())

@@ -2,6 +2,8 @@
 use std::collections::VecDeque;
 
 use super::commands::Mark;
+use super::encode::Written;
+use super::follow::Question;
 use super::handshake::Step;
 use crate::proto::RequestId;
 
@@ -12,10 +14,16 @@ pub enum Kind {
     Batch {
         left: u32,
     },
+    /// One reply of a batch with other slots in between, and how many are to come after it.
+    Part {
+        left: u32,
+    },
     Handshake(Step),
     /// A reply of our own that tells nothing.
     Ignored,
     Ping,
+    /// What the router wants to know.
+    Ask(Question),
     /// Takes a tenant's state off the conn.
     Cleanup,
     /// The next of the pending topics.
@@ -33,6 +41,31 @@ pub struct Slot {
     pub waits: bool,
     pub monitors: bool,
     pub mark: Option<Mark>,
+    /// Part of a tenant's doings, so that it cannot be sent elsewhere: an error is the tenant's, whatever it says.
+    pub bound: bool,
+    pub scripts: bool,
+    pub transactions: bool,
+}
+
+impl Slot {
+    fn own(kind: Kind, id: RequestId) -> Self {
+        Slot {
+            kind,
+            id,
+            live: false,
+            waits: false,
+            monitors: false,
+            mark: None,
+            bound: false,
+            scripts: false,
+            transactions: false,
+        }
+    }
+
+    /// A request ends with this slot's reply.
+    fn ends_request(&self) -> bool {
+        matches!(self.kind, Kind::Request | Kind::Batch { .. } | Kind::Part { left: 0 })
+    }
 }
 
 /// The queue of replies that are due.
@@ -83,7 +116,19 @@ impl Slots {
 
     pub fn own(&mut self, kind: Kind) {
         let id = RequestId(self.last_id);
-        self.queue.push_back(Slot { kind, id, live: false, waits: false, monitors: false, mark: None });
+        self.queue.push_back(Slot::own(kind, id));
+    }
+
+    /// A reply of our own that comes before one of this request, and whose number is the request's, so that the parts
+    /// of one request stand together.
+    pub fn own_before(&mut self, id: RequestId) {
+        if self.queue.is_empty() {
+            self.unordered = false;
+        } else if id.0 < self.last_id {
+            self.unordered = true;
+        }
+        self.last_id = id.0;
+        self.queue.push_back(Slot::own(Kind::Ignored, id));
     }
 
     pub fn topic(&mut self, kind: Kind, topic: &[u8]) {
@@ -92,16 +137,18 @@ impl Slots {
     }
 
     #[inline]
-    pub fn request(&mut self, id: RequestId, kind: Kind, waits: bool, monitors: bool, mark: Option<Mark>) {
+    pub fn request(&mut self, id: RequestId, kind: Kind, written: &Written, bound: bool) {
+        let Written { waits, mark, monitors, scripts, transactions, .. } = *written;
         if self.queue.is_empty() {
             self.unordered = false;
-        } else if id.0 <= self.last_id {
+        } else if id.0 < self.last_id {
             self.unordered = true;
         }
         self.last_id = id.0;
+        let slot = Slot { kind, id, live: true, waits, monitors, mark, bound, scripts, transactions };
         self.waiting += u32::from(waits);
-        self.requests += 1;
-        self.queue.push_back(Slot { kind, id, live: true, waits, monitors, mark });
+        self.requests += usize::from(slot.ends_request());
+        self.queue.push_back(slot);
     }
 
     /// Takes one reply off the head; a batch leaves with its last one.
@@ -115,7 +162,7 @@ impl Slots {
             }
         }
         let slot = self.queue.pop_front()?;
-        self.requests -= usize::from(matches!(slot.kind, Kind::Request | Kind::Batch { .. }));
+        self.requests -= usize::from(slot.ends_request());
         if slot.waits {
             self.waiting -= 1;
             self.waiting_deaf -= u32::from(!slot.live);
@@ -141,14 +188,17 @@ impl Slots {
 
     /// Nobody waits for this request any more; its slot stays.
     pub fn cancel(&mut self, id: RequestId) {
-        let Some(slot) = self.find(id) else { return };
-        let slot = &mut self.queue[slot];
-        self.waiting_deaf += u32::from(slot.waits && slot.live);
-        slot.live = false;
+        let Some(first) = self.find(id) else { return };
+        // The parts of one request stand close together, with nothing but slots of our own in between.
+        for slot in self.queue.range_mut(first..).take_while(|slot| slot.id == id) {
+            self.waiting_deaf += u32::from(slot.waits && slot.live);
+            slot.live = false;
+        }
     }
 
     fn find(&self, id: RequestId) -> Option<usize> {
-        let is_it = |slot: &Slot| slot.id == id && matches!(slot.kind, Kind::Request | Kind::Batch { .. });
+        let is_it =
+            |slot: &Slot| slot.id == id && matches!(slot.kind, Kind::Request | Kind::Batch { .. } | Kind::Part { .. });
         if self.unordered {
             return self.queue.iter().position(is_it);
         }
@@ -165,7 +215,7 @@ impl Slots {
 
     /// Empties the queue and names everyone who waited, in the order of sending.
     pub fn abandon(&mut self, each: &mut dyn FnMut(RequestId)) {
-        for slot in self.queue.drain(..).filter(|slot| slot.live) {
+        for slot in self.queue.drain(..).filter(|slot| slot.live && slot.ends_request()) {
             each(slot.id);
         }
         self.topics.clear();

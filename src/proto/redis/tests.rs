@@ -1,7 +1,9 @@
 //! Unit tests of both sides, against bytes that redis-server and redis-cli 7.0.15 wrote.
 mod client;
+mod follow;
 mod leases;
 mod listener;
+mod routes;
 
 use std::time::{Duration, Instant};
 
