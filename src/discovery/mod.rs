@@ -17,6 +17,7 @@
 mod app;
 pub mod dns;
 mod entry;
+mod file;
 pub mod hosts;
 mod list;
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod script;
 mod sentinel;
 mod set;
 pub mod sort;
+mod srv;
+mod stamp;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -36,7 +39,9 @@ use dns::{Answer, ResolveError};
 pub static TABLE: &[Row] = &[
     Row { suffix: "app", open: app::open },
     Row { suffix: "cluster", open: list::open_spread },
+    Row { suffix: "file", open: file::open },
     Row { suffix: "sentinel", open: sentinel::open },
+    Row { suffix: "srv", open: srv::open },
 ];
 
 /// One row: a source as the suffix of a scheme selects it.
@@ -161,9 +166,4 @@ pub trait Source: Send {
     fn handle_told(&mut self, _now: Instant, _body: &[u8], _ask: &mut dyn Ask) -> Result<(), String> {
         Err("the peers of this endpoint are found, not told: open it as scheme+app://name to tell them".into())
     }
-}
-
-// STUB
-pub fn open(_url: &mut Url, _terms: &Terms) -> Result<Box<dyn Source>, ConfigError> {
-    Err(ConfigError::new("x", "y", "z"))
 }

@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discovery::hosts::Hosts;
+use crate::discovery::stamp::Stamp;
 
 /// How often the files are looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -133,15 +133,6 @@ pub struct Files {
     looked: Option<Instant>,
 }
 
-/// Changes when a file is written or replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
-
 impl Files {
     pub fn new(given: ResolverConfig) -> Self {
         let config = Arc::new(given.clone());
@@ -175,12 +166,7 @@ impl Files {
 
 fn changed(path: Option<&Path>, seen: &mut Option<Stamp>) -> Option<String> {
     let path = path?;
-    let stamp = fs::metadata(path).ok().filter(|meta| meta.is_file()).map(|meta| Stamp {
-        device: meta.dev(),
-        inode: meta.ino(),
-        bytes: meta.size(),
-        modified: (meta.mtime(), meta.mtime_nsec()),
-    })?;
+    let stamp = Stamp::of(path).ok()?;
     if *seen == Some(stamp) {
         return None;
     }

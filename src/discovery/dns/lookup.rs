@@ -1,4 +1,4 @@
-//! One lookup: the names a host stands for, and both address families of each.
+//! One lookup: the names a host stands for, and both address families, or the services, of each.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -14,22 +14,42 @@ use super::config::ResolverConfig;
 use super::question::{Verdict, ask};
 use super::reactor::Runtime;
 use super::{Answer, ResolveError, ResolveErrorKind};
+use crate::discovery::Services;
 use crate::discovery::sort::{RouteProbe, dial_order};
 
 /// RFC 8305, section 3: how long the second family may keep an answer waiting.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Tries each name that the host may mean, until one has addresses.
-pub async fn lookup(runtime: Runtime, config: Arc<ResolverConfig>, host: String) -> Result<Answer, ResolveError> {
+/// What a lookup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Addresses,
+    Services,
+}
+
+/// What it found.
+pub enum Found {
+    Addresses(Answer),
+    Services(Services),
+}
+
+/// Tries each name that the host may mean, until one has what is wanted.
+pub async fn lookup(
+    runtime: Runtime,
+    config: Arc<ResolverConfig>,
+    wanted: Wanted,
+    host: String,
+) -> Result<Found, ResolveError> {
     let mut names = candidates(&host, &config);
     let mut misses = Misses::default();
     while let Some(candidate) = names.pop_front() {
         let found = match parse_name(&candidate) {
-            Ok(name) => both_families(&runtime, &config, name).await,
+            Ok(name) if wanted == Wanted::Services => services(&runtime, &config, name).await.map(Found::Services),
+            Ok(name) => both_families(&runtime, &config, name).await.map(Found::Addresses),
             Err(()) => Err((ResolveErrorKind::BadName, "not a domain name".into())),
         };
         match found {
-            Ok(answer) => return Ok(answer),
+            Ok(found) => return Ok(found),
             Err((kind, cause)) => misses.add(&candidate, kind, cause),
         }
         // As in the system's resolver: where no server answers, the rest of the search list is left out, but the name
@@ -71,6 +91,13 @@ fn parse_name(text: &str) -> Result<Name, ()> {
 }
 
 type Miss = (ResolveErrorKind, String);
+
+async fn services(runtime: &Runtime, config: &ResolverConfig, name: Name) -> Result<Services, Miss> {
+    match ask(runtime.clone(), config, name, RecordType::SRV).await {
+        Verdict::Services { records, ttl } => Ok(Services { records, ttl }),
+        verdict => Err(miss(verdict)),
+    }
+}
 
 /// A and AAAA at the same time. Once one family has addresses, the other has `RESOLUTION_DELAY` left; a family without
 /// addresses never hides the other's.
@@ -118,10 +145,10 @@ fn judge(verdicts: [Option<Verdict>; 2]) -> Result<Answer, Miss> {
                 all.extend(addresses);
                 *least = ttl.min(*least);
             }
-            Verdict::NoAddresses(cause) => misses.add("", ResolveErrorKind::NoAddresses, cause),
-            Verdict::NoSuchName(cause) => misses.add("", ResolveErrorKind::NoSuchName, cause),
-            Verdict::Failed(cause) => misses.add("", ResolveErrorKind::ServerFailure, cause),
-            Verdict::Silent(cause) => misses.add("", ResolveErrorKind::NoAnswer, cause),
+            verdict => {
+                let (kind, cause) = miss(verdict);
+                misses.add("", kind, cause);
+            }
         }
     }
     match found {
@@ -131,6 +158,19 @@ fn judge(verdicts: [Option<Verdict>; 2]) -> Result<Answer, Miss> {
             Ok(Answer { addresses, ttl, complete })
         }
         None => Err(misses.worst_miss()),
+    }
+}
+
+/// A verdict without what was asked for.
+fn miss(verdict: Verdict) -> Miss {
+    match verdict {
+        Verdict::NoRecords(cause) => (ResolveErrorKind::NoAddresses, cause),
+        Verdict::NoSuchName(cause) => (ResolveErrorKind::NoSuchName, cause),
+        Verdict::Failed(cause) => (ResolveErrorKind::ServerFailure, cause),
+        Verdict::Silent(cause) => (ResolveErrorKind::NoAnswer, cause),
+        Verdict::Addresses { .. } | Verdict::Services { .. } => {
+            (ResolveErrorKind::Internal, "records that were not asked for".into())
+        }
     }
 }
 

@@ -45,7 +45,9 @@ pub use config::ResolverConfig;
 use executor::Executor;
 use reactor::Runtime;
 
+use super::Services;
 use super::sort::{RouteProbe, dial_order};
+use lookup::{Found, Wanted};
 
 /// The bounds of [`Answer::ttl`] for answers from servers.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
@@ -77,7 +79,7 @@ pub enum ResolveErrorKind {
     BadName,
     /// NXDOMAIN.
     NoSuchName,
-    /// The name exists and has neither an A nor an AAAA record.
+    /// The name exists and has neither an A nor an AAAA record; for services, no SRV record.
     NoAddresses,
     /// Servers answered that they cannot answer (SERVFAIL, REFUSED, ...).
     ServerFailure,
@@ -87,7 +89,7 @@ pub enum ResolveErrorKind {
     Internal,
 }
 
-/// Why there are no addresses: the host, the servers asked, the cause.
+/// Why there are no addresses or services: the host, the servers asked, the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolveError {
     pub kind: ResolveErrorKind,
@@ -102,25 +104,43 @@ impl fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-/// STUB
+/// What a lookup came to, by what it was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Addresses(Result<Answer, ResolveError>),
-    Services(Result<super::Services, ResolveError>),
+    Services(Result<Services, ResolveError>),
 }
-type OutcomeA = Result<Answer, ResolveError>;
+
+impl Outcome {
+    fn failed(wanted: Wanted, error: ResolveError) -> Self {
+        match wanted {
+            Wanted::Addresses => Outcome::Addresses(Err(error)),
+            Wanted::Services => Outcome::Services(Err(error)),
+        }
+    }
+
+    fn of(wanted: Wanted, found: Result<Found, ResolveError>) -> Self {
+        match found {
+            Ok(Found::Addresses(answer)) => Outcome::Addresses(Ok(Answer { ttl: bounded(answer.ttl), ..answer })),
+            Ok(Found::Services(found)) => Outcome::Services(Ok(Services { ttl: bounded(found.ttl), ..found })),
+            Err(error) => Outcome::failed(wanted, error),
+        }
+    }
+}
 
 /// Many lookups at a time on one thread. No call blocks, and no answer comes but by [`Resolver::poll`].
 pub struct Resolver {
     runtime: Runtime,
     files: Files,
-    executor: Executor<Label, OutcomeA>,
+    executor: Executor<Label, Result<Found, ResolveError>>,
     waiting: VecDeque<Label>,
-    ready: VecDeque<(LookupId, OutcomeA)>,
+    ready: VecDeque<(LookupId, Outcome)>,
     lookups_max: usize,
 }
 
 struct Label {
     id: LookupId,
+    wanted: Wanted,
     host: String,
 }
 
@@ -150,8 +170,18 @@ impl Resolver {
         self.runtime.handle_timeout(now);
         self.files.refresh(now);
         match self.local(host) {
-            Some(outcome) => self.ready.push_back((id, outcome)),
-            None => self.waiting.push_back(Label { id, host: host.to_string() }),
+            Some(outcome) => self.ready.push_back((id, Outcome::Addresses(outcome))),
+            None => self.waiting.push_back(Label { id, wanted: Wanted::Addresses, host: host.to_string() }),
+        }
+    }
+
+    /// Begins a lookup of a name's SRV records, by the rules for hosts. The hosts file says nothing of services.
+    pub fn lookup_services(&mut self, now: Instant, id: LookupId, name: &str) {
+        self.runtime.handle_timeout(now);
+        self.files.refresh(now);
+        match refused(name) {
+            Some(error) => self.ready.push_back((id, Outcome::Services(Err(error)))),
+            None => self.waiting.push_back(Label { id, wanted: Wanted::Services, host: name.to_string() }),
         }
     }
 
@@ -159,10 +189,9 @@ impl Resolver {
     pub fn cancel(&mut self, id: LookupId) {
         self.ready.retain(|(ready, _)| *ready != id);
         self.waiting.retain(|waiting| waiting.id != id);
-        self.executor.cancel(&Label { id, host: String::new() });
+        self.executor.cancel(&Label { id, wanted: Wanted::Addresses, host: String::new() });
     }
 
-    pub fn lookup_services(&mut self, _now: Instant, _id: LookupId, _name: &str) {}
     pub fn owns(&self, token: Token) -> bool {
         self.runtime.owns(token)
     }
@@ -193,34 +222,30 @@ impl Resolver {
         let ready = &mut self.ready;
         self.runtime.enter(|| {
             executor.run(&mut |label, outcome| {
-                let outcome = outcome.unwrap_or_else(|_| Err(internal(&label.host)));
-                ready.push_back((label.id, outcome.map(bounded)));
+                let found = outcome.unwrap_or_else(|_| Err(internal(&label.host)));
+                ready.push_back((label.id, Outcome::of(label.wanted, found)));
             })
         });
         while let Some((id, outcome)) = self.ready.pop_front() {
-            done(id, Outcome::Addresses(outcome));
+            done(id, outcome);
         }
     }
 
     fn start(&mut self) {
         while self.executor.len() < self.lookups_max {
             let Some(label) = self.waiting.pop_front() else { return };
-            let work = lookup::lookup(self.runtime.clone(), self.files.config(), label.host.clone());
+            let work = lookup::lookup(self.runtime.clone(), self.files.config(), label.wanted, label.host.clone());
             self.executor.spawn(label, Box::pin(work));
         }
     }
 
     /// What can be told without a server.
-    fn local(&self, host: &str) -> Option<OutcomeA> {
+    fn local(&self, host: &str) -> Option<Result<Answer, ResolveError>> {
         if let Ok(address) = host.parse() {
             return Some(Ok(Answer { addresses: vec![address], ttl: TTL_MAX, complete: true }));
         }
-        let bad = |message| Some(Err(ResolveError { kind: ResolveErrorKind::BadName, message }));
-        if host.is_empty() || host.len() > HOST_BYTES_MAX {
-            return bad(format!("{host:.64}: a host name has 1 to {HOST_BYTES_MAX} bytes"));
-        }
-        if host.contains([':', '%']) {
-            return bad(format!("{host}: neither a name nor an address; a zone (%eth0) cannot be looked up"));
+        if let Some(error) = refused(host) {
+            return Some(Err(error));
         }
         let mut addresses = self.files.hosts().lookup(host).to_vec();
         if addresses.is_empty() && is_localhost(host) {
@@ -241,8 +266,21 @@ fn is_localhost(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
 
-fn bounded(answer: Answer) -> Answer {
-    Answer { ttl: answer.ttl.clamp(TTL_MIN, TTL_MAX), ..answer }
+/// Why this cannot be a name, if it cannot.
+fn refused(name: &str) -> Option<ResolveError> {
+    let bad = |message| Some(ResolveError { kind: ResolveErrorKind::BadName, message });
+    if name.is_empty() || name.len() > HOST_BYTES_MAX {
+        let start: String = name.chars().take(64).collect();
+        return bad(format!("{start}: a host name has 1 to {HOST_BYTES_MAX} bytes"));
+    }
+    if name.contains([':', '%']) {
+        return bad(format!("{name}: neither a name nor an address; a zone (%eth0) cannot be looked up"));
+    }
+    None
+}
+
+fn bounded(ttl: Duration) -> Duration {
+    ttl.clamp(TTL_MIN, TTL_MAX)
 }
 
 fn internal(host: &str) -> ResolveError {

@@ -10,23 +10,30 @@ use hickory_resolver::net::xfer::{DnsRequestSender, DnsStreamHandle, FirstAnswer
 use hickory_resolver::proto::op::{
     DnsRequest, DnsRequestOptions, DnsResponse, MessageType, Query, ResponseCode, SerialMessage,
 };
+use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::config::ResolverConfig;
 use super::reactor::{Runtime, Tcp, within};
+use crate::discovery::ServiceRecord;
 
 /// Aliases that are followed before a chain counts as a loop.
 const ALIASES_MAX: usize = 16;
 
-/// What is known after asking for one family of one name.
+/// What is known after asking for one kind of records of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Addresses {
         addresses: Vec<IpAddr>,
         ttl: Duration,
     },
-    /// The name exists and has no address of this family.
-    NoAddresses(String),
+    /// Empty: the service is decidedly not there (RFC 2782, a target of `.`).
+    Services {
+        records: Vec<ServiceRecord>,
+        ttl: Duration,
+    },
+    /// The name exists and has no records of this kind.
+    NoRecords(String),
     /// The name does not exist.
     NoSuchName(String),
     /// Servers answered, none of them with an answer.
@@ -109,12 +116,16 @@ impl Server<'_> {
             }
             let found = follow(&response, &name, kind);
             ttl = ttl.min(found.ttl);
+            let span = Duration::from_secs(ttl.into());
             if !found.addresses.is_empty() {
-                let ttl = Duration::from_secs(ttl.into());
-                return Ok(Verdict::Addresses { addresses: found.addresses, ttl });
+                return Ok(Verdict::Addresses { addresses: found.addresses, ttl: span });
+            }
+            if !found.services.is_empty() {
+                let records = found.services.into_iter().filter(|record| !record.target.is_empty()).collect();
+                return Ok(Verdict::Services { records, ttl: span });
             }
             if found.end == name || response.soa().is_some() {
-                return Ok(Verdict::NoAddresses(format!("no {kind} records from {server}")));
+                return Ok(Verdict::NoRecords(format!("no {kind} records from {server}")));
             }
             name = found.end;
         }
@@ -201,6 +212,7 @@ fn judge(response: &DnsResponse) -> Result<Judged, Trouble> {
 
 struct Found {
     addresses: Vec<IpAddr>,
+    services: Vec<ServiceRecord>,
     /// The least of the records that were used, in seconds.
     ttl: u32,
     /// Where the aliases lead.
@@ -208,15 +220,15 @@ struct Found {
 }
 
 fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
-    let mut found = Found { addresses: Vec::new(), ttl: u32::MAX, end: name.clone() };
+    let mut found = Found { addresses: Vec::new(), services: Vec::new(), ttl: u32::MAX, end: name.clone() };
     for _ in 0..ALIASES_MAX {
         for record in response.answers.iter().filter(|record| record.name == found.end) {
-            let address: IpAddr = match &record.data {
-                RData::A(a) if kind == RecordType::A => Ipv4Addr::from(*a).into(),
-                RData::AAAA(aaaa) if kind == RecordType::AAAA => Ipv6Addr::from(*aaaa).into(),
+            match &record.data {
+                RData::A(a) if kind == RecordType::A => found.addresses.push(Ipv4Addr::from(*a).into()),
+                RData::AAAA(aaaa) if kind == RecordType::AAAA => found.addresses.push(Ipv6Addr::from(*aaaa).into()),
+                RData::SRV(srv) if kind == RecordType::SRV => found.services.push(service(srv)),
                 _ => continue,
-            };
-            found.addresses.push(address);
+            }
             found.ttl = found.ttl.min(record.ttl);
         }
         let alias = response.answers.iter().find_map(|record| match &record.data {
@@ -224,7 +236,7 @@ fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
             _ => None,
         });
         match alias {
-            Some((target, ttl)) if found.addresses.is_empty() => {
+            Some((target, ttl)) if found.addresses.is_empty() && found.services.is_empty() => {
                 found.end = target;
                 found.ttl = found.ttl.min(ttl);
             }
@@ -232,6 +244,13 @@ fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
         }
     }
     found
+}
+
+/// The root, which stands for no service at all, becomes an empty target.
+fn service(srv: &SRV) -> ServiceRecord {
+    let target = srv.target.to_ascii();
+    let target = target.strip_suffix('.').unwrap_or(&target).to_string();
+    ServiceRecord { target, port: srv.port, priority: srv.priority, weight: srv.weight }
 }
 
 fn trouble(error: NetError, how: &str) -> Trouble {
