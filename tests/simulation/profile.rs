@@ -74,7 +74,7 @@ impl Profile {
         maybe(2, "lanes=3");
         maybe(3, "lane_idle=600ms");
         maybe(3, "max_queue=30");
-        maybe(4, "retry_budget=0");
+        maybe(4, "retry_budget=0%");
         maybe(3, "max_backoff=1s");
         maybe(6, "pool=3");
         maybe(6, "max_inflight=20");

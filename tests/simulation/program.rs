@@ -132,6 +132,7 @@ impl World {
             Err(refusal) => self.fail(&format!("{} is refused: {refusal:?}", req.words)),
             Ok(need) => {
                 req.shared = need.class == Class::Shared && req.lease == 0 && req.what == What::Request;
+                self.checks.first_ns.get_or_insert(self.now_ns);
                 let id = self.begin(req);
                 self.route(id, need);
                 id
@@ -210,7 +211,7 @@ impl World {
             return;
         }
         let words = match self.rng.usize(..8) {
-            0 => "MONITOR".to_string(),
+            0 if !self.profile.is_cluster() => "MONITOR".to_string(),
             _ => format!("SUBSCRIBE t{} t{}", self.rng.usize(..3), self.rng.usize(3..5)),
         };
         let req = self.request(words, What::Stream);
