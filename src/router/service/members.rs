@@ -61,7 +61,7 @@ impl Member {
         !self.ready.is_empty() && self.ejected_until.is_none()
     }
 
-    fn has_role(&self, wanted: Wanted) -> bool {
+    pub fn has_role(&self, wanted: Wanted) -> bool {
         match wanted {
             Wanted::Primary => self.role() == Role::Primary && !self.superseded,
             Wanted::Replica => self.role() == Role::Replica,
