@@ -68,6 +68,10 @@ impl Act for Acts<'_> {
     fn send(&mut self, conn: ConnId, id: RequestId, how: How) -> Sent {
         let fresh = self.fresh == Some(id.0);
         let Some(req) = self.world.live_mut(id.0) else { return Sent::Gone };
+        if req.what == What::Stream {
+            // It had a conn of its own, which is gone.
+            req.conn = None;
+        }
         if req.conn.is_some() {
             self.world.fail(&format!("{id:?} is sent and on a conn already"));
         }

@@ -48,8 +48,9 @@ impl Checks {
 
 impl World {
     pub fn learnt_role(&mut self, key: u32, role: Role) {
-        if let Some(conn) = self.conns.get(&key) {
-            self.checks.told.insert(conn.peer.clone(), role);
+        if let Some(peer) = self.conns.get(&key).map(|conn| conn.peer.clone()) {
+            self.note(&format!("  told on {key} {peer} {role:?}"));
+            self.checks.told.insert(peer, role);
         }
     }
 
@@ -94,6 +95,9 @@ impl World {
 
     /// A request was given to a conn.
     pub fn sent(&mut self, key: u32, id: u64, how: How) {
+        if self.prints() {
+            self.note(&format!("  sent {id} on {key} {how:?}"));
+        }
         if how == How::Own {
             return;
         }
