@@ -291,7 +291,9 @@ impl Service {
                 if let Some(member) = self.members.get_mut(&id) {
                     member.eject(now, "it said that it serves nobody at present");
                 }
-                self.slots.doubt(now);
+                if self.config.topology {
+                    self.slots.doubt(now);
+                }
                 act.doubt();
             }
         }
