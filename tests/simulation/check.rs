@@ -14,6 +14,8 @@ use crate::world::{MS, SECOND, World};
 const TIMEOUTS_MAX: u64 = 600;
 /// Faults are over for so long at most before the endpoint is up.
 const UP_WITHIN: u64 = 60 * SECOND;
+/// A replica was promoted for so long at most before it takes writes.
+const WRITES_WITHIN: u64 = 3 * SECOND;
 
 #[derive(Default)]
 pub struct Checks {
@@ -32,6 +34,8 @@ pub struct Checks {
     second: u64,
     timeouts: u64,
     peers: Vec<String>,
+    /// Who executed a request last.
+    writer: Option<usize>,
 }
 
 impl Checks {
@@ -146,6 +150,7 @@ impl World {
     pub fn executed(&mut self, id: u64, node: usize) {
         let Some(req) = self.requests.get_mut(&id) else { self.fail(&format!("node {node} executed {id}, unknown")) };
         req.executions += 1;
+        self.checks.writer = Some(node);
         let (executions, idempotent, ended) = (req.executions, req.idempotent, req.ended);
         if executions > 1 && !idempotent {
             self.fail(&format!("{id} was executed {executions} times"));
@@ -254,6 +259,7 @@ impl World {
         self.run_until(self.now_ns + 42 * SECOND + drain);
         self.check_quiet();
         self.check_service();
+        self.check_promotion();
         self.check_streams();
     }
 
@@ -300,10 +306,35 @@ impl World {
         }
     }
 
+    /// Writes go on soon after a replica was promoted.
+    fn check_promotion(&mut self) {
+        let heir = (0..self.nodes.len()).find(|node| self.may_promote(*node));
+        let Some(heir) = heir.filter(|_| self.options.service.wanted == Wanted::Primary) else { return };
+        self.promote(heir);
+        let promoted_ns = self.now_ns;
+        loop {
+            let words = format!("SET {{k1}} #{}#", self.requests_made + 1);
+            let mut req = self.request(words, What::Request);
+            req.due_ns = Some(self.timeout_ms(3000));
+            let id = self.submit(req);
+            self.turn();
+            self.run_until(self.now_ns + 100 * MS);
+            let done = self.requests[&id].ended.is_some_and(|ended| ended.status == IOK_STATUS_OK);
+            if done && self.checks.writer == Some(heir) || self.profile.is_cluster() && done {
+                break;
+            }
+            if self.now_ns > promoted_ns + WRITES_WITHIN {
+                let why = self.why();
+                self.fail(&format!("no write reached node {heir} after its promotion: {why}"));
+            }
+        }
+        self.run_until(self.now_ns + 5 * SECOND);
+    }
+
     /// Each live stream hears a message once.
     fn check_streams(&mut self) {
         let streams: Vec<u64> = self.live_ids.iter().copied().collect();
-        for topic in ["t0", "t1", "t2", "t3", "t4"] {
+        for topic in ["t0", "t1", "t2", "t3", "t4", "{s0}", "{s1}", "{s2}"] {
             let message = format!("news of {topic}");
             self.publish(topic, &message);
             self.run_until(self.now_ns + 500 * MS);

@@ -59,6 +59,9 @@ impl World {
         let follows = self.cluster.follows[node];
         self.nodes[node].view = self.cluster.owners.clone();
         self.set_role(node, follows);
+        if self.profile.is_cluster() {
+            self.withdraw(node);
+        }
     }
 
     /// A replica takes its primary's place.

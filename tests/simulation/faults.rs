@@ -17,7 +17,7 @@ impl World {
         self.in_ms(wait, Event::Fault);
         self.faults += 1;
         let node = self.rng.usize(..self.nodes.len());
-        match self.rng.usize(..16) {
+        match self.rng.usize(..19) {
             0 | 1 => self.fail_node(node, false),
             2 => self.fail_node(node, true),
             3 => self.stop_node(node),
@@ -28,6 +28,8 @@ impl World {
             12 => self.spoil_names(),
             13 => self.change_names(),
             14 => self.spoil_sentinel(),
+            15 => self.begin_loading(node),
+            16 => self.refuse(node),
             _ => self.slow_node(node),
         }
     }
@@ -121,6 +123,25 @@ impl World {
         }
     }
 
+    /// It takes its data from another anew, while its conns stand.
+    fn begin_loading(&mut self, node: usize) {
+        if self.nodes[node].alive {
+            self.nodes[node].loading = true;
+            let (wait, run) = (self.rng.u64(20..600), self.nodes[node].run);
+            self.in_ms(wait, Event::Loaded { node, run });
+        }
+    }
+
+    /// It takes nobody in for a while, as after a change of passwords.
+    fn refuse(&mut self, node: usize) {
+        if self.rng.usize(..3) == 0 {
+            self.nodes.iter_mut().for_each(|node| node.refuses = true);
+        }
+        self.nodes[node].refuses = true;
+        let wait = self.rng.u64(20..1000);
+        self.in_ms(wait, Event::Heal(Heal::Admit));
+    }
+
     fn slow_node(&mut self, node: usize) {
         self.nodes[node].slow_ns = self.rng.u64(MS..100 * MS);
         let wait = self.rng.u64(20..1000);
@@ -136,6 +157,7 @@ impl World {
             Heal::Names => self.names.mood = Mood::Well,
             Heal::Sentinel(sentinel) => self.start_sentinel(sentinel),
             Heal::FinishMove(range) => self.finish_move(range),
+            Heal::Admit => self.nodes.iter_mut().for_each(|node| node.refuses = false),
             Heal::Slow(node) => self.nodes[node].slow_ns = 0,
         }
     }
@@ -145,7 +167,7 @@ impl World {
         self.note("calm");
         self.calm = true;
         for node in 0..self.nodes.len() {
-            self.nodes[node].slow_ns = 0;
+            (self.nodes[node].slow_ns, self.nodes[node].refuses) = (0, false);
             self.start(node);
             self.resume(node);
             self.join(node);

@@ -114,7 +114,7 @@ impl World {
         let of = &mut self.links[link];
         if of.server_open {
             of.server_open = false;
-            of.session.topics.clear();
+            of.session = Session::default();
             of.inbox.clear();
             of.waiting.clear();
             self.depart(link, false, Event::End { link, up: false, reset });

@@ -212,6 +212,7 @@ impl World {
         }
         let words = match self.rng.usize(..8) {
             0 if !self.profile.is_cluster() => "MONITOR".to_string(),
+            1..4 if self.profile.is_cluster() => format!("SSUBSCRIBE {{s{}}}", self.rng.usize(..3)),
             _ => format!("SUBSCRIBE t{} t{}", self.rng.usize(..3), self.rng.usize(3..5)),
         };
         let req = self.request(words, What::Stream);

@@ -19,6 +19,8 @@ pub struct Node {
     /// The host is off: nobody even says that the port is closed.
     pub off: bool,
     pub loading: bool,
+    /// It lets nobody in.
+    pub refuses: bool,
     pub primary: bool,
     pub follows: Option<usize>,
     /// It knows no HELLO.
@@ -53,6 +55,8 @@ pub struct Session {
     pub readonly: bool,
     multi: Option<Vec<Vec<Vec<u8>>>>,
     pub topics: BTreeSet<Vec<u8>>,
+    /// Those that live where their slot does.
+    shard_topics: BTreeSet<Vec<u8>>,
     /// The command that waits.
     blocked: Option<(u64, Vec<Vec<u8>>)>,
     tickets: u64,
@@ -96,6 +100,7 @@ impl World {
                 partitioned: false,
                 off: false,
                 loading: false,
+                refuses: false,
                 primary: follows.is_none(),
                 follows,
                 old,
@@ -177,6 +182,7 @@ impl World {
             }
             "PING" => return resp::line("+PONG"),
             "SUBSCRIBE" | "UNSUBSCRIBE" => return self.subscription(link, &name, &words[1]),
+            "SSUBSCRIBE" | "SUNSUBSCRIBE" => return self.shard_subscription(link, &name, &words[1]),
             "MULTI" => session.multi = Some(Vec::new()),
             "DISCARD" if session.multi.take().is_none() => return resp::line("-ERR DISCARD without MULTI"),
             "DISCARD" | "WATCH" | "UNWATCH" => {}
@@ -188,6 +194,9 @@ impl World {
 
     fn hello(&mut self, link: usize) -> Vec<u8> {
         let node = self.links[link].node;
+        if self.nodes[node].refuses {
+            return resp::line("-WRONGPASS invalid username-password pair or user is disabled.");
+        }
         if self.nodes[node].old {
             return resp::line("-ERR unknown command 'HELLO', with args beginning with: '3'");
         }
@@ -226,6 +235,42 @@ impl World {
         }
         let count = resp::line(&format!(":{}", session.topics.len()));
         resp::push(session.resp3, &[resp::bulk(&name.to_ascii_lowercase()), resp::bulk(&text(topic)), count])
+    }
+
+    fn shard_subscription(&mut self, link: usize, name: &str, topic: &[u8]) -> Vec<u8> {
+        let on = name == "SSUBSCRIBE";
+        if on && let Some(error) = self.redirect(link, &[topic.to_vec()], true, false) {
+            return resp::line(&error);
+        }
+        let topics = &mut self.links[link].session.shard_topics;
+        if on {
+            topics.insert(topic.to_vec());
+        } else {
+            topics.remove(topic);
+        }
+        self.shard_told(link, &name.to_ascii_lowercase(), topic)
+    }
+
+    fn shard_told(&self, link: usize, kind: &str, topic: &[u8]) -> Vec<u8> {
+        let session = &self.links[link].session;
+        let count = resp::line(&format!(":{}", session.shard_topics.len()));
+        resp::push(session.resp3, &[resp::bulk(kind), resp::bulk(&text(topic)), count])
+    }
+
+    /// A node that does not own a slot any more withdraws what was asked for there.
+    pub fn withdraw(&mut self, node: usize) {
+        for link in self.nodes[node].links.clone() {
+            if !self.serves(link) {
+                continue;
+            }
+            for topic in self.links[link].session.shard_topics.clone() {
+                if self.redirect(link, &[topic.clone()], true, false).is_some() {
+                    self.links[link].session.shard_topics.remove(&topic);
+                    let bytes = self.shard_told(link, "sunsubscribe", &topic);
+                    self.carry(link, false, bytes);
+                }
+            }
+        }
     }
 
     fn exec(&mut self, link: usize) -> Vec<u8> {
@@ -318,12 +363,18 @@ impl World {
     /// A message for everyone who listens, wherever they are connected.
     pub fn publish(&mut self, topic: &str, message: &str) {
         for link in 0..self.links.len() {
-            if !self.serves(link) || !self.links[link].session.topics.contains(topic.as_bytes()) {
-                continue;
+            let session = &self.links[link].session;
+            let kinds = [(&session.topics, "message"), (&session.shard_topics, "smessage")];
+            let heard: Vec<&str> = kinds
+                .into_iter()
+                .filter(|(topics, _)| self.serves(link) && topics.contains(topic.as_bytes()))
+                .map(|(_, kind)| kind)
+                .collect();
+            for kind in heard {
+                let parts = [resp::bulk(kind), resp::bulk(topic), resp::bulk(message)];
+                let bytes = resp::push(self.links[link].session.resp3, &parts);
+                self.carry(link, false, bytes);
             }
-            let parts = [resp::bulk("message"), resp::bulk(topic), resp::bulk(message)];
-            let bytes = resp::push(self.links[link].session.resp3, &parts);
-            self.carry(link, false, bytes);
         }
     }
 

@@ -64,6 +64,7 @@ pub enum Heal {
     Sentinel(usize),
     FinishMove(usize),
     Slow(usize),
+    Admit,
 }
 
 pub struct World {
