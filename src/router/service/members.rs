@@ -437,8 +437,8 @@ impl Service {
     /// Something changed about who can serve: everything else follows.
     pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
         self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
-        self.reshape_slots();
         self.retire(now);
+        self.reshape_slots();
         self.choose_fast();
         self.note_shape();
         if self.serves_all() {
@@ -459,7 +459,8 @@ impl Service {
     fn retire(&mut self, now: Instant) {
         let by = now + self.config.drain;
         let replaced = self.able.iter().any(|id| !self.members[id].leaving);
-        for id in self.ids(|member| member.leaving && !member.ready.is_empty()) {
+        // One that never had a conn may have requests that wait for it all the same.
+        for id in self.ids(|member| member.leaving) {
             if !replaced && self.able.contains(&id) && !self.config.topology {
                 continue;
             }
