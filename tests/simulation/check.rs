@@ -33,14 +33,15 @@ pub struct Checks {
     by_peer: BTreeMap<String, VecDeque<u64>>,
     second: u64,
     timeouts: u64,
-    peers: Vec<String>,
+    /// The set as the source tells it, with the roles that it knows.
+    peers: Vec<(String, Role)>,
     /// Who executed a request last.
     writer: Option<usize>,
 }
 
 impl Checks {
     pub fn told_peers(&mut self, peers: &[Peer]) {
-        self.peers = peers.iter().map(|peer| peer.name.clone()).collect();
+        self.peers = peers.iter().map(|peer| (peer.name.clone(), peer.role)).collect();
     }
 
     pub fn lease_ends(&mut self, lease: u64) {
@@ -77,6 +78,11 @@ impl World {
         let told = self.checks.told.get(&self.conns[&key].peer).copied().unwrap_or_default();
         if wanted == Wanted::Primary && !self.profile.is_cluster() && told != Role::Primary {
             self.fail(&format!("{id} is sent to {}, which said that it is {told:?}", self.conns[&key].peer));
+        }
+        let names_primary = self.checks.peers.iter().any(|(_, role)| *role == Role::Primary);
+        let is_it = |(name, role): &(String, Role)| *name == self.conns[&key].peer && *role == Role::Primary;
+        if wanted == Wanted::Primary && names_primary && !self.checks.peers.iter().any(is_it) {
+            self.fail(&format!("{id} is sent to {}, which the source does not call a primary", self.conns[&key].peer));
         }
     }
 

@@ -109,6 +109,7 @@ impl World {
         let host = ["cache.test", "b.test", "all.test"][self.rng.usize(..3)];
         let set = if host == "all.test" { set } else { set[..1].to_vec() };
         self.names.records.insert(host.into(), set);
+        self.names.services = nodes[..count].iter().map(|node| (*node, self.rng.u16(1..3), self.rng.u16(0..3))).collect();
         if self.profile.is_told() {
             self.tell_peers(&nodes[..count]);
         }
@@ -179,6 +180,7 @@ impl World {
         }
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         let ips: Vec<IpAddr> = self.nodes.iter().map(|node| node.address.ip()).collect();
+        self.names.services = all.iter().map(|node| (*node, 1, 1)).collect();
         self.names.records.insert("all.test".into(), ips);
         if self.profile.is_told() {
             self.tell_peers(&all);

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use iokernel::discovery::dns::{Answer, ResolveError, ResolveErrorKind};
-use iokernel::discovery::{Ask, News, Query, Source};
+use iokernel::discovery::{Ask, News, Query, ServiceRecord, Services, Source};
 use iokernel::peer::{Peer, Place};
 use iokernel::value::{Reader, Token, write};
 
+use crate::profile::Servers;
 use crate::world::{Event, World};
 
 /// [`News`] that can wait in a queue.
@@ -17,6 +18,7 @@ pub enum OwnedNews {
     Time,
     Doubt,
     Addresses(Query, Result<Answer, ResolveError>),
+    Services(Query, Result<Services, ResolveError>),
     Reply(Query, Result<Vec<u8>, String>),
     Standing(Query),
     Push(Query, Vec<u8>),
@@ -38,6 +40,8 @@ pub struct Names {
     pub records: BTreeMap<String, Vec<IpAddr>>,
     pub mood: Mood,
     pub sentinels: Vec<Sentinel>,
+    /// The nodes that SRV records name, with their priorities and weights.
+    pub services: Vec<(usize, u16, u16)>,
 }
 
 /// What one sentinel believes.
@@ -52,6 +56,7 @@ pub struct Sentinel {
 #[derive(Default)]
 struct Asks {
     lookups: Vec<(Query, String)>,
+    services: Vec<(Query, String)>,
     requests: Vec<(Query, usize, Vec<u8>)>,
     streams: Vec<(Query, usize)>,
     peers: Option<Vec<Peer>>,
@@ -62,8 +67,8 @@ impl Ask for Asks {
     fn lookup(&mut self, query: Query, host: &str) {
         self.lookups.push((query, host.into()));
     }
-    fn lookup_services(&mut self, _query: Query, _name: &str) {
-        panic!("no source of the simulation asks for services");
+    fn lookup_services(&mut self, query: Query, name: &str) {
+        self.services.push((query, name.into()));
     }
     fn request(&mut self, query: Query, service: usize, body: &[u8]) {
         self.requests.push((query, service, body.to_vec()));
@@ -85,7 +90,11 @@ impl World {
         let records = &mut self.names.records;
         records.insert("cache.test".into(), vec![all[0]]);
         records.insert("b.test".into(), vec![all[all.len() - 1]]);
+        for (index, ip) in all.iter().enumerate() {
+            records.insert(format!("n{index}.test"), vec![*ip]);
+        }
         records.insert("all.test".into(), all[..all.len().min(3)].to_vec());
+        self.names.services = (0..self.nodes.len()).map(|node| (node, 1, 1)).collect();
         if self.profile.has_sentinels() {
             self.names.sentinels = (0..3).map(|_| Sentinel { up: true, epoch: 1, master: 0, streams: Vec::new() }).collect();
         }
@@ -106,6 +115,10 @@ impl World {
         for (query, host) in asks.lookups {
             let (wait, outcome) = self.look_up(&host);
             self.in_ms(wait, Event::News(OwnedNews::Addresses(query, outcome)));
+        }
+        for (query, name) in asks.services {
+            let (wait, outcome) = self.look_up_services(&name);
+            self.in_ms(wait, Event::News(OwnedNews::Services(query, outcome)));
         }
         for (query, service, body) in asks.requests {
             self.ask_sentinel(query, service, &body);
@@ -131,6 +144,7 @@ impl World {
             OwnedNews::Time => source.handle(now, News::Time, asks),
             OwnedNews::Doubt => source.handle(now, News::Doubt, asks),
             OwnedNews::Addresses(query, outcome) => source.handle(now, News::Addresses { query, outcome }, asks),
+            OwnedNews::Services(query, outcome) => source.handle(now, News::Services { query, outcome }, asks),
             OwnedNews::Reply(query, outcome) => {
                 let outcome = outcome.as_deref().map_err(String::as_str);
                 source.handle(now, News::Reply { query, outcome }, asks);
@@ -143,7 +157,8 @@ impl World {
 
     /// What DNS says, and after how many milliseconds.
     fn look_up(&mut self, host: &str) -> (u64, Result<Answer, ResolveError>) {
-        let mut addresses = self.names.records.get(host).cloned().unwrap_or_default();
+        let known = self.names.records.get(host.trim_end_matches('.'));
+        let mut addresses = known.cloned().unwrap_or_default();
         self.rng.shuffle(&mut addresses);
         let error = |kind| Err(ResolveError { kind, message: format!("{host}: {kind:?}") });
         let ttl = Duration::from_secs(self.rng.u64(1..6));
@@ -161,6 +176,26 @@ impl World {
         }
     }
 
+    fn look_up_services(&mut self, name: &str) -> (u64, Result<Services, ResolveError>) {
+        let error = |kind| Err(ResolveError { kind, message: format!("{name}: {kind:?}") });
+        let (ttl, wait) = (Duration::from_secs(self.rng.u64(1..6)), self.rng.u64(1..30));
+        let record = |(node, priority, weight): &(usize, u16, u16)| ServiceRecord {
+            target: format!("n{node}.test"),
+            port: 6379,
+            priority: *priority,
+            weight: *weight,
+        };
+        match self.names.mood {
+            Mood::Well | Mood::Partial => {
+                let records = self.names.services.iter().map(record).collect();
+                (wait, Ok(Services { records, ttl }))
+            }
+            Mood::ServFail => (wait, error(ResolveErrorKind::ServerFailure)),
+            Mood::Silent => (5000, error(ResolveErrorKind::NoAnswer)),
+            Mood::NoSuchName => (wait, error(ResolveErrorKind::NoSuchName)),
+        }
+    }
+
     /// What a conn finds for the name of its peer.
     pub fn addresses_of(&mut self, name: &str) -> Result<Vec<Place>, String> {
         let peer = Peer::parse(name).ok_or("no name")?;
@@ -174,7 +209,15 @@ impl World {
         let mut body = Vec::new();
         write::array(&mut body, peers.len() as u32);
         for node in peers {
+            let (priority, weight) = (self.rng.u64(0..2), self.rng.u64(0..4));
+            write::map(&mut body, 3);
+            write::str(&mut body, b"address");
             write::str(&mut body, self.nodes[*node].name().as_bytes());
+            write::str(&mut body, b"priority");
+            // Who takes writes is in one group, or there may be no primary in the best.
+            write::uint(&mut body, if self.profile.servers == Servers::Alike { priority } else { 0 });
+            write::str(&mut body, b"weight");
+            write::uint(&mut body, weight);
         }
         let told = self.with_source(|source, now, asks| source.handle_told(now, &body, asks));
         if let Err(why) = told {

@@ -51,6 +51,8 @@ pub static PROFILES: &[Profile] = &[
     profile("peer-limits", LIST, "role=any&peer_rate=100/s&peer_burst=4&peer_inflight=6&max_queue=50", Alike, 3),
     profile("app", "redis+app://label", "role=any", Alike, 4),
     profile("app-primary", "redis+app://label", "role=primary", Replicated, 4),
+    profile("srv", "redis+srv://cache.test", "role=any", Alike, 4),
+    profile("srv-primary", "redis+srv://cache.test", "role=primary&peers=all", Replicated, 4),
     profile("sentinel", "redis+sentinel://s1,s2,s3/main", "", Replicated, 3),
     profile("sentinel-reads", "redis+sentinel://s1,s2,s3/main", "role=replica", Replicated, 3),
 ];
