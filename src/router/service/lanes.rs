@@ -161,12 +161,22 @@ impl Service {
         if lane != Lane::Dialling {
             return;
         }
+        if !self.may_serve(conn) {
+            // Its peer has become another while it was dialled; `pump_lanes` follows, and finds one that will do.
+            return self.drop_conn(conn, "its peer does not serve what it was dialled for", act);
+        }
         self.set_lane(conn, Lane::Idle { since: now });
         let wanted = self.wants.iter().position(|want| want.conn == Some(conn));
         let Some(want) = wanted.and_then(|at| self.wants.remove(at)) else { return };
         if act.is_live(want.request) {
             self.assign(now, conn, want, act);
         }
+    }
+
+    /// Its peer has the role that requests are for.
+    fn may_serve(&self, conn: ConnId) -> bool {
+        let member = self.conns.get(&conn).and_then(|held| self.members.get(&held.member));
+        member.is_some_and(|member| member.has_role(self.config.wanted))
     }
 
     fn assign(&mut self, now: Instant, conn: ConnId, want: Want, act: &mut dyn Act) {

@@ -27,8 +27,8 @@ pub struct Member {
     pub role: Role,
     /// `host:port` of its primary, as it says.
     pub follows: Option<String>,
-    /// Another peer was promoted in its place, so that what it says of itself is out of date.
-    pub superseded: bool,
+    /// Who was promoted in its place, so that what it says of itself is out of date.
+    pub superseded: Option<MemberId>,
     /// Not of the set any more: it serves until somebody else can, and goes.
     pub leaving: bool,
     /// Until then it is not asked: it said that it serves nobody.
@@ -61,12 +61,17 @@ impl Member {
         !self.ready.is_empty() && self.ejected_until.is_none()
     }
 
-    fn has_role(&self, wanted: Wanted) -> bool {
+    pub fn has_role(&self, wanted: Wanted) -> bool {
         match wanted {
-            Wanted::Primary => self.role() == Role::Primary && !self.superseded,
+            Wanted::Primary => self.role() == Role::Primary && self.superseded.is_none(),
             Wanted::Replica => self.role() == Role::Replica,
             Wanted::Any | Wanted::Nearest => true,
         }
+    }
+
+    /// Its address is this `host:port`.
+    fn is_at(&self, address: &str) -> bool {
+        self.peer.name == address || self.peer.places.iter().any(|place| place.to_string() == address)
     }
 
     fn word(&self) -> &'static str {
@@ -110,7 +115,7 @@ impl Service {
             ready: Vec::new(),
             role: Role::Unknown,
             follows: None,
-            superseded: false,
+            superseded: None,
             leaving: false,
             ejected_until: None,
             ejections: 0,
@@ -370,8 +375,8 @@ impl Service {
         }
         let before = std::mem::replace(&mut member.role, role);
         let followed = std::mem::replace(&mut member.follows, follows.map(str::to_string));
-        member.superseded &= role != Role::Replica;
-        if before == role {
+        let restored = role == Role::Replica && self.restore(id, followed.as_deref());
+        if before == role && !restored {
             return;
         }
         match (before, role, followed) {
@@ -382,16 +387,33 @@ impl Service {
         self.reshape(now, act);
     }
 
+    /// A replica says so. It may be what supersedes another, or was superseded itself, and a change of its primary shows
+    /// who that is by now. True if somebody is believed again.
+    fn restore(&mut self, replica: MemberId, followed: Option<&str>) -> bool {
+        let follows = self.members.get(&replica).and_then(|member| member.follows.clone());
+        let moved_to = follows.filter(|follows| followed.is_some_and(|before| before != follows));
+        let is_over = |id: MemberId, member: &Member| {
+            id == replica
+                || member.superseded == Some(replica)
+                || moved_to.as_deref().is_some_and(|to| member.is_at(to))
+        };
+        let mut any = false;
+        for (id, member) in &mut self.members {
+            if member.superseded.is_some() && is_over(*id, member) {
+                member.superseded = None;
+                any = true;
+            }
+        }
+        any
+    }
+
     /// A replica was promoted: whom it followed is not to be written to, until it has been somebody's replica itself.
     fn supersede(&mut self, promoted: MemberId, primary: &str, act: &mut dyn Act) {
-        let is_it = |member: &Member| {
-            member.peer.name == primary || member.peer.places.iter().any(|place| place.to_string() == primary)
-        };
-        for id in self.ids(|member| is_it(member) && member.role == Role::Primary && member.peer.role == Role::Unknown)
-        {
+        let primaries = self.ids(|it| it.is_at(primary) && it.role == Role::Primary && it.peer.role == Role::Unknown);
+        for id in primaries {
             if id != promoted {
                 self.evict(id, "another peer was promoted in its place", act);
-                self.members.entry(id).and_modify(|member| member.superseded = true);
+                self.members.entry(id).and_modify(|member| member.superseded = Some(promoted));
             }
         }
     }
@@ -437,8 +459,8 @@ impl Service {
     /// Something changed about who can serve: everything else follows.
     pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
         self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
-        self.reshape_slots();
         self.retire(now);
+        self.reshape_slots();
         self.choose_fast();
         if self.serves_all() {
             for waiter in std::mem::take(&mut self.waiters) {
@@ -451,7 +473,9 @@ impl Service {
         self.move_topics(now, act);
         self.pump_lanes(now, act);
         self.finish_draining(act);
-        self.bury(act);
+        if self.bury(act) {
+            return self.reshape(now, act);
+        }
         self.note_shape();
     }
 
@@ -459,7 +483,8 @@ impl Service {
     fn retire(&mut self, now: Instant) {
         let by = now + self.config.drain;
         let replaced = self.able.iter().any(|id| !self.members[id].leaving);
-        for id in self.ids(|member| member.leaving && !member.ready.is_empty()) {
+        // One that never had a conn may have requests that wait for it all the same.
+        for id in self.ids(|member| member.leaving) {
             if !replaced && self.able.contains(&id) && !self.config.topology {
                 continue;
             }
@@ -537,8 +562,9 @@ impl Service {
         self.reshape(now, act);
     }
 
-    /// Forgets peers that have left and have nothing more.
-    pub(super) fn bury(&mut self, act: &mut dyn Act) {
+    /// Forgets peers that have left and have nothing more. True if somebody is believed again for it.
+    pub(super) fn bury(&mut self, act: &mut dyn Act) -> bool {
+        let mut any = false;
         for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
             let idle = |held: &Held| {
                 held.member == id
@@ -550,8 +576,13 @@ impl Service {
             }
             if !self.conns.values().any(|held| held.member == id) {
                 self.members.remove(&id);
+                for member in self.members.values_mut().filter(|member| member.superseded == Some(id)) {
+                    member.superseded = None;
+                    any = true;
+                }
             }
         }
+        any
     }
 
     pub(super) fn peer_state(&self, member: &Member, act: &dyn Act) -> PeerState {

@@ -392,7 +392,9 @@ impl Router for Service {
             }
             Part::Draining(_) => {
                 self.finish_draining(act);
-                self.bury(act);
+                if self.bury(act) {
+                    self.reshape(now, act);
+                }
                 self.note_shape();
                 self.pump_waiting(now, act);
             }

@@ -61,14 +61,18 @@ impl Service {
 
     /// One more may wait. If not, it is refused at once.
     fn has_room(&mut self, request: RequestId, act: &mut dyn Act) -> bool {
-        if self.queued >= self.config.queue_max {
-            self.forget_ended(act);
-        }
-        let room = self.queued < self.config.queue_max;
+        let room = !self.is_full(act);
         if !room {
             overloaded(act, request, self.config.queue_max);
         }
         room
+    }
+
+    fn is_full(&mut self, act: &dyn Act) -> bool {
+        if self.queued >= self.config.queue_max {
+            self.forget_ended(act);
+        }
+        self.queued >= self.config.queue_max
     }
 
     /// Takes a credit of the endpoint, if there is one.
@@ -268,7 +272,7 @@ impl Service {
         let entry = Entry::new(request, need.route);
         match why {
             Rejection::TryAgain => {
-                if !self.budget.take() {
+                if self.is_full(act) || !self.budget.take() {
                     return false;
                 }
                 let delay = Duration::from_millis(self.rng.u64(DELAY_MS));
@@ -292,7 +296,9 @@ impl Service {
                 if let Some(member) = self.members.get_mut(&id) {
                     member.eject(now, "it said that it serves nobody at present");
                 }
-                self.slots.doubt(now);
+                if self.config.topology {
+                    self.slots.doubt(now);
+                }
                 act.doubt();
             }
         }

@@ -196,6 +196,10 @@ impl Service {
         once: bool,
         act: &mut dyn Act,
     ) -> Option<MemberId> {
+        if !self.config.topology {
+            // The caller opened one service, not its cluster: it is to hear where its request belongs.
+            return None;
+        }
         let peer = read_address(to, &self.host_of(by))?;
         let id = match self.member_named(&peer.name) {
             Some(id) => id,
