@@ -459,6 +459,7 @@ impl Service {
     pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
         self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
         self.retire(now);
+        self.take_back();
         self.reshape_slots();
         self.choose_fast();
         self.note_shape();
@@ -496,6 +497,20 @@ impl Service {
             let queue = std::mem::take(&mut member.queue);
             self.stuck.extend(queue.into_iter().map(Entry::anew));
             self.able.retain(|able| *able != id);
+        }
+    }
+
+    /// What waits for peers that have conns and may not be sent to any more is for others. What is to be asked of one
+    /// peer alone stays.
+    fn take_back(&mut self) {
+        let wanted = self.config.wanted;
+        for member in self.members.values_mut().filter(|member| !member.queue.is_empty()) {
+            if !member.ready.is_empty() && !(member.is_sound() && member.has_role(wanted)) {
+                let (kept, taken): (VecDeque<Entry>, VecDeque<Entry>) =
+                    member.queue.drain(..).partition(|entry| entry.asking);
+                member.queue = kept;
+                self.stuck.extend(taken);
+            }
         }
     }
 
