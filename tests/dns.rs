@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dns_server::{A, AAAA, Asked, Data, DnsServer, FORMERR, NXDOMAIN, REFUSED, Record, Reply, SERVFAIL};
+use dns_server::{A, AAAA, Asked, Data, DnsServer, FORMERR, NXDOMAIN, REFUSED, Record, Reply, SERVFAIL, SRV};
 use dns_server::{address, addresses};
 use iokernel::discovery::dns::{
-    Answer, LookupId, ResolveError, ResolveErrorKind, Resolver, ResolverConfig, TTL_MAX, TTL_MIN,
+    Answer, LookupId, Outcome as Found, ResolveError, ResolveErrorKind, Resolver, ResolverConfig, TTL_MAX, TTL_MIN,
 };
+use iokernel::discovery::{ServiceRecord, Services};
 use mio::{Events, Poll, Token};
 
 const TOKENS: std::ops::Range<usize> = 1 << 48..(1 << 48) + 64;
@@ -31,6 +32,7 @@ struct Loop {
     events: Events,
     resolver: Resolver,
     done: HashMap<u64, (Outcome, Instant)>,
+    services: Vec<Result<Services, ResolveError>>,
     turns: usize,
 }
 
@@ -38,7 +40,7 @@ impl Loop {
     fn new(config: ResolverConfig) -> Self {
         let poll = Poll::new().unwrap();
         let resolver = Resolver::new(poll.registry().try_clone().unwrap(), TOKENS, config);
-        Loop { poll, events: Events::with_capacity(64), resolver, done: HashMap::new(), turns: 0 }
+        Loop { poll, events: Events::with_capacity(64), resolver, done: HashMap::new(), services: Vec::new(), turns: 0 }
     }
 
     /// Asks these servers, each for 200 ms, twice.
@@ -54,11 +56,15 @@ impl Loop {
     fn run(&mut self, enough: usize) {
         let begun = Instant::now();
         loop {
-            let done = &mut self.done;
-            self.resolver.poll(Instant::now(), &mut |LookupId(id), outcome| {
-                assert!(done.insert(id, (outcome, Instant::now())).is_none(), "{id} is done twice");
+            let (done, services) = (&mut self.done, &mut self.services);
+            self.resolver.poll(Instant::now(), &mut |LookupId(id), outcome| match outcome {
+                Found::Addresses(outcome) => {
+                    assert!(done.insert(id, (outcome, Instant::now())).is_none(), "{id} is done twice");
+                }
+                Found::Services(outcome) => services.push(outcome),
             });
-            let Some(at) = self.resolver.poll_timeout().filter(|_| self.done.len() < enough) else { return };
+            let ended = self.done.len() + self.services.len();
+            let Some(at) = self.resolver.poll_timeout().filter(|_| ended < enough) else { return };
             assert!(begun.elapsed() < LONG, "{} of {enough} are done", self.done.len());
             self.poll.poll(&mut self.events, Some(at.saturating_duration_since(Instant::now()))).unwrap();
             for event in &self.events {
@@ -68,6 +74,12 @@ impl Loop {
             self.resolver.handle_timeout(Instant::now());
             self.turns += 1;
         }
+    }
+
+    fn services(&mut self, name: &str) -> Result<Services, ResolveError> {
+        self.resolver.lookup_services(Instant::now(), LookupId(0), name);
+        self.run(1);
+        self.services.pop().expect("a lookup ends")
     }
 
     fn resolve(&mut self, host: &str) -> Outcome {
@@ -315,6 +327,71 @@ fn times_to_live_have_a_floor_and_a_ceiling() {
     assert_eq!(turning.resolve("long").unwrap().ttl, TTL_MAX);
 }
 
+fn target(record: &ServiceRecord) -> String {
+    format!("{}:{} {}/{}", record.target, record.port, record.priority, record.weight)
+}
+
+#[test]
+fn services_come_with_priority_weight_and_the_rules_for_addresses() {
+    let record = |owner, ttl, port| Record(owner, ttl, Data::Service(1, 20, port, "b.test"));
+    let script = move |asked: &Asked| match asked.name.as_str() {
+        "_redis._tcp.two.test" => {
+            let more = Record("_redis._tcp.two.test", 30, Data::Service(2, 0, 7, "A.test"));
+            Reply::Answer(vec![record("_redis._tcp.two.test", 60, 6379), more])
+        }
+        // Aliases, within the answer and beyond it, before the records.
+        "in.test" => Reply::Answer(vec![record("end.test", 90, 1), Record("in.test", 9, Data::Alias("end.test"))]),
+        "beyond.test" => Reply::Answer(vec![Record("beyond.test", 8, Data::Alias("end.test"))]),
+        "end.test" => Reply::Answer(vec![record("end.test", 90, 2)]),
+        "loop.test" => Reply::Answer(vec![Record("loop.test", 60, Data::Alias("loop.test"))]),
+        "zero.test" => Reply::Answer(vec![record("zero.test", 0, 3)]),
+        "gone.test" => Reply::Answer(vec![Record("gone.test", 60, Data::Service(0, 0, 0, ""))]),
+        "big.test" if !asked.tcp => Reply::Truncated,
+        "big.test" => Reply::Answer((0..200).map(|port| record("big.test", 60, port)).collect()),
+        "short.x.test" => Reply::Answer(vec![record("short.x.test", 60, 4)]),
+        "nodata.test" => Reply::NoData,
+        "fails.test" => Reply::Code(SERVFAIL),
+        _ => Reply::Code(NXDOMAIN),
+    };
+    let server = DnsServer::start(script);
+    let search = vec!["x.test".to_string()];
+    let mut turning = Loop::new(ResolverConfig { search, timeout: LONG, ..config(&[&server]) });
+    let two = turning.services("_redis._tcp.two.test").unwrap();
+    let shown: Vec<String> = two.records.iter().map(target).collect();
+    assert_eq!(shown, ["b.test:6379 1/20", "A.test:7 2/0"]);
+    assert_eq!(two.ttl, Duration::from_secs(30));
+    for (name, port, ttl) in [("in.test", 1, 9), ("beyond.test", 2, 8), ("zero.test", 3, 1), ("short", 4, 60)] {
+        let found = turning.services(name).unwrap();
+        assert_eq!((found.records[0].port, found.ttl), (port, Duration::from_secs(ttl)), "{name}");
+    }
+    assert!(turning.services("gone.test").unwrap().records.is_empty(), "decidedly not there");
+    assert_eq!(turning.services("big.test").unwrap().records.len(), 200);
+    for (name, kind) in [
+        ("nodata.test.", ResolveErrorKind::NoAddresses),
+        ("none.test.", ResolveErrorKind::NoSuchName),
+        ("fails.test.", ResolveErrorKind::ServerFailure),
+        ("loop.test.", ResolveErrorKind::ServerFailure),
+        ("a..b", ResolveErrorKind::BadName),
+        ("", ResolveErrorKind::BadName),
+    ] {
+        assert_eq!(turning.services(name).unwrap_err().kind, kind, "{name}");
+    }
+    let message = turning.services("nodata.test.").unwrap_err().message;
+    assert_eq!(message, format!("nodata.test.: no SRV records from {} (tried nodata.test)", server.address));
+    assert!(server.names(A).is_empty() && !server.names(SRV).is_empty());
+}
+
+#[test]
+fn services_are_asked_of_the_next_server_after_servfail_and_silence() {
+    let answer = |_: &Asked| Reply::Answer(vec![Record("x.test", 60, Data::Service(0, 1, 7, "y.test"))]);
+    let good = DnsServer::start(answer);
+    for reply in [Reply::Code(SERVFAIL), Reply::Code(REFUSED), Reply::Silent] {
+        let bad = DnsServer::start(move |_| reply.clone());
+        let found = Loop::asking(&[&bad, &good]).services("x.test").unwrap();
+        assert_eq!((found.records.len(), bad.names(SRV)), (1, vec!["x.test".to_string()]));
+    }
+}
+
 #[test]
 fn forged_answers_are_passed_over() {
     let script = |asked: &Asked| {
@@ -525,8 +602,18 @@ struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    /// None where it is not installed.
+    /// None where it is not installed. Another test may take the port before dnsmasq does: then it tries the next.
     fn start() -> Option<Self> {
+        for _ in 0..10 {
+            let mut server = Dnsmasq::spawn()?;
+            if server.answers() {
+                return Some(server);
+            }
+        }
+        panic!("dnsmasq does not answer");
+    }
+
+    fn spawn() -> Option<Self> {
         let address = closed_port();
         let child = Command::new("/usr/sbin/dnsmasq")
             .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--conf-file=/dev/null"])
@@ -535,25 +622,30 @@ impl Dnsmasq {
                 "--address=/one.test/192.0.2.1",
                 "--host-record=both.test,127.0.0.1,::1",
                 "--cname=al.test,both.test",
+                "--srv-host=_redis._tcp.db.test,both.test,6380,1,20",
             ])
             .arg(format!("--port={}", address.port()))
             .args((0..300).map(|n| format!("--host-record=big.test,192.0.{}.{}", 2 + n / 200, n % 200)))
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let server = Dnsmasq { child, address };
+        Some(Dnsmasq { child, address })
+    }
+
+    /// False if it has ended instead.
+    fn answers(&mut self) -> bool {
         let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
         probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03one\x04test\0\0\x01\0\x01";
         let begun = Instant::now();
-        while begun.elapsed() < LONG {
-            let _ = probe.send_to(question, address);
+        while begun.elapsed() < LONG && self.child.try_wait().unwrap().is_none() {
+            let _ = probe.send_to(question, self.address);
             if probe.recv(&mut [0; 512]).is_ok() {
-                return Some(server);
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("dnsmasq does not answer");
+        false
     }
 }
 
@@ -576,6 +668,8 @@ fn a_real_server_is_understood() {
     let both = turning.resolve("both.test").unwrap();
     assert_eq!((both.addresses.len(), both.ttl), (2, Duration::from_secs(42)));
     assert_eq!(turning.resolve("al.test").unwrap().addresses.len(), 2, "by an alias");
+    let found = turning.services("_redis._tcp.db").unwrap();
+    assert_eq!(found.records.iter().map(target).collect::<Vec<_>>(), ["both.test:6380 1/20"]);
     assert_eq!(kind(&turning.resolve("none.test")), ResolveErrorKind::NoSuchName);
     assert_eq!(turning.resolve("big.test").unwrap().addresses.len(), 300, "by TCP");
 }

@@ -5,16 +5,23 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use iokernel::proto::{Class, Limits, Sample, Scheme, TABLE};
+use iokernel::proto::{Class, Follow, Limits, Sample, Scheme, TABLE};
 use proptest::prelude::*;
-use rig::{LIMITS, Rig, script};
+use rig::{FOLLOWS, LIMITS, Rig, script};
 
-/// Each sample with its scheme, plain and raw.
+/// Each sample with its scheme, plain and raw, whatever is followed.
 fn each_sample(mut test: impl FnMut(&Scheme, &Sample, Limits)) {
     for scheme in TABLE {
         assert!(!scheme.samples.is_empty(), "{} has no samples", scheme.name);
-        for raw in [false, true] {
-            scheme.samples.iter().for_each(|sample| test(scheme, sample, Limits { raw, ..LIMITS }));
+        for sample in scheme.samples {
+            for (raw, follow) in [false, true].into_iter().flat_map(|raw| FOLLOWS.map(|follow| (raw, follow))) {
+                let limits = Limits { raw, follow, ..LIMITS };
+                // A listener follows nobody.
+                let concerns = sample.from_server || follow == Follow::Nothing;
+                if concerns && rig::try_driver(scheme, sample.url, &limits).is_some() {
+                    test(scheme, sample, limits);
+                }
+            }
         }
     }
 }
@@ -38,11 +45,14 @@ fn run(scheme: &Scheme, sample: &Sample, limits: Limits, sizes: &[usize]) -> (Ve
 #[test]
 fn samples_make_events_and_no_fault_but_where_they_say_so() {
     each_sample(|scheme, sample, limits| {
+        if limits.follow != sample.follow {
+            return;
+        }
         let (events, _) = run(scheme, sample, limits, &[usize::MAX]);
         let faulted = events.iter().any(|line| line.starts_with("fault"));
         let expected = ["refused", "not redis"].contains(&sample.name);
         assert_eq!(faulted, expected, "{} {}: {events:#?}", scheme.name, sample.name);
-        let replies = events.iter().filter(|line| line.starts_with("Reply")).count();
+        let replies = events.iter().filter(|line| line.starts_with("Reply") || line.starts_with("Rejected")).count();
         let requests = sample.requests.iter().filter(|body| {
             let driver = rig::driver(scheme, sample.url, &limits);
             !matches!(driver.classify(body, false).map(|need| need.class), Ok(Class::Topics(_)))
@@ -66,7 +76,7 @@ fn law_1_two_pieces_cut_anywhere_give_the_same_events() {
 fn law_5_timeouts_move_and_silence_is_found() {
     for scheme in TABLE {
         for sample in scheme.samples.iter().filter(|sample| sample.from_server) {
-            let mut rig = Rig::of_sample(scheme, sample, LIMITS);
+            let mut rig = Rig::of_sample(scheme, sample, Limits { follow: sample.follow, ..LIMITS });
             rig.feed(sample.bytes);
             let idle = !rig.faulted && rig.conn.poll_timeout().is_some();
             let sent = rig.wire.len();
@@ -165,9 +175,9 @@ fn law_6_buffers_stay_under_their_limits() {
 
 #[test]
 fn two_machines_joined_in_memory_stay_alive_and_answer() {
-    for scheme in TABLE {
+    for (scheme, follow) in TABLE.iter().flat_map(|scheme| FOLLOWS.map(|follow| (scheme, follow))) {
         let url = scheme.samples[0].url;
-        let limits = Limits { inflight_max: 64, ..LIMITS };
+        let limits = Limits { inflight_max: 64, follow, ..LIMITS };
         let (mut client, mut server) = (Rig::new(scheme, url, true, limits), Rig::new(scheme, url, false, limits));
         let shared: Vec<&[u8]> = scheme
             .samples
@@ -222,8 +232,9 @@ proptest! {
     fn law_1_any_split_gives_the_same_events(sizes in prop::collection::vec(1usize..40, 1..12)) {
         for scheme in TABLE {
             for sample in scheme.samples {
-                let whole = run(scheme, sample, LIMITS, &[usize::MAX]);
-                prop_assert_eq!(run(scheme, sample, LIMITS, &sizes), whole, "{}", sample.name);
+                let limits = Limits { follow: sample.follow, ..LIMITS };
+                let whole = run(scheme, sample, limits, &[usize::MAX]);
+                prop_assert_eq!(run(scheme, sample, limits, &sizes), whole, "{}", sample.name);
             }
         }
     }
@@ -242,8 +253,9 @@ proptest! {
                 bytes[at] = *byte;
             }
             let mutated = Sample { bytes: Vec::leak(bytes), ..*sample };
-            let whole = run(scheme, &mutated, LIMITS, &[usize::MAX]);
-            prop_assert_eq!(run(scheme, &mutated, LIMITS, &sizes), whole);
+            let limits = Limits { follow: sample.follow, ..LIMITS };
+            let whole = run(scheme, &mutated, limits, &[usize::MAX]);
+            prop_assert_eq!(run(scheme, &mutated, limits, &sizes), whole);
         }
     }
 

@@ -16,6 +16,9 @@ needs="
   redis-server redis-server
   valgrind valgrind
   dnsmasq dnsmasq-base
+  named bind9
+  nsupdate bind9-dnsutils
+  ip iproute2
 "
 
 main() {

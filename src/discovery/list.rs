@@ -173,7 +173,7 @@ mod tests {
         for (url, name, place) in [
             ("redis://10.0.0.1", "10.0.0.1:6379", "10.0.0.1:6379"),
             ("redis://[::1]:8", "[::1]:8", "[::1]:8"),
-            ("unix:///run/r.sock", "/run/r.sock", "/run/r.sock"),
+            ("unix:///run/r.sock", "/run/r.sock", "unix:/run/r.sock"),
         ] {
             let mut rig = Rig::open(url, false);
             assert_eq!((rig.script.shown(), places(&rig)), (vec![name.into()], vec![place.to_string()]));

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::sys::owned::Owned;
+
 /// Addresses that can be reached come first (RFC 6724, rules 1 and 2); within both groups the families take turns,
 /// IPv6 first (RFC 8305, section 4). Otherwise the order is the server's (RFC 6724, rule 10), so that a server which
 /// rotates its answers still spreads the load. Doubles are dropped.
@@ -41,13 +43,13 @@ fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 /// Asks the system for a route and the source address it would use, by connecting a UDP socket: nothing is sent.
 #[derive(Debug, Default)]
 pub struct RouteProbe {
-    four: Option<Socket>,
-    six: Option<Socket>,
+    four: Option<Owned<Socket>>,
+    six: Option<Owned<Socket>>,
 }
 
 impl RouteProbe {
     pub fn new() -> Self {
-        let open = |domain| Socket::new(domain, Type::DGRAM, None).ok();
+        let open = |domain| Owned::make(|| Socket::new(domain, Type::DGRAM, None)).ok();
         RouteProbe { four: open(Domain::IPV4), six: open(Domain::IPV6) }
     }
 

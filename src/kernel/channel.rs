@@ -16,7 +16,7 @@ use crate::ring::layout::*;
 use crate::ring::producer::Producer;
 use crate::ring::record::{Submitted, write_completion};
 use crate::ring::region::{Completions, RING_BYTES, Region, Submissions};
-use crate::status::{IOK_STATUS_CORRUPT, IOK_STATUS_OK, IOK_STATUS_REPLY_DROPPED, Status};
+use crate::status::{IOK_STATUS_CORRUPT, IOK_STATUS_NO_MEMORY, IOK_STATUS_OK, IOK_STATUS_REPLY_DROPPED, Status};
 
 /// What `iok_channel_open` takes.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,8 @@ pub enum Taken<'a> {
     Message(Submission, Message<'a>),
     /// A message that is larger than its limit; to be refused.
     TooLarge(Submission),
+    /// A message that the system has no memory for; to be refused.
+    NoMemory(Submission),
     /// A fragment; more follow.
     Fragment,
     /// No sane program writes this.
@@ -206,10 +208,7 @@ impl Channel {
         if refused {
             return Taken::TooLarge(head);
         }
-        // Memory is taken as bytes arrive: a total that lies costs nothing.
-        let at = self.assemblies.len() - 1;
-        self.assemblies[at].payload.reserve((head.bytes_total as usize).min(256 << 10));
-        self.continue_assembly(at, true, payload)
+        self.continue_assembly(self.assemblies.len() - 1, true, payload)
     }
 
     /// The messages under assembly have the limit of one message together, so that unfinished ones cost no more.
@@ -220,6 +219,11 @@ impl Channel {
         if too_large {
             (assembly.refused, assembly.payload) = (true, Vec::new());
         }
+        // Memory is taken as bytes arrive: a total that lies costs nothing.
+        let no_memory = !assembly.refused && assembly.payload.try_reserve(payload.len()).is_err();
+        if no_memory {
+            (assembly.refused, assembly.payload) = (true, Vec::new());
+        }
         if !assembly.refused {
             assembly.payload.extend_from_slice(payload);
         }
@@ -227,6 +231,7 @@ impl Channel {
         let whole = (!more).then(|| self.assemblies.remove(at));
         match whole {
             _ if too_large => Taken::TooLarge(head),
+            _ if no_memory => Taken::NoMemory(head),
             Some(assembly) if !assembly.refused => Taken::Message(head, Message::Whole(assembly.payload)),
             _ => Taken::Fragment,
         }
@@ -295,15 +300,19 @@ impl Channel {
     }
 
     fn put_aside(&mut self, mut head: Completion, payload: &[u8]) {
-        let mut payload: Box<[u8]> = payload.into();
-        if head.kind == IOK_KIND_DONE && self.backlog_bytes + payload.len() > self.config.reply_buffer_bytes {
-            payload = Box::default();
+        let over = head.kind == IOK_KIND_DONE && self.backlog_bytes + payload.len() > self.config.reply_buffer_bytes;
+        let mut kept = Vec::new();
+        let no_memory = !over && kept.try_reserve_exact(payload.len()).is_err();
+        if over || no_memory {
             head.bytes_total = 0;
             head.encoding = IOK_ENCODING_NONE;
             if head.status == IOK_STATUS_OK {
-                head.status = IOK_STATUS_REPLY_DROPPED;
+                head.status = if over { IOK_STATUS_REPLY_DROPPED } else { IOK_STATUS_NO_MEMORY };
             }
+        } else {
+            kept.extend_from_slice(payload);
         }
+        let payload = kept.into_boxed_slice();
         self.backlog_bytes += payload.len();
         if head.kind == IOK_KIND_PUSH {
             self.push_bytes += payload.len() + IOK_COMPLETION_BYTES as usize;

@@ -56,30 +56,33 @@ impl Input {
         }
     }
 
+    /// What one read left over, which is small.
     pub fn append(&mut self, more: &[u8]) {
-        let place = self.room(more.len());
-        place[..more.len()].copy_from_slice(more);
+        self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(more);
         self.end += more.len();
     }
 
-    /// At least `wanted` writable bytes after what is filled.
-    fn room(&mut self, wanted: usize) -> &mut [u8] {
+    /// At least `wanted` writable bytes after what is filled. An error when the system has no memory for them: how much
+    /// is wanted is the peer's to say.
+    fn room(&mut self, wanted: usize) -> io::Result<&mut [u8]> {
         if self.bytes.len() - self.end < wanted {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             let length = self.end + wanted;
+            self.bytes.try_reserve(length.saturating_sub(self.bytes.len()))?;
             if self.bytes.len() < length {
                 self.bytes.resize(length, 0);
             }
         }
-        &mut self.bytes[self.end..]
+        Ok(&mut self.bytes[self.end..])
     }
 
     /// Reads once from the stream. A frame that is announced as huge gets memory as its bytes arrive.
     pub fn read_from(&mut self, stream: &mut Stream, need: usize) -> io::Result<usize> {
         let held = self.end - self.start;
         let wanted = need.saturating_sub(held).clamp(16 << 10, held.max(1 << 20));
-        let count = stream.read(self.room(wanted))?;
+        let count = stream.read(self.room(wanted)?)?;
         self.end += count;
         Ok(count)
     }

@@ -18,6 +18,8 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::sys::owned::Owned;
+
 /// RFC 8305, section 8: the connection attempt delay.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How soon a unix socket whose backlog is full is tried again; the system gives no event for that.
@@ -262,8 +264,8 @@ fn cause(error: &io::Error) -> String {
 /// A byte stream to a peer.
 #[derive(Debug)]
 pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Owned<TcpStream>),
+    Unix(Owned<UnixStream>),
 }
 
 impl Stream {
@@ -303,8 +305,11 @@ impl Stream {
 
     fn connect(target: &Place) -> io::Result<Self> {
         match target {
-            Place::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
-            Place::Unix(path) => UnixStream::connect_addr(&unix_address(path)?).map(Stream::Unix),
+            Place::Tcp(address) => Owned::make(|| TcpStream::connect(*address)).map(Stream::Tcp),
+            Place::Unix(path) => {
+                let address = unix_address(path)?;
+                Owned::make(|| UnixStream::connect_addr(&address)).map(Stream::Unix)
+            }
         }
     }
 

@@ -9,14 +9,13 @@ use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
-use super::request::{NO_CONN, What};
 use super::silence::Silence;
-use super::sink::{Note, Sink, Why};
+use super::sink::{Note, Sink};
 use super::sources::Sources;
 use super::wheel::TimerKey;
 use crate::discovery::dns::{LookupId, Resolver};
 use crate::peer::{Peer, Place};
-use crate::proto::{Body, Command, Fact, FaultKind, Need, Out, Progress, RequestId};
+use crate::proto::{Command, Fact, FaultKind, Out, Progress, RequestId};
 use crate::ring::layout::*;
 use crate::router::{Again, ConnId, Down};
 use crate::status::*;
@@ -31,11 +30,6 @@ pub const BELL_TOKEN: Token = Token(0);
 const READ_BUDGET: usize = 1 << 20;
 /// One read of the socket, shared by all conns that hold no unfinished frame.
 const SCRATCH_BYTES: usize = 256 << 10;
-/// How often a request that was written, and may be repeated, is sent again.
-const REPEATS_MAX: u8 = 3;
-/// How often a request of which nothing was written goes by another conn.
-const RETRIES_MAX: u8 = 16;
-
 /// Everything the I/O thread owns.
 pub struct Io {
     pub poll: Poll,
@@ -70,7 +64,7 @@ pub struct Io {
 pub enum Unheard {
     Down { endpoint: u32, conn: u32, down: Down },
     SendAgain(RequestId, Again),
-    Note { conn: u32, note: Note },
+    Note { conn: u32, number: u32, note: Note },
 }
 
 impl Io {
@@ -115,13 +109,34 @@ impl Io {
         let mut conn = Conn::new(self.conn_numbers, endpoint, false, Link::Resolving, proto);
         conn.connect_by = Some(now + of.options.connect_timeout);
         conn.peer_name = peer.name.clone();
-        let key = self.conns.insert(conn) as u32;
+        let key = self.insert_conn(conn);
         match (&peer.places[..], peer.host()) {
             ([], Some((host, _))) => self.resolver.lookup(now, LookupId(u64::from(key)), host),
             (places, _) => self.start_dialling(key, places.to_vec()),
         }
         self.rearm(key);
         key
+    }
+
+    /// A key for a conn that nobody has yet to hear of under the same key.
+    fn insert_conn(&mut self, conn: Conn) -> u32 {
+        let mut passed_over = Vec::new();
+        while self.is_unheard(self.conns.vacant_key() as u32) {
+            let proto = self.endpoints[conn.endpoint as usize].driver.client();
+            passed_over.push(self.conns.insert(Conn::new(0, conn.endpoint, false, Link::Resolving, proto)));
+        }
+        let key = self.conns.insert(conn) as u32;
+        for other in passed_over {
+            self.conns.remove(other);
+        }
+        key
+    }
+
+    fn is_unheard(&self, key: u32) -> bool {
+        self.unheard.iter().any(|news| match news {
+            Unheard::Down { conn, .. } | Unheard::Note { conn, .. } => *conn == key,
+            Unheard::SendAgain(..) => false,
+        })
     }
 
     /// The name of a conn's peer has come to addresses, or not.
@@ -189,7 +204,8 @@ impl Io {
         let learnt = sink.finish();
         conn.out = wire;
         learnt.keep(conn);
-        self.after_protocol(key, notes);
+        let number = conn.number;
+        self.after_protocol(key, number, notes);
         self.judge(key, outcome)
     }
 
@@ -313,18 +329,25 @@ impl Io {
         conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
         (conn.out, conn.input, conn.need) = (wire, held, need);
         learnt.keep(conn);
-        self.after_protocol(key, notes);
+        let number = conn.number;
+        self.after_protocol(key, number, notes);
         self.progress(key);
         self.judge(key, outcome)
     }
 
     /// What events asked for beyond completions.
-    fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
+    fn after_protocol(&mut self, key: u32, number: u32, notes: Vec<Note>) {
         for note in notes {
-            let Some(conn) = self.conns.get_mut(key as usize) else { return };
-            let (endpoint, is_server) = (conn.endpoint, conn.is_server);
+            let conn = self.conns.get_mut(key as usize).filter(|conn| conn.number == number);
+            let Some((endpoint, is_server)) = conn.map(|conn| (conn.endpoint, conn.is_server)) else {
+                // What the conn has told of a request outlives it.
+                if let Note::Rejected { id, why, body } = note {
+                    self.rejected(None, id, &why, &body);
+                }
+                continue;
+            };
             if self.is_acting(endpoint) {
-                self.unheard.push(Unheard::Note { conn: key, note });
+                self.unheard.push(Unheard::Note { conn: key, number, note });
                 continue;
             }
             let conn = &mut self.conns[key as usize];
@@ -353,40 +376,13 @@ impl Io {
                     self.tell_fact(endpoint, key, &Fact::Role { role, follows: follows.as_deref() });
                 }
                 Note::Topology(shards) => self.tell_fact(endpoint, key, &Fact::Topology(&shards)),
-                Note::Rejected { id, why, body } => self.rejected(key, id, &why, &body),
+                Note::Rejected { id, why, body } => self.rejected(Some(key), id, &why, &body),
             }
         }
     }
 
     fn tell_fact(&mut self, endpoint: u32, key: u32, fact: &Fact<'_>) {
         self.with_router(endpoint, |router, now, act| router.handle_fact(now, ConnId(key), fact, act));
-    }
-
-    /// A peer did not execute a request: the router finds it another way, or its caller gets the peer's error.
-    fn rejected(&mut self, key: u32, id: RequestId, why: &Why, body: &[u8]) {
-        let Some(request) = self.core.requests.get_mut(id) else { return };
-        request.rejections += 1;
-        (request.conn, request.sent_ns) = (NO_CONN, 0);
-        let endpoint = Self::endpoint_key(request.endpoint);
-        self.core.count(id, false);
-        let taken = self.need_of(id).and_then(|need| {
-            self.with_router(endpoint, |router, now, act| {
-                router.handle_rejected(now, ConnId(key), id, need, why.rejection(), act)
-            })
-        });
-        if taken != Some(true) {
-            let (peer, at) = self.conns.get(key as usize).map_or((0, 0), |conn| (conn.number, conn.first_byte_ns));
-            self.core.reply(id, true, Body::Msgpack(body), peer, at);
-        }
-    }
-
-    /// What a request needs, read from its payload once more.
-    fn need_of(&self, id: RequestId) -> Option<Need> {
-        let request = self.core.requests.get(id)?;
-        let of = self.endpoints.get(Self::endpoint_key(request.endpoint) as usize)?;
-        let mut need = of.driver.classify(request.payload.as_ref()?, of.hashes()).ok()?;
-        need.route.hash = request.route.or(need.route.hash);
-        Some(need)
     }
 
     /// Tells the router that a conn has heard from its peer, if it wants to know.
@@ -593,13 +589,13 @@ impl Io {
                     self.with_router(endpoint, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
                 }
                 Unheard::SendAgain(id, why) => self.send_again(id, why),
-                Unheard::Note { conn, note } => self.after_protocol(conn, vec![note]),
+                Unheard::Note { conn, number, note } => self.after_protocol(conn, number, vec![note]),
             }
         }
     }
 
     /// The endpoint's router is at work further up the stack.
-    fn is_acting(&self, endpoint: u32) -> bool {
+    pub(super) fn is_acting(&self, endpoint: u32) -> bool {
         self.endpoints.get(endpoint as usize).is_some_and(|of| of.router.is_none() && of.listener.is_none())
     }
 
@@ -641,91 +637,6 @@ impl Io {
         again
     }
 
-    fn abandoned(
-        &mut self,
-        id: RequestId,
-        conn: &Conn,
-        status: Status,
-        message: &str,
-        again: &mut Vec<(RequestId, Again)>,
-    ) {
-        let Some(request) = self.core.requests.get_mut(id) else { return };
-        let touched = conn.written > request.wire_start;
-        let may_repeat = if touched {
-            request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
-        } else {
-            request.retries < RETRIES_MAX
-        };
-        if may_repeat && request.payload.is_some() && request.lease == 0 && status != IOK_STATUS_CLOSED {
-            request.retries += 1;
-            request.doubtful |= touched;
-            (request.conn, request.sent_ns) = (NO_CONN, 0);
-            self.core.count(id, false);
-            return again.push((id, if touched { Again::Idempotent } else { Again::NotSent }));
-        }
-        let fate = if touched { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
-        let ending = Ending { status: status_of_loss(status), fate, peer: conn.number, first_byte_ns: 0 };
-        let code = if ending.status == IOK_STATUS_PROTOCOL { "PROTOCOL" } else { "LOST" };
-        self.core.fail(id, ending, code, message);
-    }
-
-    /// Gives a request that lost its conn to the router once more.
-    fn send_again(&mut self, id: RequestId, why: Again) {
-        let Some(request) = self.core.requests.get(id) else { return };
-        let endpoint = Self::endpoint_key(request.endpoint);
-        if self.is_acting(endpoint) {
-            return self.unheard.push(Unheard::SendAgain(id, why));
-        }
-        if let Some(need) = self.need_of(id) {
-            self.with_router(endpoint, |router, now, act| router.handle_again(now, id, need, why, act));
-        }
-    }
-
-    /// Ends a request before its reply: cancelled, or its time is over.
-    pub fn end_early(&mut self, id: RequestId, status: Status) {
-        let Some(request) = self.core.requests.get(id) else { return };
-        let endpoint = Self::endpoint_key(request.endpoint);
-        let (conn, what) = (request.conn, request.what);
-        if let What::Incoming { slot } = what {
-            return self.incoming_expired(id, conn, slot);
-        }
-        let waited_ms = (self.core.now_ns - request.queued_ns + 500_000) / 1_000_000;
-        let sent = conn != NO_CONN;
-        // Bytes that are with a living conn will be written, if they were not yet.
-        let fate = if sent { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
-        let peer = self.conns.get(conn as usize).map_or(0, |conn| conn.number);
-        let ending = |status| Ending { status, fate, peer, first_byte_ns: 0 };
-        let unavailable = || self.endpoints.get(endpoint as usize)?.router.as_ref()?.why_unavailable();
-        if status == IOK_STATUS_CANCELLED {
-            self.core.fail(id, ending(status), "CANCELLED", "cancelled by the program");
-        } else if let Some(why) = if sent { None } else { unavailable() } {
-            self.core.fail(id, ending(IOK_STATUS_UNAVAILABLE), "UNAVAILABLE", &why);
-        } else {
-            let what = if sent { "no reply" } else { "no conn was free" };
-            self.core.fail(id, ending(IOK_STATUS_TIMEOUT), "TIMEOUT", &format!("{what} within {waited_ms} ms"));
-        }
-        if sent && self.conns.contains(conn as usize) {
-            self.drive(conn, |conn, now, out| {
-                // A refusal to cancel changes nothing: the slot is deaf already.
-                let _ = conn.proto.command(now, Command::Cancel { id }, out);
-                Ok(())
-            });
-        }
-        let conn = sent.then_some(ConnId(conn));
-        self.with_router(endpoint, |router, now, act| router.handle_ended(now, id, conn, act));
-    }
-
-    /// The program did not answer a listener's client in time: the client is told so.
-    fn incoming_expired(&mut self, id: RequestId, conn: u32, slot: u64) {
-        let Some(request) = self.core.requests.get(id) else { return };
-        let (channel, endpoint) = (request.channel, request.endpoint);
-        let mut body = Vec::new();
-        crate::value::write::error_ext(&mut body, IOK_EXT_ERROR, b"TIMEOUT", b"the program did not answer in time");
-        self.core.end(id, Ending::not_sent(IOK_STATUS_TIMEOUT), crate::proto::Body::None);
-        self.core.tell(channel, IOK_KIND_GONE, endpoint, id, conn, crate::proto::Body::None);
-        self.reply_to_client(conn, slot, &body);
-    }
-
     /// Gives the program's reply to the conn of a listener's client.
     pub fn reply_to_client(&mut self, key: u32, slot: u64, body: &[u8]) -> Option<crate::proto::Refusal> {
         let mut refused = None;
@@ -753,13 +664,5 @@ impl Io {
     #[inline]
     pub fn takes_requests(conn: &Conn) -> bool {
         conn.ready && !conn.draining && conn.pending_bytes() < OUT_BYTES_SOFT
-    }
-}
-
-/// What a lost request's status is, of the status that its conn ended with.
-fn status_of_loss(status: Status) -> Status {
-    match status {
-        IOK_STATUS_PROTOCOL | IOK_STATUS_CLOSED | IOK_STATUS_PANIC => status,
-        _ => IOK_STATUS_LOST,
     }
 }

@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol as SocketProtocol, SockAddr, Socket, Type};
 
 use super::dial::Stream;
 use crate::config::Address;
+use crate::sys::owned::Owned;
 
 /// How long accepting pauses when the system has no file descriptor left.
 pub const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
@@ -18,8 +19,8 @@ pub const ACCEPT_BUDGET: usize = 64;
 const BACKLOG: i32 = 1024;
 
 enum Bound {
-    Tcp(TcpListener),
-    Unix(UnixListener, String),
+    Tcp(Owned<TcpListener>),
+    Unix(Owned<UnixListener>, String),
 }
 
 pub struct Listener {
@@ -33,12 +34,12 @@ impl Listener {
     /// Binds and begins to listen. The address may be an IP, `localhost`, or empty for loopback.
     pub fn bind(address: &Address, channel: u32, registry: &Registry, token: Token) -> io::Result<Self> {
         let mut socket = match address {
-            Address::Host { host, port } => Bound::Tcp(bind_tcp(host, *port)?),
-            Address::Unix(path) => Bound::Unix(bind_unix(path)?, path.clone()),
+            Address::Host { host, port } => Bound::Tcp(Owned::make(|| bind_tcp(host, *port))?),
+            Address::Unix(path) => Bound::Unix(Owned::make(|| bind_unix(path))?, path.clone()),
         };
         match &mut socket {
-            Bound::Tcp(listener) => registry.register(listener, token, Interest::READABLE)?,
-            Bound::Unix(listener, _) => registry.register(listener, token, Interest::READABLE)?,
+            Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
+            Bound::Unix(listener, _) => registry.register(&mut **listener, token, Interest::READABLE)?,
         }
         Ok(Listener { socket, channel, conns: 0 })
     }
@@ -54,22 +55,22 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
             Bound::Tcp(listener) => {
-                let (stream, _) = listener.accept()?;
+                let stream = Owned::make(|| Ok(listener.accept()?.0))?;
                 // Best effort: a client that is gone already shows at the first read.
                 let _ = stream.set_nodelay(true);
                 Ok(Stream::Tcp(stream))
             }
-            Bound::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+            Bound::Unix(listener, _) => Owned::make(|| Ok(listener.accept()?.0)).map(Stream::Unix),
         }
     }
 
     pub fn close(&mut self, registry: &Registry) {
         match &mut self.socket {
             Bound::Tcp(listener) => {
-                let _ = registry.deregister(listener);
+                let _ = registry.deregister(&mut **listener);
             }
             Bound::Unix(listener, path) => {
-                let _ = registry.deregister(listener);
+                let _ = registry.deregister(&mut **listener);
                 if !path.starts_with('@') {
                     let _ = std::fs::remove_file(path);
                 }

@@ -2,7 +2,7 @@
 //!
 //! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes, waits, reads ([`io`]), fires timers ([`wheel`])
 //! and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
-//! about it in [`acts`]; what a request is in [`request`] and [`core`].
+//! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`].
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -13,6 +13,7 @@ pub mod channel;
 pub mod conn;
 pub mod core;
 pub mod dial;
+pub mod endings;
 pub mod endpoint;
 pub mod io;
 pub mod listener;
@@ -31,6 +32,7 @@ pub mod wheel;
 mod tests;
 
 use std::io::Error;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,6 +48,7 @@ use crate::ring::app::AppSide;
 use crate::ring::region::Region;
 use crate::ring::wake::Bell;
 use crate::status::*;
+use crate::sys::owned::Owned;
 
 /// How long past its drain time a close waits for the thread.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -100,19 +103,27 @@ impl Kernel {
         }
         options.finish()?;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
-        let poll = Poll::new().map_err(|error| Failure::system("epoll_create1", &error))?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(bell.event());
-        let registry = poll.registry().try_clone().map_err(|error| Failure::system("dup", &error))?;
-        registry
-            .register(&mut SourceFd(&fd), io::BELL_TOKEN, Interest::READABLE)
-            .map_err(|error| Failure::system("epoll_ctl", &error))?;
-        let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
-        let io = io::Io::new(poll, resolver).map_err(|error| Failure::system("dup", &error))?;
+        let io = Owned::with(|| Kernel::prepare(&bell, names))?;
         let shared = Arc::new(Shared::new(bell));
         let inner = shared.clone();
         crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
             .map_err(|error| Failure::system("clone", &error))?;
         Ok(Kernel { shared, channel_ids: AtomicU64::new(1) })
+    }
+
+    /// What the thread will own, and the descriptors of its poll.
+    fn prepare(bell: &Bell, names: ResolverConfig) -> Result<(io::Io, [RawFd; 3]), Failure> {
+        let poll = Poll::new().map_err(|error| Failure::system("epoll_create1", &error))?;
+        let fd = bell.event().as_raw_fd();
+        let registry = poll.registry().try_clone().map_err(|error| Failure::system("dup", &error))?;
+        registry
+            .register(&mut SourceFd(&fd), io::BELL_TOKEN, Interest::READABLE)
+            .map_err(|error| Failure::system("epoll_ctl", &error))?;
+        let names_fd = registry.as_raw_fd();
+        let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
+        let io = io::Io::new(poll, resolver).map_err(|error| Failure::system("dup", &error))?;
+        let fds = [io.poll.as_raw_fd(), io.registry.as_raw_fd(), names_fd];
+        Ok((io, fds))
     }
 
     /// Opens a channel: the program's end, and the number by which it is closed.

@@ -105,7 +105,9 @@ impl EndpointOptions {
         service.pool = options.number("pool", 1, 1..=256)? as usize;
         let balance = options.word("balance", "least", &["least", "hash"])?;
         service.balance = if balance == "hash" { Balance::Hash } else { Balance::Least };
-        service.inflight_max = options.number("max_inflight", usize::MAX as u64, 1..=u64::MAX)? as usize;
+        let bounded = options.has("max_inflight");
+        let inflight_max = options.number("max_inflight", 1, 1..=1 << 24)? as usize;
+        service.inflight_max = if bounded { inflight_max } else { usize::MAX };
         service.peer_inflight_max = self.limits.inflight_max;
         service.adaptive = options.flag("adaptive", false)?;
         service.retry_share = options.share("retry_budget", service.retry_share)?;

@@ -141,10 +141,8 @@ impl Io {
 
     /// Passes on what came for requests of sources.
     pub fn hear_own_news(&mut self) {
-        while !self.core.own_news.is_empty() {
-            for news in std::mem::take(&mut self.core.own_news) {
-                self.own_news(&news);
-            }
+        for news in std::mem::take(&mut self.core.own_news) {
+            self.own_news(&news);
         }
     }
 

@@ -45,10 +45,13 @@ impl Io {
         self.core.push(id, IOK_KIND_ACCEPTED, Body::None, 0);
         let body = if head.endpoint == 0 { self.kernel_state_value() } else { self.state_value(key) };
         self.core.push(id, IOK_KIND_PUSH, Body::Msgpack(&body), 0);
-        match self.endpoints.get_mut(key as usize).filter(|_| head.endpoint != 0) {
-            Some(of) => of.watchers.push(id),
-            None => self.kernel_watchers.push(id),
-        }
+        let requests = &self.core.requests;
+        let watchers = match self.endpoints.get_mut(key as usize).filter(|_| head.endpoint != 0) {
+            Some(of) => &mut of.watchers,
+            None => &mut self.kernel_watchers,
+        };
+        watchers.retain(|id| requests.get(*id).is_some());
+        watchers.push(id);
     }
 
     /// Tells those who watch an endpoint what has changed.
@@ -98,10 +101,19 @@ impl Io {
         }
     }
 
+    /// Why the kernel is not ready, for who has waited for it in vain.
+    pub(super) fn why_not_ready(&self) -> Option<String> {
+        let missing = self
+            .endpoints
+            .iter()
+            .filter(|(_, of)| of.options.required && !of.router.as_ref().is_some_and(|router| router.is_up()));
+        let missing: Vec<&str> = missing.map(|(_, of)| of.shown.as_str()).collect();
+        (!missing.is_empty()).then(|| format!("not up in time: {}", missing.join(", ")))
+    }
+
     /// Every endpoint that the program cannot do without is up.
     fn is_ready(&self) -> bool {
-        let required = self.endpoints.iter().filter(|(_, of)| of.options.required);
-        required.into_iter().all(|(_, of)| of.router.as_ref().is_some_and(|router| router.is_up()))
+        self.why_not_ready().is_none()
     }
 
     /// An endpoint's state as a MessagePack map.

@@ -54,6 +54,10 @@ impl Io {
                     let message = format!("{} bytes: expected at most max_request", head.bytes_total);
                     self.core.refuse(key, &head, IOK_STATUS_TOO_LARGE, "TOOLARGE", &message);
                 }
+                Taken::NoMemory(head) => {
+                    let message = "the system has no memory for this message";
+                    self.core.refuse(key, &head, IOK_STATUS_NO_MEMORY, "NOMEMORY", message);
+                }
                 Taken::Message(head, message) => self.submission(key, &head, &message),
             }
         }

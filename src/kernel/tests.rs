@@ -20,6 +20,7 @@ use crate::proto::{Admit, Class, Command, Driver, Fault, Need, Out, Progress, Pr
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
 use crate::ring::region::Region;
 use crate::router::service::Service;
+use crate::sys::owned::Owned;
 
 /// Panics at its first byte; names one request when it is abandoned.
 struct Bomb(Option<RequestId>);
@@ -105,7 +106,7 @@ fn a_panic_in_a_protocol_ends_its_conn_and_its_requests_and_nothing_else() {
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     listener.accept().unwrap().0.write_all(b"x").unwrap();
     stream.set_nonblocking(true).unwrap();
-    let link = Link::Up(Stream::Tcp(mio::net::TcpStream::from_std(stream)));
+    let link = Link::Up(Stream::Tcp(Owned::make(|| Ok(mio::net::TcpStream::from_std(stream))).unwrap()));
     let mut conn = Conn::new(1, endpoint, false, link, Box::new(Bomb(Some(doomed))));
     conn.readable = true;
     let key = io.conns.insert(conn) as u32;

@@ -17,6 +17,7 @@ use crate::ring::region::Region;
 use crate::ring::spin::{SPIN_MAX, Spin};
 use crate::ring::wake;
 use crate::status::*;
+use crate::sys::owned::Owned;
 
 /// Events taken from the system at once.
 const EVENTS_MAX: usize = 1024;
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_micros(10);
 pub const CHANNELS_MAX: usize = 4096;
 
 /// The I/O thread's body: runs until the kernel is closed.
-pub fn run(mut io: Io, shared: Arc<Shared>) {
+pub fn run(mut io: Owned<Io>, shared: Arc<Shared>) {
     let mut turn = Turn {
         events: Events::with_capacity(EVENTS_MAX),
         looks: crate::sys::thread::processors() > 1,

@@ -50,6 +50,8 @@ pub struct Sample {
     pub name: &'static str,
     /// The endpoint that it was recorded for.
     pub url: &'static str,
+    /// What was followed then.
+    pub follow: Follow,
     /// True: a server wrote these bytes (input of the client side). False: a client did.
     pub from_server: bool,
     /// Requests (MessagePack) that a client has under way while the bytes arrive, so that replies find their slots.

@@ -146,11 +146,11 @@ pub trait Router: Send {
     fn handle_request(&mut self, now: Instant, request: RequestId, need: Need, lease: u64, act: &mut dyn Act);
     /// A request comes once more, because its conn is gone.
     fn handle_again(&mut self, now: Instant, request: RequestId, need: Need, why: Again, act: &mut dyn Act);
-    /// A peer did not execute a request. False: its caller is to have the peer's error.
+    /// A peer did not execute a request. False: its caller is to have the peer's error. `conn`: None if it is gone.
     fn handle_rejected(
         &mut self,
         now: Instant,
-        conn: ConnId,
+        conn: Option<ConnId>,
         request: RequestId,
         need: Need,
         why: Rejection<'_>,

@@ -3,16 +3,21 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::owned::Owned;
+
 /// Non-blocking, closed on exec.
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub struct EventFd(Owned<OwnedFd>);
 
 impl EventFd {
     pub fn new() -> io::Result<Self> {
-        // SAFETY: eventfd has no pointer arguments; a descriptor that it returns is owned by nobody else.
-        let fd = super::check(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
-        // SAFETY: `fd` was just made and is owned here alone.
-        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let open = || {
+            // SAFETY: eventfd has no pointer arguments; a descriptor that it returns is owned by nobody else.
+            let fd = super::check(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
+            // SAFETY: `fd` was just made and is owned here alone.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        };
+        Owned::make(open).map(EventFd)
     }
 
     /// Makes it readable. A counter that is full is readable already.

@@ -12,16 +12,17 @@ pub enum Woken {
     Interrupted,
 }
 
+/// A sleep without a limit would begin again by itself after a signal whose handler was set with SA_RESTART, as
+/// `signal(2)` sets it; one with a limit never does.
+const FOR_EVER: Duration = Duration::from_secs(1 << 32);
+
 /// Sleeps while the word is `expected`, at most for `timeout`.
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Woken {
-    let span = timeout.map(|span| libc::timespec {
-        tv_sec: span.as_secs().min(i64::MAX as u64) as libc::time_t,
-        tv_nsec: span.subsec_nanos().into(),
-    });
-    let span_ptr = span.as_ref().map_or(std::ptr::null(), |span| span as *const libc::timespec);
+    let span = timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
+    let span = libc::timespec { tv_sec: span.as_secs() as libc::time_t, tv_nsec: span.subsec_nanos().into() };
     let flags = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: the word lives as long as the borrow, `span_ptr` is NULL or points to a live timespec.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, expected, span_ptr) };
+    // SAFETY: the word lives as long as the borrow, and so does the timespec.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, expected, &raw const span) };
     if result == 0 {
         return Woken::Look;
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
+use super::owned::Owned;
+
 /// Every size is a multiple of this. 64 KiB serves each page size of the supported machines.
 pub const PAGE_BYTES: usize = 1 << 16;
 
@@ -14,7 +16,7 @@ pub struct MirroredMap {
     mapped_bytes: usize,
     first_bytes: usize,
     epoch: u32,
-    _file: OwnedFd,
+    _file: Owned<OwnedFd>,
 }
 
 // SAFETY: the mapping is plain memory with a fixed address; who may read and write what is the ring's business.
@@ -27,7 +29,7 @@ impl MirroredMap {
     pub fn new(first_bytes: usize, second_bytes: usize) -> io::Result<Self> {
         assert!(first_bytes.is_power_of_two() && first_bytes.is_multiple_of(PAGE_BYTES));
         assert!(second_bytes.is_power_of_two() && second_bytes.is_multiple_of(PAGE_BYTES));
-        let file = sealed_memfd(PAGE_BYTES + first_bytes + second_bytes)?;
+        let file = Owned::make(|| sealed_memfd(PAGE_BYTES + first_bytes + second_bytes))?;
         let mapped_bytes = PAGE_BYTES + 2 * first_bytes + 2 * second_bytes;
         let fork_safe = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh anonymous mapping, at an address that the system chooses.

@@ -1,13 +1,15 @@
 //! The only room that calls libc. Linux; what another system needs differently goes here and nowhere else.
 //!
 //! # Architecture invariants
-//! Each function is one or two system calls. Nothing here knows rings, protocols or endpoints.
+//! Each function is one or two system calls. Nothing here knows rings, protocols or endpoints. Whatever has a
+//! descriptor, in any room, is an [`owned::Owned`], so that forked children are rid of it.
 
 pub mod clock;
 pub mod event;
 pub mod fork;
 pub mod futex;
 pub mod map;
+pub mod owned;
 pub mod thread;
 
 use std::io;

@@ -36,8 +36,14 @@ fn urls() {
         ("redis://h/1?db=2", r#"database: "1": expected the same as db=2, or only one of them"#),
         ("redis://u@h", r#"user: "": expected a password too, as in redis://user:password@host"#),
         ("redis://h?protocol=4", r#"protocol: "4": expected one of auto, 2, 3"#),
-        ("redis://h:99999", r#"url: "redis://h:99999": expected host or host:port, IPv6 in brackets"#),
-        ("redis://u:p@h:99999", r#"url: "redis://u:***@h:99999": expected host or host:port, IPv6 in brackets"#),
+        (
+            "redis://h:99999",
+            r#"url: "redis://h:99999": expected host or host:port, or more of them between commas, IPv6 in brackets"#,
+        ),
+        (
+            "redis://u:p@h:99999",
+            r#"url: "redis://u:***@h:99999": expected host or host:port, or more of them between commas, IPv6 in brackets"#,
+        ),
         ("unix://", r#"url: "unix://": expected the path of a unix socket, as in unix:///run/redis.sock"#),
         ("redis://h#f", r#"url: "redis://h#f": expected no fragment (#); percent-encode it as %23"#),
     ] {

@@ -9,8 +9,9 @@ use iokernel::ffi::record::{iok_poll, iok_reserve};
 use iokernel::ring::layout::*;
 use iokernel::status::*;
 
-use crate::alone::alone;
+use crate::alone::{alone, soak};
 use crate::client::{Channel, Kernel, LONG, PLAIN};
+use crate::record::Recorder;
 use crate::redis_or_skip;
 
 /// What the child finds: 0, or the number of the check that failed. It allocates as little as it can, because other
@@ -146,5 +147,201 @@ fn a_child_keeps_no_conn_open() {
         // SAFETY: a child of ours.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         wait_for(pid);
+    });
+}
+
+/// Ends the loads of a test, also when it fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// How a child ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// Without a destructor or an exit handler.
+    AtOnce,
+    /// As a program does that returns from main.
+    Normal,
+}
+
+fn fork_and(end: End, child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: both ways of leaving run no more than `child` and what the program registered.
+    fork(|| match end {
+        End::AtOnce => child(),
+        End::Normal => unsafe { libc::exit(child()) },
+    })
+}
+
+/// A kernel, an endpoint and two requests of a child's own. 0, or the number of what was wrong.
+fn use_the_library(url: &str, key: &str) -> i32 {
+    let Ok(kernel) = Kernel::open("name=child") else { return 1 };
+    let Ok(mut channel) = kernel.channel("ring=64KiB") else { return 2 };
+    let Ok(endpoint) = channel.open(url) else { return 3 };
+    let value = "v".repeat(10_000);
+    if channel.call(endpoint, PLAIN, &["SET", key, &value]).status() != IOK_STATUS_OK {
+        return 4;
+    }
+    if channel.call(endpoint, PLAIN, &["GET", key]).ok().text() != value {
+        return 5;
+    }
+    if kernel.close(Duration::ZERO) == IOK_STATUS_OK { 0 } else { 6 }
+}
+
+/// Keeps the I/O thread and the program allocating: replies of many sizes, and endpoints that come and go. What it said
+/// on the conn of `endpoint`.
+fn allocate(kernel: &Kernel, endpoint: u32, url: &str, word: &str, over: &AtomicBool) -> Vec<String> {
+    let mut channel = kernel.channel("ring=256KiB").unwrap();
+    let mut said = Vec::new();
+    while !over.load(Ordering::SeqCst) {
+        let text = format!("{word}-{}-{}", said.len(), "x".repeat(fastrand::usize(0..200)));
+        assert_eq!(channel.call(endpoint, PLAIN, &["ECHO", &text]).ok().text(), text);
+        said.push(text);
+        if said.len().is_multiple_of(16) {
+            let other = channel.open(url).unwrap();
+            let large = "x".repeat(fastrand::usize(0..400_000));
+            assert_eq!(channel.call(other, PLAIN, &["ECHO", &large]).ok().text().len(), large.len());
+            let close = channel.ask(IOK_OP_CLOSE, other, PLAIN, &[]);
+            channel.done(close).ok();
+        }
+    }
+    said
+}
+
+/// Forks come while the I/O thread and the program allocate, free, open and close. Each child uses the library at once;
+/// what the parent's conn carried was what the parent said, to the byte.
+#[test]
+fn forks_under_load_harm_neither_side() {
+    alone("forks::forks_under_load_harm_neither_side", || {
+        let server = redis_or_skip!();
+        let recorder = Recorder::start(server.port);
+        let kernel = Kernel::start();
+        let mut channel = kernel.channel("").unwrap();
+        let url = server.url("");
+        let endpoint = channel.open(&recorder.url()).unwrap();
+        let id = channel.call(endpoint, PLAIN, &["CLIENT", "ID"]).ok().int();
+        let over = AtomicBool::new(false);
+        let rounds = if soak() { 10_000 } else { 1000 };
+        let said = std::thread::scope(|scope| {
+            let loads = ["a", "b"].map(|word| {
+                let (kernel, url, over) = (&kernel, &url, &over);
+                scope.spawn(move || allocate(kernel, endpoint, url, word, over))
+            });
+            let stop = Over(&over);
+            for round in 0..rounds {
+                let end = if round % 4 == 0 { End::Normal } else { End::AtOnce };
+                let pid = fork_and(end, || use_the_library(&url, &format!("child:{round}")));
+                assert_eq!(wait_for(pid), 0, "what the child said in round {round}");
+            }
+            drop(stop);
+            loads.into_iter().flat_map(|load| load.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(channel.call(endpoint, PLAIN, &["CLIENT", "ID"]).ok().int(), id, "the conn is the same");
+        assert_eq!(recorder.conns(), 1);
+        let mut heard = recorder.words("ECHO");
+        let mut said: Vec<Vec<u8>> = said.into_iter().map(String::into_bytes).collect();
+        assert!(said.len() > rounds / 10, "there was a load");
+        heard.sort();
+        said.sort();
+        assert!(heard == said, "{} were said and {} heard", said.len(), heard.len());
+        for round in [0, rounds - 1] {
+            assert_eq!(server.direct().call(&["STRLEN", &format!("child:{round}")]).int(), 10_000);
+        }
+    });
+}
+
+/// The descriptors of this process: number and what it stands for.
+fn descriptors() -> Vec<(i32, String)> {
+    let folder = std::fs::read_dir("/proc/self/fd").unwrap();
+    let each = folder.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let target = std::fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+        Some((entry.file_name().to_string_lossy().parse().ok()?, target))
+    });
+    let mut all: Vec<(i32, String)> = each.filter(|(_, target)| !target.starts_with("/proc/")).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_child_has_no_descriptor_of_ours() {
+    alone("forks::a_child_has_no_descriptor_of_ours", || {
+        let server = redis_or_skip!();
+        let before = descriptors();
+        let kernel = Kernel::start();
+        let url = server.url("backoff=1ms");
+        let mut channel = kernel.channel("").unwrap();
+        let endpoint = channel.open(&url).unwrap();
+        let tag = channel.ask(IOK_OP_LISTEN, 0, PLAIN, b"redis://127.0.0.1:0");
+        channel.done(tag).ok();
+        // A name that nobody answers for, so that sockets to a name server are open too.
+        channel.open("redis://no.such.name.invalid").unwrap();
+        channel.until_up(endpoint);
+        assert!(descriptors().len() >= before.len() + 6, "{:?}", descriptors());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| allocate(&kernel, endpoint, &url, "w", &over));
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let other = Kernel::start();
+                    drop(other.channel("ring=64KiB").unwrap());
+                }
+            });
+            let _stop = Over(&over);
+            for round in 0..if soak() { 10_000 } else { 1000 } {
+                let pid = fork(|| i32::from(descriptors() != before));
+                assert_eq!(wait_for(pid), 0, "something of ours is open in the child of round {round}");
+            }
+        });
+    });
+}
+
+/// Numbers of ours that the child's own files have taken are the child's: nothing of the parent's closes them.
+#[test]
+fn files_of_a_child_are_left_alone() {
+    alone("forks::files_of_a_child_are_left_alone", || {
+        let server = redis_or_skip!();
+        let kernel = Kernel::start();
+        let mut channel = kernel.channel("").unwrap();
+        let endpoint = channel.open(&server.url("")).unwrap();
+        channel.call(endpoint, PLAIN, &["PING"]).ok();
+        let (url, ours) = (server.url(""), descriptors().len());
+        let pid = fork(|| {
+            let open = || std::fs::File::create(std::env::temp_dir().join(format!("iok-{}", std::process::id())));
+            let mut files: Vec<std::fs::File> = (0..2 * ours).map(|_| open().unwrap()).collect();
+            let stale = in_child(&kernel, &channel);
+            let fresh = use_the_library(&url, "files");
+            let whole = files.iter_mut().all(|file| std::io::Write::write_all(file, b"mine").is_ok());
+            let _ = std::fs::remove_file(std::env::temp_dir().join(format!("iok-{}", std::process::id())));
+            stale * 100 + fresh * 10 + i32::from(!whole)
+        });
+        assert_eq!(wait_for(pid), 0);
+        channel.call(endpoint, PLAIN, &["PING"]).ok();
+    });
+}
+
+/// Other programs get nothing of ours, whether they were started by fork and exec or by a spawn without our handlers.
+#[test]
+fn other_programs_get_no_descriptor_of_ours() {
+    alone("forks::other_programs_get_no_descriptor_of_ours", || {
+        let server = redis_or_skip!();
+        let list = || {
+            let output = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let names = text.lines().filter_map(|line| line.split(" -> ").nth(1));
+            let ours = |name: &&str| ["socket:", "anon_inode:", "/memfd:"].iter().any(|kind| name.starts_with(kind));
+            names.filter(ours).map(str::to_string).collect::<Vec<_>>()
+        };
+        let before = list();
+        let kernel = Kernel::start();
+        let mut channel = kernel.channel("").unwrap();
+        let endpoint = channel.open(&server.url("")).unwrap();
+        channel.call(endpoint, PLAIN, &["PING"]).ok();
+        for _ in 0..20 {
+            assert_eq!(list(), before);
+        }
     });
 }

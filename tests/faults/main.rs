@@ -7,6 +7,8 @@ mod alone;
 mod client;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/record.rs"]
+mod record;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/values.rs"]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use iokernel::config::Url;
 use iokernel::proto::{
-    Admit, Body, Class, Command, Driver, Emit, Event, Fact, Limits, Out, Progress, Protocol, RequestId, Sample, Scheme,
+    Admit, Body, Class, Command, Driver, Emit, Event, Fact, Follow, Limits, Out, Progress, Protocol, RequestId, Sample,
+    Scheme,
 };
 
 /// Small limits, so that short inputs reach them.
@@ -16,13 +17,20 @@ pub const LIMITS: Limits = Limits {
     heartbeat: Duration::from_secs(5),
     silence_max: Duration::from_secs(5),
     raw: false,
-    follow: iokernel::proto::Follow::Nothing,
+    follow: Follow::Nothing,
     reads_replicas: false,
 };
 
+pub const FOLLOWS: [Follow; 3] = [Follow::Nothing, Follow::Roles, Follow::Topology];
+
 pub fn driver(scheme: &Scheme, url: &str, limits: &Limits) -> Box<dyn Driver> {
+    try_driver(scheme, url, limits).expect("the options of a sample")
+}
+
+/// None: the URL's options do not go with the limits.
+pub fn try_driver(scheme: &Scheme, url: &str, limits: &Limits) -> Option<Box<dyn Driver>> {
     let mut url = Url::parse(url, |_| Some(scheme.default_port)).expect("the URL of a sample");
-    (scheme.open)(&mut url, limits).expect("the options of a sample")
+    (scheme.open)(&mut url, limits).ok()
 }
 
 /// What became of a request.
@@ -43,15 +51,20 @@ pub struct Log {
     topics: Vec<Vec<u8>>,
 }
 
+impl Log {
+    fn end(&mut self, id: RequestId, error: bool, body: Body<'_>) {
+        let end = self.requests.insert(id, End::Replied);
+        assert_eq!(end, Some(End::Open), "law 3: {id:?} was replied to once more, or never asked");
+        assert!(!error || matches!(body, Body::Msgpack(_)), "an error is [code, message]");
+    }
+}
+
 impl Emit for Log {
     fn emit(&mut self, event: Event<'_>) {
         self.lines.push(format!("{event:?}"));
         match event {
-            Event::Reply { id, error, body } => {
-                let end = self.requests.insert(id, End::Replied);
-                assert_eq!(end, Some(End::Open), "law 3: {id:?} was replied to once more, or never asked");
-                assert!(!error || matches!(body, Body::Msgpack(_)), "an error is [code, message]");
-            }
+            Event::Reply { id, error, body } => self.end(id, error, body),
+            Event::Rejected { id, body, .. } => self.end(id, true, body),
             Event::Request { slot, .. } => self.slots.push_back(slot),
             Event::Fact(Fact::Ready { .. }) => {
                 assert!(!self.ready, "ready twice");
@@ -76,6 +89,10 @@ pub struct Rig {
     next_id: u64,
     /// Requests to send once the conn is ready.
     pub backlog: Vec<Vec<u8>>,
+    /// Ask for the topology before them.
+    pub probes: bool,
+    /// Send requests as ones that the peer does not own yet.
+    pub asking: bool,
     /// How many requests of a client wait for their replies before those are given, last first.
     pub replies_held: usize,
 }
@@ -96,6 +113,8 @@ impl Rig {
             need: 0,
             next_id: 0,
             backlog: Vec::new(),
+            probes: false,
+            asking: false,
             replies_held: 0,
         };
         let opened = rig.conn.handle_open(rig.now, &mut Out { wire: &mut rig.wire, events: &mut rig.log });
@@ -105,6 +124,7 @@ impl Rig {
 
     pub fn of_sample(scheme: &Scheme, sample: &Sample, limits: Limits) -> Self {
         let mut rig = Rig::new(scheme, sample.url, sample.from_server, limits);
+        rig.probes = sample.follow == Follow::Topology;
         rig.backlog = sample.requests.iter().map(|request| request.to_vec()).collect();
         rig
     }
@@ -151,6 +171,7 @@ impl Rig {
         let request = Command::Request { id: RequestId(u64::MAX), body: b"\x91\xa4PING", asking: false };
         assert!(self.conn.command(self.now, request, &mut out).is_err(), "law 7: a request after a fault");
         assert!(self.conn.command(self.now, Command::Reply { slot: 0, body: b"\xc0" }, &mut out).is_err());
+        let _ = self.conn.command(self.now, Command::Probe, &mut out);
         assert_ne!(self.conn.admit(b"\x91\xa4PING"), Admit::Now, "law 7: admission after a fault");
         assert_eq!(self.conn.poll_timeout(), None, "law 7: a timer after a fault");
         assert_eq!((self.log.lines.len(), self.wire.len()), (events, wire), "law 7: events or bytes after a fault");
@@ -159,6 +180,9 @@ impl Rig {
     /// What a kernel would do after each event.
     fn react(&mut self) {
         if self.log.ready {
+            if std::mem::take(&mut self.probes) {
+                self.probe();
+            }
             for body in std::mem::take(&mut self.backlog) {
                 self.request(&body);
             }
@@ -170,7 +194,13 @@ impl Rig {
 
     /// Sends a request, or subscribes to its topics. False: it was refused or not admitted.
     pub fn request(&mut self, body: &[u8]) -> bool {
+        let _ = self.driver.classify(body, true);
         let class = self.driver.classify(body, false).map(|need| need.class);
+        // Where it goes is the router's affair: a conn takes it nonetheless.
+        let class = class.or_else(|refusal| match refusal.code {
+            "FANOUT" | "CROSSSLOT" => Ok(Class::Shared),
+            _ => Err(refusal),
+        });
         if let Ok(Class::Topics(topics)) = class {
             return topics.iter().map(|topic| self.subscribe(topic)).fold(true, |all, one| all & one);
         }
@@ -181,12 +211,17 @@ impl Rig {
         let id = RequestId(self.next_id);
         let start = self.wire.len();
         self.log.requests.insert(id, End::Open);
-        let sent = self.command(Command::Request { id, body, asking: false });
+        let asking = self.asking;
+        let sent = self.command(Command::Request { id, body, asking });
         if !sent {
             assert_eq!(self.wire.len(), start, "a refusal left bytes");
             self.log.requests.remove(&id);
         }
         sent
+    }
+
+    pub fn probe(&mut self) {
+        self.command(Command::Probe);
     }
 
     pub fn subscribe(&mut self, topic: &[u8]) -> bool {
@@ -276,8 +311,13 @@ pub fn script(scheme: &Scheme, data: &[u8]) {
     let mut byte = || data.next();
     let (Some(choice), Some(flags)) = (byte(), byte()) else { return };
     let sample = &scheme.samples[usize::from(choice) % scheme.samples.len()];
-    let limits = Limits { raw: flags & 1 == 1, ..LIMITS };
+    let follow = FOLLOWS.get(usize::from(flags >> 3 & 3)).copied().unwrap_or(sample.follow);
+    let limits = Limits { raw: flags & 1 == 1, follow, reads_replicas: flags >> 5 & 1 == 1, ..LIMITS };
+    if try_driver(scheme, sample.url, &limits).is_none() {
+        return;
+    }
     let mut rig = Rig::of_sample(scheme, sample, limits);
+    rig.asking = flags >> 6 & 1 == 1;
     rig.replies_held = usize::from(flags >> 1 & 3);
     let requests: Vec<&[u8]> = scheme.samples.iter().flat_map(|sample| sample.requests.iter().copied()).collect();
     let mut at = 0;
@@ -309,6 +349,7 @@ pub fn script(scheme: &Scheme, data: &[u8]) {
             12 => rig.pass(Duration::from_millis(100 * u64::from(number))),
             13 if number < 16 => rig.eof(),
             13 | 14 => rig.reset(),
+            _ if rig.client && number & 1 == 1 => rig.probe(),
             _ => {
                 let literal: Vec<u8> = (0..count % 32).map_while(|_| byte()).collect();
                 rig.reply(&literal);

@@ -11,6 +11,7 @@ pub const A: u16 = 1;
 pub const CNAME: u16 = 5;
 pub const SOA: u16 = 6;
 pub const AAAA: u16 = 28;
+pub const SRV: u16 = 33;
 
 pub const FORMERR: u8 = 1;
 pub const SERVFAIL: u8 = 2;
@@ -35,6 +36,8 @@ pub struct Record(pub &'static str, pub u32, pub Data);
 pub enum Data {
     Address(IpAddr),
     Alias(&'static str),
+    /// Priority, weight, port, target.
+    Service(u16, u16, u16, &'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -213,6 +216,10 @@ fn encode(reply: &Reply, question: &[u8]) -> Vec<u8> {
                 Data::Address(IpAddr::V4(address)) => (A, address.octets().to_vec()),
                 Data::Address(IpAddr::V6(address)) => (AAAA, address.octets().to_vec()),
                 Data::Alias(target) => (CNAME, encode_name(target)),
+                Data::Service(priority, weight, port, target) => {
+                    let numbers = [priority, weight, port].map(|number| number.to_be_bytes()).concat();
+                    (SRV, [numbers, encode_name(target)].concat())
+                }
             };
             encode_record(&mut bytes, name, kind, *ttl, &data);
         }

@@ -29,7 +29,7 @@ from ._errors import (
 )
 from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
-from ._stream import Subscription
+from ._stream import Subscription, Watch
 from ._values import Attributed
 from .listener import Listener, Request
 
@@ -54,6 +54,7 @@ __all__ = [
     "Subscription",
     "Timeout",
     "Unavailable",
+    "Watch",
     "default_kernel",
     "listen",
     "open",

@@ -42,7 +42,7 @@ typedef struct {
 _Static_assert(sizeof(iok_submission) == 40, "the ABI's submission");
 _Static_assert(sizeof(iok_completion) == 72, "the ABI's completion");
 
-enum { OP_REQUEST = 5, KIND_DONE = 1, FLAG_MORE = 1 };
+enum { OP_REQUEST = 5, KIND_DONE = 1, KIND_TICK = 7, FLAG_MORE = 1 };
 
 static struct {
   int32_t (*reserve)(iok_channel *, uint32_t, iok_submission **);
@@ -255,7 +255,7 @@ static PyObject *core_poll(PyObject *self, PyObject *unused) {
     if (waiter) {
       failed = settle(core, waiter, head);
       Py_DECREF(waiter);
-    } else {
+    } else if (head->kind != KIND_TICK) {
       failed = other(core, head);
     }
     head = (const iok_completion *)((const char *)head + step);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,6 +18,7 @@ class LoopChannel(ThreadChannel):
     def __init__(self, handle: Any, names: dict[int, str], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(handle, names)
         self.loop = loop
+        self._process = os.getpid()
         self._scheduled = False
         self._call_soon = loop.call_soon
         self._fd: int = lib.iok_channel_fd(handle)
@@ -46,13 +48,16 @@ class LoopChannel(ThreadChannel):
 
     def drop(self, tag: int) -> None:
         super().drop(tag)
+        if self._process != os.getpid():
+            return  # The loop, and what wakes it, is the parent's.
         try:
             self.loop.call_soon_threadsafe(self._turn)
         except RuntimeError:
             return  # The loop is closed; so is what was under way in it.
 
     def _end(self, status: int) -> None:
-        if not self.ended and not self.loop.is_closed():
+        # In a forked child the loop's selector is the parent's, and the descriptor's number may be another file's.
+        if not self.ended and not self.loop.is_closed() and self._process == os.getpid():
             self.loop.remove_reader(self._fd)
         if self.loop.is_closed():
             # Nobody in that loop can be told any more.

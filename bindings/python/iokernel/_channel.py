@@ -25,6 +25,7 @@ from ._records import (
     FLAG_QUIET,
     FLAG_UNTIL_UP,
     KIND_DONE,
+    KIND_TICK,
     OP_CANCEL,
     OP_REQUEST,
     OP_STATE,
@@ -377,6 +378,8 @@ class Channel:
         if exiting:
             park_at_exit()
         _, kind, flags, endpoint, status, tag, peer, fate, encoding, _, _, _ = COMPLETION.unpack_from(data, at)
+        if kind == KIND_TICK:
+            return
         payload = data[at + COMPLETION_BYTES : at + size]
         if flags & FLAG_MORE:
             self._parts.append(payload)

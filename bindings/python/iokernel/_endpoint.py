@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._errors import Closed, Error, Unavailable, error_for
+from ._errors import BadRequest, Closed, error_for
 from ._future import AioFuture, Future
 from ._native import accelerator
 from ._records import (
     FLAG_IDEMPOTENT,
     FLAG_QUIET,
-    FLAG_UNTIL_UP,
+    FLAG_ROUTE,
     OP_CLOSE,
     OP_LEASE,
+    OP_PEERS,
     OP_RELEASE,
     OP_REQUEST,
     OP_STATE,
+    route_key,
     timeout_ms,
 )
 from ._values import cannot_pack, pack
@@ -26,7 +28,9 @@ from ._values import cannot_pack, pack
 if TYPE_CHECKING:
     from ._channel import Channel
     from ._kernel import Kernel
-    from ._stream import Subscription
+    from ._stream import Subscription, Watch
+
+    Route = int | str | bytes
 
 _running_loop = asyncio._get_running_loop
 
@@ -54,7 +58,13 @@ class _Requests(CallerBase):
         """The number of the endpoint, when `_number` is 0: it is closed, or not open in this process yet."""
         raise NotImplementedError
 
-    def call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+    def _routed(self, route: Route) -> int:
+        """The key of a route."""
+        raise NotImplementedError
+
+    def call(
+        self, *args: Any, timeout: float | None = None, idempotent: bool = False, route: Route | None = None
+    ) -> Any:
         """One request, blocking until its reply: `call("GET", "key")`. The GIL is free meanwhile.
 
         Arguments are None, bool, int, float, str, bytes and lists or dicts of them, as the protocol takes them. Lists
@@ -62,14 +72,18 @@ class _Requests(CallerBase):
         in it are RemoteError elements.
 
         `timeout` is in seconds; None means the endpoint's own (`timeout=30s`), `math.inf` none. `idempotent` says that
-        the request may be sent again when its fate is in doubt. Raises an `iokernel.Error` with its `fate`. Ctrl-C
+        the request may be sent again when its fate is in doubt. `route` (an int, str or bytes): requests of one route
+        go to one peer, for as long as the peers stay the same. Raises an `iokernel.Error` with its `fate`. Ctrl-C
         interrupts it and cancels the request.
         """
         number = self._number or self._open()
         channel = self._kernel.thread_channel()
         future = Future(channel)
         ms = 0 if timeout is None else timeout_ms(timeout)
-        tag = channel.request(FLAG_IDEMPOTENT if idempotent else 0, number, ms, self._key, args, future)
+        flags, key = FLAG_IDEMPOTENT if idempotent else 0, self._key
+        if route is not None:
+            flags, key = flags | FLAG_ROUTE, self._routed(route)
+        tag = channel.request(flags, number, ms, key, args, future)
         try:
             channel.wait(future._is_done)
         except BaseException:
@@ -83,20 +97,24 @@ class _Requests(CallerBase):
                 del future  # Whose error's traceback names this frame: a cycle that would keep every caller's locals.
         return future._value
 
-    def _call(self, *args: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
-        """One request; returns at once. Arguments, timeout and errors as `call`.
+    def _call(
+        self, *args: Any, timeout: float | None = None, idempotent: bool = False, route: Route | None = None
+    ) -> Any:
+        """One request; returns at once. Arguments, timeout, route and errors as `call`.
 
         Inside of an asyncio loop the result is an `asyncio.Future` of that loop: `await cache("GET", "key")`;
         cancelling it cancels the request. Elsewhere it is an `iokernel.Future`, whose `result()` blocks.
         """
         number = self._number or self._open()
         ms = 0 if timeout is None else timeout_ms(timeout)
-        flags = FLAG_IDEMPOTENT if idempotent else 0
+        flags, key = FLAG_IDEMPOTENT if idempotent else 0, self._key
+        if route is not None:
+            flags, key = flags | FLAG_ROUTE, self._routed(route)
         loop = _running_loop()
         if loop is None:
             channel = self._kernel.thread_channel()
             future = Future(channel)
-            future._tag = channel.request(flags, number, ms, self._key, args, future)
+            future._tag = channel.request(flags, number, ms, key, args, future)
             channel.send()
             if accelerator is not None:
                 self._remember(channel)
@@ -104,7 +122,7 @@ class _Requests(CallerBase):
         watched = self._kernel.loop_channel(loop)
         waiting = AioFuture(loop=loop)
         waiting._iok_channel = watched
-        waiting._iok_tag = watched.request(flags, number, ms, self._key, args, waiting)
+        waiting._iok_tag = watched.request(flags, number, ms, key, args, waiting)
         if accelerator is not None:
             self._remember(watched)
         return waiting
@@ -114,16 +132,17 @@ class _Requests(CallerBase):
 
         def _remember(self, channel: Channel) -> None: ...
 
-    def send(self, *args: Any) -> None:
+    def send(self, *args: Any, route: Route | None = None) -> None:
         """One request whose reply nobody waits for. A failure is logged by the logger `iokernel`."""
         number = self._number or self._open()
+        flags, key = (FLAG_QUIET, self._key) if route is None else (FLAG_QUIET | FLAG_ROUTE, self._routed(route))
         try:
             payload = pack(args)
         except Exception as error:
             raise cannot_pack(error) from None
         loop = _running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
-        channel.submit(OP_REQUEST, FLAG_QUIET, number, 0, self._key, payload)
+        channel.submit(OP_REQUEST, flags, number, 0, key, payload)
         if loop is None:
             channel.send()
 
@@ -134,12 +153,13 @@ class Endpoint(_Requests):
     In a forked child it opens itself again at its first use.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_url")
+    __slots__ = ("__weakref__", "_closed", "_told", "_url")
 
     def __init__(self, kernel: Kernel, url: str) -> None:
         self._kernel = kernel
         self._url = url
         self._closed = False
+        self._told: bytes | None = None
         self._key = 0
         self._number = kernel.open_number(url)
 
@@ -168,7 +188,12 @@ class Endpoint(_Requests):
             raise Closed("the endpoint is closed", status=-103, fate="not_sent", endpoint=self.url)
         if self._number == 0:
             self._number = self._kernel.open_number(self._url)
+            if self._told is not None:
+                self._kernel.block(OP_PEERS, self._number, self._told)
         return self._number
+
+    def _routed(self, route: Route) -> int:
+        return route_key(route)
 
     def subscribe(self, *request: Any, timeout: float | None = None, buffer: int = 65536) -> Subscription:
         """A request that keeps giving: `subscribe("SUBSCRIBE", "news")`, `subscribe("MONITOR")`.
@@ -182,37 +207,51 @@ class Endpoint(_Requests):
 
         return Subscription(self, request, timeout, buffer)
 
-    def lease(self, timeout: float | None = None) -> Lease:
+    def watch(self, buffer: int = 1024) -> Watch:
+        """How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles.
+
+        A Watch is used as a Subscription is: iterable, async-iterable, closable, a context manager. When more than
+        `buffer` states wait in it unread, the oldest are dropped and counted in `lost`.
+        """
+        from ._stream import Watch
+
+        return Watch(self._kernel, self._open(), buffer)
+
+    def set_peers(self, peers: Iterable[str | Mapping[str, Any]]) -> None:
+        """Tells the peers of an endpoint opened as `scheme+app://label`: the whole set, each time.
+
+        Each is `"host:port"`, or a dict with `address` and, where wanted, `weight`, `priority` and `role` (`"primary"`
+        or `"replica"`). Those that are gone drain; those that come are connected before traffic moves. Raises
+        BadRequest, and changes nothing, if one of them is wrong or the endpoint finds its peers by itself.
+        """
+        if isinstance(peers, (str, bytes, Mapping)):
+            raise cannot_pack(TypeError(f"{type(peers).__name__}: expected a list of peers"))
+        try:
+            told = pack([dict(peer) if isinstance(peer, Mapping) else peer for peer in peers])
+        except Exception as error:
+            raise cannot_pack(error) from None
+        self._kernel.block(OP_PEERS, self._open(), told)
+        self._told = told
+
+    def lease(self, timeout: float | None = None, route: Route | None = None) -> Lease:
         """A connection of one's own, for `with` or `async with`: transactions and what else changes a connection.
 
-        `timeout` is in seconds, for getting it.
+        `timeout` is in seconds, for getting it. `route`: to the peer that requests of that route go to.
         """
-        return Lease(self, timeout)
+        return Lease(self, timeout, route)
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Blocks until the endpoint is up. Raises Unavailable after `timeout` seconds (None: the endpoint's own)."""
-        number = self._open()
-        channel = self._kernel.thread_channel()
-        future = Future(channel)
-        tag = channel.submit(OP_STATE, FLAG_UNTIL_UP, number, timeout_ms(timeout), 0, b"", future)
-        try:
-            channel.wait(future._is_done)
-        except BaseException:
-            if channel.cancel(tag) and not channel.ended:
-                channel.send()
-            raise
-        _raise_unavailable(future._error)
+        self._kernel.wait_until_up(self._open(), timeout)
 
     async def ready(self, timeout: float | None = None) -> None:
         """`wait_ready` for asyncio."""
-        try:
-            await self._kernel.submit(OP_STATE, FLAG_UNTIL_UP, self._open(), timeout, 0, b"")
-        except Error as error:
-            _raise_unavailable(error)
+        await self._kernel.until_up(self._open(), timeout)
 
     @property
     def state(self) -> dict[str, Any]:
-        """How it is: `state` (`"up"`, `"connecting"`, ...), `conns`, `queued`, `inflight`, `last_error` and more."""
+        """How it is: `state` (`"up"`, `"degraded"`, `"connecting"`, `"down"`), `description`, `conns`, `queued`,
+        `inflight`, `last_error` and more; `peers` has a dict of each: `name`, `state`, `role`, `latency_us`, ..."""
         state: dict[str, Any] = self._kernel.block(OP_STATE, self._open(), b"").value()
         return state
 
@@ -253,18 +292,6 @@ class Endpoint(_Requests):
         return (open, (self._url,))
 
 
-def _raise_unavailable(error: BaseException | None) -> None:
-    """A wait that timed out says why the endpoint is not up."""
-    if error is None:
-        return
-    if isinstance(error, Error) and error.status == -202:
-        raise Unavailable(error.message, code=error.code, status=-303, fate="not_sent", endpoint=error.endpoint)
-    try:
-        raise error
-    finally:
-        del error
-
-
 class _Wanted:
     """Waits for a lease; one that comes when its future is cancelled or gone is given back."""
 
@@ -290,12 +317,13 @@ class Lease(_Requests):
     `call`, `conn(...)` and `send` as an endpoint's. Given back at the end, clean: what it had under way is cancelled.
     """
 
-    __slots__ = ("__weakref__", "_endpoint", "_timeout")
+    __slots__ = ("__weakref__", "_endpoint", "_route", "_timeout")
 
-    def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: float | None, route: Route | None = None) -> None:
         self._endpoint = endpoint
         self._kernel = endpoint._kernel
         self._timeout = timeout
+        self._route = (0, 0) if route is None else (FLAG_ROUTE, route_key(route))
         self._number = 0
         self._key = 0
 
@@ -311,6 +339,11 @@ class Lease(_Requests):
         text = "the lease is not held: enter it with `with` or `async with`"
         raise error_for(-110, 1, self._endpoint.url, text=text)
 
+    def _routed(self, route: Route) -> int:
+        raise BadRequest(
+            "route: a lease is bound to its peer: expected none", code="BADREQUEST", status=-107, fate="not_sent"
+        )
+
     def _hold(self, number: int, lease: int) -> Lease:
         self._key, self._number = lease, number
         self._kernel.remember(self)
@@ -321,7 +354,8 @@ class Lease(_Requests):
         number = self._endpoint._open()
         channel = self._kernel.thread_channel()
         future = Future(channel)
-        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", future)
+        flags, key = self._route
+        tag = channel.submit(OP_LEASE, flags, number, timeout_ms(self._timeout), key, b"", future)
         try:
             channel.wait(future._is_done)
         except BaseException:
@@ -336,7 +370,8 @@ class Lease(_Requests):
         channel = self._kernel.loop_channel(loop)
         waiting: asyncio.Future[int] = loop.create_future()
         wanted = _Wanted(self, number, waiting)
-        tag = channel.submit(OP_LEASE, 0, number, timeout_ms(self._timeout), 0, b"", wanted)
+        flags, key = self._route
+        tag = channel.submit(OP_LEASE, flags, number, timeout_ms(self._timeout), key, b"", wanted)
         try:
             lease = await waiting
         except asyncio.CancelledError:

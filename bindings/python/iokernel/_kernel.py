@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import weakref
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import _channel
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
-from ._errors import ConfigError, Error, error_for
+from ._errors import ConfigError, Error, Unavailable, error_for
 from ._future import AioFuture, Future
 from ._lib import ffi, last_error, lib
 from ._native import ThreadChannel
-from ._records import OP_OPEN, timeout_ms
+from ._records import FLAG_UNTIL_UP, OP_OPEN, OP_STATE, timeout_ms
 
 if TYPE_CHECKING:
     from ._endpoint import Endpoint, Lease
+    from ._stream import Watch
     from .listener import Listener
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
@@ -31,8 +34,12 @@ def option_text(key: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, os.PathLike)):
         return str(value)
+    if isinstance(value, timedelta):
+        return f"{round(value.total_seconds() * 1000)}ms"
     raise ConfigError(
-        f'{key}: "{value!r}": expected a str, int or bool, as in heartbeat="5s"', code="BADCONFIG", status=-105
+        f'{key}: "{value!r}": expected a str, int, bool or timedelta, as in heartbeat="5s"',
+        code="BADCONFIG",
+        status=-105,
     )
 
 
@@ -178,6 +185,26 @@ class Kernel:
             raise done.error(self.names)
         return done
 
+    def wait_until_up(self, endpoint: int, timeout: float | None) -> None:
+        """Blocks until an endpoint is up; 0: every one that must be."""
+        channel = self.thread_channel()
+        future = Future(channel)
+        tag = channel.submit(OP_STATE, FLAG_UNTIL_UP, endpoint, timeout_ms(timeout), 0, b"", future)
+        try:
+            channel.wait(future._is_done)
+        except BaseException:
+            if channel.cancel(tag) and not channel.ended:
+                channel.send()
+            raise
+        _raise_unavailable(future._error)
+
+    async def until_up(self, endpoint: int, timeout: float | None) -> None:
+        """`wait_until_up` for asyncio."""
+        try:
+            await self.submit(OP_STATE, FLAG_UNTIL_UP, endpoint, timeout, 0, b"")
+        except Error as error:
+            _raise_unavailable(error)
+
     def remember(self, one: Endpoint | Lease) -> None:
         """Something whose number means nothing in a forked child."""
         self._mortal.add(one)
@@ -203,6 +230,32 @@ class Kernel:
         from .listener import Listener
 
         return Listener(self, with_options(url, options))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How it is: `ready` (every endpoint opened with `require=True` is up), `missing` (the URLs of those that are
+        not), and `endpoints`, each with its `endpoint` (a number), `url`, `state` and `required`."""
+        state: dict[str, Any] = self.block(OP_STATE, 0, b"").value()
+        return state
+
+    def watch(self, buffer: int = 1024) -> Watch:
+        """`state` at once, and again after every change; used as `Endpoint.watch`."""
+        from ._stream import Watch
+
+        return Watch(self, 0, buffer)
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Blocks until every endpoint opened with `require=True` is up.
+
+        Raises Unavailable after `timeout` seconds (None: waits for as long as it takes).
+        """
+        self._open()
+        self.wait_until_up(0, math.inf if timeout is None else timeout)
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """`wait_ready` for asyncio."""
+        self._open()
+        await self.until_up(0, math.inf if timeout is None else timeout)
 
     def close(self, drain: float = 0.0) -> None:
         """Closes every endpoint and ends the I/O thread. Requests under way may finish for `drain` seconds.
@@ -258,6 +311,18 @@ def shown(url: str) -> str:
     credentials, at, host = authority.rpartition("@")
     user = credentials.partition(":")[0]
     return f"{scheme}{joint}{user}{':***@' if at else ''}{host}{slash}{path}"
+
+
+def _raise_unavailable(error: BaseException | None) -> None:
+    """A wait that timed out says why the endpoint is not up."""
+    if error is None:
+        return
+    if isinstance(error, Error) and error.status == -202:
+        raise Unavailable(error.message, code=error.code, status=-303, fate="not_sent", endpoint=error.endpoint)
+    try:
+        raise error
+    finally:
+        del error
 
 
 _default: Kernel | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 
@@ -18,11 +19,14 @@ OP_LEASE = 8
 OP_RELEASE = 9
 OP_REPLY = 10
 OP_STATE = 11
+OP_PEERS = 12
+OP_WATCH = 13
 
 FLAG_MORE = 1
 FLAG_IDEMPOTENT = 2
 FLAG_QUIET = 4
 FLAG_UNTIL_UP = 8
+FLAG_ROUTE = 16
 
 KIND_DONE = 1
 KIND_PUSH = 2
@@ -30,6 +34,7 @@ KIND_REQUEST = 3
 KIND_LOST = 4
 KIND_ACCEPTED = 5
 KIND_GONE = 6
+KIND_TICK = 7
 
 ENCODING_NONE = 0
 ENCODING_MSGPACK = 1
@@ -40,6 +45,7 @@ ENCODING_RAW = 4
 SUBMISSION_BYTES = 40
 COMPLETION_BYTES = 72
 TIMEOUT_NONE = 0xFFFFFFFF
+_KEY_MAX = 0xFFFFFFFFFFFFFFFF
 
 SUBMISSION = struct.Struct("=IHHIIQQII")
 """size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, reserved"""
@@ -72,3 +78,22 @@ def timeout_ms(timeout: float | None) -> int:
     except TypeError:
         pass
     raise BadRequest(f"timeout: {timeout!r}: expected seconds, None (the endpoint's default) or math.inf")
+
+
+def route_key(route: int | str | bytes) -> int:
+    """The 64 bits by which requests of one route go to one peer: the same in every process, on every machine.
+
+    An int is taken as it is, modulo 2**64. Text (as UTF-8) and bytes are hashed: BLAKE2b with a digest of 8 bytes, read
+    as a little-endian number. 0 means "no key" in a record, so a route of 0 becomes 2**64 - 1.
+    """
+    if isinstance(route, str):
+        route = route.encode("utf-8", "surrogateescape")
+    if isinstance(route, int):
+        key = route
+    elif isinstance(route, (bytes, bytearray, memoryview)):
+        key = int.from_bytes(hashlib.blake2b(route, digest_size=8).digest(), "little")
+    else:
+        raise BadRequest(
+            f"route: {route!r}: expected int, str or bytes", code="BADREQUEST", status=-107, fate="not_sent"
+        )
+    return key & _KEY_MAX or _KEY_MAX

@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, Timeout
@@ -15,12 +15,16 @@ from ._records import (
     KIND_DONE,
     KIND_LOST,
     OP_STREAM,
+    OP_WATCH,
     timeout_ms,
 )
 from ._values import cannot_pack, pack
 
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
+    from ._kernel import Kernel
+
+Self = TypeVar("Self", bound="Subscription")
 
 
 class Subscription:
@@ -32,6 +36,14 @@ class Subscription:
     """
 
     def __init__(self, endpoint: Endpoint, request: tuple[Any, ...], timeout: float | None, buffer: int) -> None:
+        try:
+            payload = pack(request)
+        except Exception as error:
+            raise cannot_pack(error) from None
+        number, ms = endpoint._open(), timeout_ms(timeout)
+        self._begin(endpoint._kernel, OP_STREAM, number, ms, payload, buffer)
+
+    def _begin(self, kernel: Kernel, op: int, number: int, ms: int, payload: bytes, buffer: int) -> None:
         self.lost = 0
         self.reconnects = -1
         self._closed = False
@@ -39,17 +51,11 @@ class Subscription:
         self._messages: deque[Any] = deque()
         self._buffer = buffer
         self._waiting: asyncio.Future[None] | None = None
-        kernel = endpoint._kernel
         self._names = kernel.names
-        try:
-            payload = pack(request)
-        except Exception as error:
-            raise cannot_pack(error) from None
-        number, ms = endpoint._open(), timeout_ms(timeout)
         self._loop = asyncio._get_running_loop()
         self._channel: Channel = kernel.thread_channel() if self._loop is None else kernel.loop_channel(self._loop)
         self._sink = _Sink(self)
-        self._tag = self._channel.submit(OP_STREAM, 0, number, ms, 0, payload, sink=self._sink)
+        self._tag = self._channel.submit(op, 0, number, ms, 0, payload, sink=self._sink)
         if self._loop is None:
             try:
                 self._channel.wait(self._is_settled)
@@ -75,13 +81,17 @@ class Subscription:
             if done.status and not self._closed:
                 self._error = done.error(self._names)
             self._closed = True
-        elif len(self._messages) >= self._buffer:
-            self.lost += 1
         else:
-            self._messages.append(done.value())
+            self._take(done.value())
         waiting = self._waiting
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+    def _take(self, message: Any) -> None:
+        if len(self._messages) >= self._buffer:
+            self.lost += 1
+        else:
+            self._messages.append(message)
 
     # In threads
 
@@ -116,7 +126,7 @@ class Subscription:
 
     # In loops
 
-    async def _accepted(self) -> Subscription:
+    async def _accepted(self: Self) -> Self:
         while not self._is_settled():
             await self._news()
         if self._error is not None and not self._messages:
@@ -134,7 +144,7 @@ class Subscription:
         finally:
             self._waiting = None
 
-    def __await__(self) -> Generator[Any, None, Subscription]:
+    def __await__(self: Self) -> Generator[Any, None, Self]:
         return self._accepted().__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -149,17 +159,18 @@ class Subscription:
             await self._news()
         return self._messages.popleft()
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self: Self) -> Self:
         try:
-            return await self._accepted()
+            await self._accepted()
         except BaseException:
             self.close()
             raise
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -190,6 +201,22 @@ class Subscription:
                 self._channel.drop(self._tag)
         except (AttributeError, TypeError):
             return
+
+
+class Watch(Subscription):
+    """How an endpoint (or a kernel) is: at once, and after every change, until `close()`.
+
+    `lost` counts states that the program left unread for too long: the oldest go first.
+    """
+
+    def __init__(self, kernel: Kernel, number: int, buffer: int) -> None:
+        self._begin(kernel, OP_WATCH, number, 0, b"", buffer)
+
+    def _take(self, message: Any) -> None:
+        if len(self._messages) >= self._buffer:
+            self.lost += 1
+            self._messages.popleft()
+        self._messages.append(message)
 
 
 class _Sink:

@@ -124,6 +124,9 @@ impl Server<'_> {
                 let records = found.services.into_iter().filter(|record| !record.target.is_empty()).collect();
                 return Ok(Verdict::Services { records, ttl: span });
             }
+            if found.looped {
+                break;
+            }
             if found.end == name || response.soa().is_some() {
                 return Ok(Verdict::NoRecords(format!("no {kind} records from {server}")));
             }
@@ -217,10 +220,12 @@ struct Found {
     ttl: u32,
     /// Where the aliases lead.
     end: Name,
+    looped: bool,
 }
 
 fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
-    let mut found = Found { addresses: Vec::new(), services: Vec::new(), ttl: u32::MAX, end: name.clone() };
+    let mut found =
+        Found { addresses: Vec::new(), services: Vec::new(), ttl: u32::MAX, end: name.clone(), looped: false };
     for _ in 0..ALIASES_MAX {
         for record in response.answers.iter().filter(|record| record.name == found.end) {
             match &record.data {
@@ -240,9 +245,10 @@ fn follow(response: &DnsResponse, name: &Name, kind: RecordType) -> Found {
                 found.end = target;
                 found.ttl = found.ttl.min(ttl);
             }
-            _ => break,
+            _ => return found,
         }
     }
+    found.looped = true;
     found
 }
 

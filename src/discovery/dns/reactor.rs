@@ -23,6 +23,7 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::executor::lock;
+use crate::sys::owned::Owned;
 
 /// A handle on the sockets and timers of one resolver.
 #[derive(Clone)]
@@ -106,14 +107,14 @@ impl Runtime {
         CURRENT.with_borrow(|current| current.clone()).expect("hickory's futures are polled by a resolver")
     }
 
-    fn register<S: Source>(&self, mut source: S, interest: Interest) -> io::Result<Registered<S>> {
+    fn register<S: Source>(&self, mut source: Owned<S>, interest: Interest) -> io::Result<Registered<S>> {
         let mut reactor = lock(&self.0);
         let key = reactor.sockets.vacant_key();
         let token = Token(reactor.tokens.start + key);
         if !reactor.tokens.contains(&token.0) {
             return Err(io::Error::other("too many DNS sockets"));
         }
-        reactor.registry.register(&mut source, token, interest)?;
+        reactor.registry.register(&mut *source, token, interest)?;
         reactor.sockets.insert(Waiting::default());
         drop(reactor);
         Ok(Registered { source, key, runtime: self.clone() })
@@ -156,7 +157,7 @@ impl Drop for Sleep {
 /// A source that the poll knows for as long as this lives. Deregistered by name, since a forked child may hold the
 /// descriptor open beyond our closing it.
 struct Registered<S: Source> {
-    source: S,
+    source: Owned<S>,
     key: usize,
     runtime: Runtime,
 }
@@ -187,7 +188,7 @@ impl<S: Source> Registered<S> {
 impl<S: Source> Drop for Registered<S> {
     fn drop(&mut self) {
         let mut reactor = lock(&self.runtime.0);
-        let _ = reactor.registry.deregister(&mut self.source);
+        let _ = reactor.registry.deregister(&mut *self.source);
         let waiting = reactor.sockets.try_remove(self.key);
         drop((reactor, waiting));
     }
@@ -244,13 +245,13 @@ impl DnsTcpStream for Tcp {
 impl AsyncRead for Tcp {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let buffer = RefCell::new(buffer);
-        self.0.attempt(cx, false, || (&self.0.source).read(&mut buffer.borrow_mut()))
+        self.0.attempt(cx, false, || (&*self.0.source).read(&mut buffer.borrow_mut()))
     }
 }
 
 impl AsyncWrite for Tcp {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.attempt(cx, true, || (&self.0.source).write(bytes))
+        self.0.attempt(cx, true, || (&*self.0.source).write(bytes))
     }
 
     fn poll_write_vectored(
@@ -258,7 +259,7 @@ impl AsyncWrite for Tcp {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.attempt(cx, true, || (&self.0.source).write_vectored(slices))
+        self.0.attempt(cx, true, || (&*self.0.source).write_vectored(slices))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -285,7 +286,7 @@ impl RuntimeProvider for Runtime {
     fn connect_tcp(&self, server: SocketAddr, _bind: Option<SocketAddr>, timeout: Option<Duration>) -> Pending<Tcp> {
         let runtime = self.clone();
         Box::pin(async move {
-            let socket = mio::net::TcpStream::connect(server)?;
+            let socket = Owned::make(|| mio::net::TcpStream::connect(server))?;
             let stream = Tcp(runtime.register(socket, Interest::READABLE | Interest::WRITABLE)?);
             let limit = timeout.unwrap_or(Duration::from_secs(5));
             within(runtime.sleep(limit), poll_fn(|cx| stream.poll_connected(cx))).await??;
@@ -296,7 +297,7 @@ impl RuntimeProvider for Runtime {
     fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Pending<Udp> {
         let runtime = self.clone();
         Box::pin(async move {
-            let socket = mio::net::UdpSocket::bind(local)?;
+            let socket = Owned::make(|| mio::net::UdpSocket::bind(local))?;
             socket.connect(server)?;
             Ok(Udp { socket: runtime.register(socket, Interest::READABLE)?, server })
         })

@@ -121,13 +121,15 @@ pub fn request(body: &[u8], wire: &mut Vec<u8>) -> Result<Written, Refusal> {
 }
 
 /// The same with ASKING before each command that is not inside a MULTI; `asked` says of each whether it has one.
+#[cold]
 pub fn request_asking(body: &[u8], wire: &mut Vec<u8>, asked: &mut Vec<bool>) -> Result<Written, Refusal> {
     let mut reader = Reader::new(body);
     let written = match head(&mut reader)? {
-        Head::Command(count, name) => {
-            wire.extend_from_slice(ASKING);
-            asked.push(true);
-            single(&mut reader, count, name, wire)?
+        Head::Command(count, _) => {
+            // As a batch of one, which needs no second copy of the hot path. What needs a lease is never asked for so.
+            reader = Reader::new(body);
+            let _ = reader.token();
+            Written { batch: None, ..batch(&mut reader, 1, count, wire, Some(asked))? }
         }
         Head::Batch(count, first) => batch(&mut reader, count, first, wire, Some(asked))?,
     };

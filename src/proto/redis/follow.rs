@@ -61,6 +61,7 @@ impl Conn {
     }
 
     /// Asks at once, unless the question would become part of a tenant's transaction or would find no answer.
+    #[cold]
     pub fn probe(&mut self, now: Instant, out: &mut Out<'_>) {
         let question = match self.limits.follow {
             Follow::Nothing => return,

@@ -248,7 +248,7 @@ pub type Visit<'v> = &'v mut dyn FnMut(Part<'_>) -> Result<(), Refusal>;
 pub fn each(keys: Keys, arguments: &Reader<'_>, count: u32, visit: Visit<'_>) -> Result<(), Refusal> {
     let mut walk = Walk { reader: arguments.clone(), at: 0, count };
     match keys {
-        At(first, last, step) => walk.range(first, walk.from_end(last), step, visit),
+        At(first, last, step) => walk.range(first, walk.last(last), step, visit),
         Counted(at) => walk.counted(at, visit),
         OneAndCounted => {
             walk.range(1, 1, 1, visit)?;
@@ -259,7 +259,7 @@ pub fn each(keys: Keys, arguments: &Reader<'_>, count: u32, visit: Visit<'_>) ->
         GeoRadius => walk.stores(5, &[], visit),
         Migrate => walk.migrate(visit),
         Channels(last) => {
-            let last = walk.from_end(last);
+            let last = walk.last(last);
             walk.range(1, last, 1, &mut |part| match part {
                 Part::Key(channel) => visit(Part::Channel(channel)),
                 part => visit(part),
@@ -279,7 +279,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn from_end(&self, last: i32) -> u32 {
+    fn last(&self, last: i32) -> u32 {
         let last = i64::from(last);
         let last = if last < 0 { i64::from(self.count) + 1 + last } else { last };
         u32::try_from(last).unwrap_or(0)

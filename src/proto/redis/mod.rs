@@ -127,12 +127,21 @@ struct Redis {
     next_client: AtomicU64,
 }
 
+impl Redis {
+    /// Apart from `classify`, which is hot where there is only one place to go to.
+    #[cold]
+    #[inline(never)]
+    fn routed(&self, need: Need, body: &[u8], hashes: bool) -> Result<Need, Refusal> {
+        Ok(Need { route: routes::route(body, self.slots, hashes)?, ..need })
+    }
+}
+
 impl Driver for Redis {
     #[inline]
     fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal> {
         let class = encode::classify(body, self.options.tracking != Tracking::Off)?;
-        let route = if hashes | self.slots { routes::route(body, self.slots, hashes)? } else { Route::default() };
-        Ok(Need { class, route })
+        let need = Need { class, route: Route::default() };
+        if hashes | self.slots { self.routed(need, body, hashes) } else { Ok(need) }
     }
 
     fn client(&self) -> Box<dyn Protocol> {

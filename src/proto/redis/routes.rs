@@ -53,6 +53,7 @@ pub fn hash(key: &[u8]) -> u64 {
 }
 
 /// The route of a request whose class was judged. `slots`: keys must share one, and what concerns every node is refused.
+#[inline(never)]
 pub fn route(body: &[u8], slots: bool, hashes: bool) -> Result<Route, Refusal> {
     let mut reader = Reader::new(body);
     let mut finder = Finder { slots, hashes, route: Route::default(), first: None, batch: None };

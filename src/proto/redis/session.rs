@@ -45,7 +45,7 @@ pub struct Conn {
     pub asks_role: AsksRole,
     /// The replies of the batch at the head, as far as they came.
     batch: Vec<u8>,
-    /// What they show together, where rejections are followed.
+    /// What they show together.
     verdict: Verdict,
     /// A topic key or an error's payload, in the making.
     scratch: Vec<u8>,
@@ -239,8 +239,9 @@ impl Conn {
     fn want(&self) -> Want {
         let raw = self.limits.raw;
         // What was asked before a subscription is answered before its first push.
-        let asked = matches!(self.slots.front(), Some(Slot { kind: Kind::Ask(_), .. }));
-        let arrays_push = (!self.state.topics.is_empty() || self.slots.has_topics()) && !self.resp3() && !asked;
+        let arrays_push = (!self.state.topics.is_empty() || self.slots.has_topics())
+            && !self.resp3()
+            && !matches!(self.slots.front(), Some(Slot { kind: Kind::Ask(_), .. }));
         let unconverted = raw && self.slots.front().is_some_and(|slot| slot.live);
         Want { raw, unconverted, arrays_push }
     }
@@ -278,7 +279,7 @@ impl Conn {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn request(&mut self, id: RequestId, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
         let written = encode::request(body, wire)?;
         let kind = match written.batch {
@@ -309,7 +310,7 @@ impl Conn {
     }
 
     /// Notes what a request does to the conn. True: it belongs to what a tenant does here.
-    #[inline]
+    #[inline(always)]
     fn written(&mut self, written: &Written) -> bool {
         let bound = self.state.multi | written.monitors | written.mark.is_some();
         if let Some(mark) = written.mark {
@@ -378,6 +379,7 @@ impl Conn {
         out.events.emit(Event::Reply { id, error: false, body });
     }
 
+    #[cold]
     fn failed(&mut self, slot: Slot, id: RequestId, text: &[u8], out: &mut Out<'_>) {
         self.unmark(slot, text);
         if slot.live {

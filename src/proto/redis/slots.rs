@@ -136,7 +136,7 @@ impl Slots {
         self.own(kind);
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn request(&mut self, id: RequestId, kind: Kind, written: &Written, bound: bool) {
         let Written { waits, mark, monitors, scripts, transactions, .. } = *written;
         if self.queue.is_empty() {

@@ -95,6 +95,17 @@ impl Service {
         }
     }
 
+    /// Keeps a clean lane for the next who wants one, unless its peer is elsewhere by now.
+    fn keep_lane(&mut self, now: Instant, conn: ConnId, act: &mut dyn Act) {
+        let places = self.conns.get(&conn).and_then(|held| self.members.get(&held.member));
+        let places = places.map_or(&[][..], |member| &member.peer.places);
+        if !places.is_empty() && act.place(conn).is_some_and(|place| !places.contains(&place)) {
+            self.conns.remove(&conn);
+            return act.drop_conn(conn, "its peer has moved");
+        }
+        self.set_lane(conn, Lane::Idle { since: now });
+    }
+
     /// Gives idle lanes to whoever wants one, and dials for the rest.
     pub(super) fn pump_lanes(&mut self, now: Instant, act: &mut dyn Act) {
         let mut at = 0;
@@ -103,7 +114,7 @@ impl Service {
                 self.wants.remove(at);
                 continue;
             }
-            if let Some(conn) = self.idle_lane(want.route) {
+            if let Some(conn) = self.idle_lane(want.route, act) {
                 self.wants.remove(at);
                 self.assign(now, conn, want, act);
                 continue;
@@ -119,8 +130,13 @@ impl Service {
     }
 
     /// The lane used last, of those to peers that will do: its peer is the likeliest to be alive, and the others may go.
-    fn idle_lane(&self, route: Route) -> Option<ConnId> {
-        let able = self.slots.able(route.slot).unwrap_or(&self.able);
+    fn idle_lane(&mut self, route: Route, act: &dyn Act) -> Option<ConnId> {
+        // What belongs to one peer takes no other one's lane.
+        let own = route.hash.and_then(|_| self.pick(route, act));
+        let able = match &own {
+            Some(own) => std::slice::from_ref(own),
+            None => self.slots.able(route.slot).unwrap_or(&self.able),
+        };
         let idle = self.lanes().filter_map(|(conn, lane)| match lane {
             Lane::Idle { since } if able.contains(&self.conns[&conn].member) => Some((since, conn)),
             _ => None,
@@ -187,7 +203,7 @@ impl Service {
     fn send_on_lane(&mut self, now: Instant, conn: ConnId, want: Want, act: &mut dyn Act) {
         let sent = act.send(conn, want.request, How::Own);
         if !act.is_live(want.request) {
-            self.set_lane(conn, Lane::Idle { since: now });
+            self.keep_lane(now, conn, act);
         } else if sent == Sent::Later {
             // A lane that takes nothing is none.
             self.conns.remove(&conn);
@@ -220,7 +236,7 @@ impl Service {
         let Some(lease) = self.leases.remove(&lease) else { return false };
         let Lease::Held(conn) = lease else { return true };
         match act.tenancy(conn) {
-            (0, Tenancy::Clean) => self.set_lane(conn, Lane::Idle { since: now }),
+            (0, Tenancy::Clean) => self.keep_lane(now, conn, act),
             (0, Tenancy::Dirty) => {
                 self.set_lane(conn, Lane::Resetting);
                 act.reset(conn);
@@ -253,6 +269,14 @@ impl Service {
         }
     }
 
+    /// A request that had a lane to itself goes another way.
+    pub(super) fn free_lane(&mut self, now: Instant, conn: ConnId, request: RequestId, act: &mut dyn Act) {
+        let mine = [Part::Lane(Lane::Waiting(request)), Part::Lane(Lane::TakenOver(request))];
+        if self.conns.get(&conn).is_some_and(|held| mine.contains(&held.part)) {
+            self.keep_lane(now, conn, act);
+        }
+    }
+
     pub(super) fn lane_progress(
         &mut self,
         now: Instant,
@@ -271,7 +295,7 @@ impl Service {
             return;
         }
         if tenancy == Tenancy::Clean {
-            self.set_lane(conn, Lane::Idle { since: now });
+            self.keep_lane(now, conn, act);
         } else {
             self.conns.remove(&conn);
             act.drop_conn(conn, "its request left state that cannot be taken off");

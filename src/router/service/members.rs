@@ -462,7 +462,6 @@ impl Service {
         self.take_back();
         self.reshape_slots();
         self.choose_fast();
-        self.note_shape();
         if self.serves_all() {
             for waiter in std::mem::take(&mut self.waiters) {
                 act.finish(waiter, Body::None);
@@ -475,8 +474,9 @@ impl Service {
         self.pump_lanes(now, act);
         self.finish_draining(act);
         if self.bury(act) {
-            self.reshape(now, act);
+            return self.reshape(now, act);
         }
+        self.note_shape();
     }
 
     /// Peers that leave take nothing more once somebody else can.
@@ -535,7 +535,7 @@ impl Service {
     }
 
     /// A new version, if what the program can see has changed.
-    fn note_shape(&mut self) {
+    pub(super) fn note_shape(&mut self) {
         let mut hasher = DefaultHasher::new();
         self.word().hash(&mut hasher);
         for member in self.members.values() {
@@ -577,7 +577,7 @@ impl Service {
     }
 
     /// Forgets peers that have left and have nothing more. True if somebody is believed again for it.
-    fn bury(&mut self, act: &mut dyn Act) -> bool {
+    pub(super) fn bury(&mut self, act: &mut dyn Act) -> bool {
         let mut any = false;
         for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
             let idle = |held: &Held| {

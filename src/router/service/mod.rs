@@ -299,7 +299,7 @@ impl Router for Service {
     fn handle_rejected(
         &mut self,
         now: Instant,
-        conn: ConnId,
+        conn: Option<ConnId>,
         request: RequestId,
         need: Need,
         why: Rejection<'_>,
@@ -392,6 +392,10 @@ impl Router for Service {
             }
             Part::Draining(_) => {
                 self.finish_draining(act);
+                if self.bury(act) {
+                    self.reshape(now, act);
+                }
+                self.note_shape();
                 self.pump_waiting(now, act);
             }
             Part::Topics => {}

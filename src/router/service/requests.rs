@@ -257,13 +257,18 @@ impl Service {
     pub(super) fn rejected(
         &mut self,
         now: Instant,
-        conn: ConnId,
+        conn: Option<ConnId>,
         request: RequestId,
         need: Need,
         why: Rejection<'_>,
         act: &mut dyn Act,
     ) -> bool {
-        let Some(id) = self.conns.get(&conn).map(|held| held.member) else { return false };
+        let known = conn.and_then(|conn| Some((conn, self.conns.get(&conn)?.member)));
+        let Some((conn, id)) = known else {
+            self.hold_anew(now, request, need, act);
+            return true;
+        };
+        self.free_lane(now, conn, request, act);
         let entry = Entry::new(request, need.route);
         match why {
             Rejection::TryAgain => {

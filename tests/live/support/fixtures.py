@@ -9,9 +9,14 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 
 from . import net
+from .cluster import Cluster
+from .counter import Counter
 from .fakes import Fake
+from .names import Bind
+from .namespace import Namespace
 from .process import Missing
 from .proxy import Proxy
+from .sentinels import SentinelSet
 from .servers import RedisServer
 
 P = ParamSpec("P")
@@ -73,3 +78,44 @@ def proxy(redis_server: RedisServer, make_proxy: Callable[..., Any]) -> Proxy:
     """A fault proxy in front of `redis_server`."""
     made: Proxy = make_proxy(redis_server.address)
     return made
+
+
+@pytest.fixture
+def make_counter() -> Iterator[Callable[..., Counter]]:
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Counter(**options))
+
+
+@pytest.fixture
+def sentinel_set() -> Iterator[SentinelSet]:
+    """Three servers and three sentinels of this test's own."""
+    with or_skip(SentinelSet)() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_cluster() -> Iterator[Cluster]:
+    """One cluster for the tests of a module; each leaves it whole."""
+    with or_skip(Cluster)() as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Cluster:
+    """Whole, and empty."""
+    shared_cluster.settle()
+    for node in shared_cluster.primaries():
+        node.cli("FLUSHALL")
+    return shared_cluster
+
+
+@pytest.fixture
+def bind() -> Iterator[Bind]:
+    with or_skip(Bind)() as made:
+        yield made
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    with or_skip(Namespace)() as made:
+        yield made

@@ -15,7 +15,9 @@ class RedisServer(Process):
     """A redis-server on a free loopback port, without persistence, in a temp folder of its own.
 
     `users` maps a name to its ACL rules (`{"app": "on >secret ~* &* +@all"}`); `options` are more arguments for
-    redis-server (`["--maxclients", "10"]`). With `unixsocket=True` it also listens on `unix_address`.
+    redis-server (`["--maxclients", "10"]`). With `unixsocket=True` it also listens on `unix_address`. `host` is any
+    address of ours, `run_in` what its command line begins with (`["ip", "netns", "exec", name]`). With `keeps=True` its
+    settings are in a file that CONFIG REWRITE changes: started again, it is what it was.
     """
 
     def __init__(
@@ -26,13 +28,20 @@ class RedisServer(Process):
         users: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         port: int | None = None,
+        host: str = "127.0.0.1",
+        run_in: Sequence[str] = (),
+        keeps: bool = False,
     ) -> None:
-        self._program = program("redis-server", "redis-server")
+        self._program = [*run_in, program("redis-server", "redis-server")]
         super().__init__()
+        self.host = host
+        self._file = self.folder / "redis.conf" if keeps else None
         self._fixed_port = port
         self._password = password
-        self._arguments = ["--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0"]
+        self._arguments = ["--bind", host, "--save", "", "--repl-diskless-sync-delay", "0"]
         self._arguments += ["--enable-debug-command", "yes", "--dir", str(self.folder)]
+        if not host.startswith("127."):
+            self._arguments += ["--protected-mode", "no"]
         self._unix = self.folder / "redis.sock" if unixsocket else None
         if self._unix:
             self._arguments += ["--unixsocket", str(self._unix)]
@@ -50,7 +59,7 @@ class RedisServer(Process):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def unix_address(self) -> str:
@@ -90,13 +99,21 @@ class RedisServer(Process):
 
     def start(self) -> None:
         """After stop or kill: again on the same port."""
-        self.spawn([self._program, "--port", str(self.port), *self._arguments])
+        self.spawn(self._command())
         try:
             net.wait_for("redis-server", lambda: not self.running or self._is_ready())
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{net.tail(self.log)}") from None
         if not self.running:
             raise RuntimeError(f"redis-server ended\n{net.tail(self.log)}")
+
+    def _command(self) -> list[str]:
+        arguments = ["--port", str(self.port), *self._arguments]
+        if self._file is None:
+            return [*self._program, *arguments]
+        if not self._file.exists():
+            self._file.write_text(settings(arguments))
+        return [*self._program, str(self._file)]
 
     def _is_ready(self) -> bool:
         """By its own word: on our port might listen somebody else."""
@@ -116,3 +133,16 @@ class RedisServer(Process):
             except RuntimeError:
                 if not attempts_left:
                     raise
+                if self._file:
+                    self._file.unlink()
+
+
+def settings(arguments: Sequence[str]) -> str:
+    """`["--port", "1", "--save", ""]` as a file has it."""
+    lines: list[list[str]] = []
+    for word in arguments:
+        if word.startswith("--"):
+            lines.append([word[2:]])
+        else:
+            lines[-1].append(word if word and " " not in word else f'"{word}"')
+    return "".join(" ".join(line) + "\n" for line in lines)

@@ -58,7 +58,7 @@ fn the_handshake_learns_the_role_before_it_is_ready() {
     assert!(rig.sent().ends_with(INFO));
     rig.feed(&[NO_SETINFO, NO_SETINFO].concat()).unwrap();
     assert_eq!(rig.conn.admit(b""), Admit::Later);
-    rig.feed(b"$70\r\n# Replication\r\nrole:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:7001\r\n\r\n").unwrap();
+    rig.feed(b"$68\r\n# Replication\r\nrole:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:7001\r\n\r\n").unwrap();
     assert_eq!(rig.events(), [REPLICA, "Ready { topics_beside_requests: false, description: \"redis resp2\" }"]);
     assert_eq!(probe(&mut rig), INFO);
 }
