@@ -56,6 +56,11 @@ impl Member {
         }
     }
 
+    /// It refuses us for good, as far as is known: who has a conn is served by it, though one more was refused.
+    pub fn refusal(&self) -> Option<&Down> {
+        self.refused.as_ref().filter(|_| self.ready.is_empty())
+    }
+
     /// It has a conn and serves.
     pub fn is_sound(&self) -> bool {
         !self.ready.is_empty() && self.ejected_until.is_none()

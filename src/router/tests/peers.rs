@@ -203,3 +203,16 @@ fn pools_have_their_conns_and_requests_are_spread_over_them() {
     scene.ask(2, Class::Shared, 0);
     assert_eq!(scene.went(2), Some(conns[0]));
 }
+
+#[test]
+fn a_refused_lane_ends_nothing_that_a_conn_can_serve() {
+    let mut scene = Scene::up();
+    scene.ask(1, Class::Waiting, 0);
+    scene.down(ConnId(2), true);
+    assert_eq!((scene.act.failed.as_slice(), scene.word()), (&[][..], "up"));
+    scene.act.full = true;
+    scene.ask(2, Class::Shared, 0);
+    scene.act.full = false;
+    scene.progress(SHARED);
+    assert_eq!(scene.went(2), Some(SHARED));
+}
