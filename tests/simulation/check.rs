@@ -148,7 +148,10 @@ impl World {
 
     pub fn check_topic(&self, key: u32, topic: &[u8]) {
         if !self.conns.get(&key).is_some_and(|conn| conn.ready) {
-            self.fail(&format!("topic {:?} is asked for on conn {key}, which is not ready", String::from_utf8_lossy(topic)));
+            self.fail(&format!(
+                "topic {:?} is asked for on conn {key}, which is not ready",
+                String::from_utf8_lossy(topic)
+            ));
         }
     }
 

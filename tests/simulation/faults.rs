@@ -109,7 +109,8 @@ impl World {
         let host = ["cache.test", "b.test", "all.test"][self.rng.usize(..3)];
         let set = if host == "all.test" { set } else { set[..1].to_vec() };
         self.names.records.insert(host.into(), set);
-        self.names.services = nodes[..count].iter().map(|node| (*node, self.rng.u16(1..3), self.rng.u16(0..3))).collect();
+        self.names.services =
+            nodes[..count].iter().map(|node| (*node, self.rng.u16(1..3), self.rng.u16(0..3))).collect();
         if self.profile.is_told() {
             self.tell_peers(&nodes[..count]);
         }

@@ -212,11 +212,7 @@ impl World {
     }
 
     /// Lets the protocol of a conn do something, and sees to what came of it. False if the conn is gone.
-    pub fn drive(
-        &mut self,
-        key: u32,
-        act: impl FnOnce(&mut Conn, Instant, &mut Out<'_>) -> Result<(), Fault>,
-    ) -> bool {
+    pub fn drive(&mut self, key: u32, act: impl FnOnce(&mut Conn, Instant, &mut Out<'_>) -> Result<(), Fault>) -> bool {
         let now = self.now();
         let Some(conn) = self.conns.get_mut(&key) else { return false };
         let mut wire = std::mem::take(&mut conn.out);

@@ -358,8 +358,7 @@ impl World {
     fn abandoned(&mut self, id: u64, conn: &Conn, status: Status, again: &mut Vec<(RequestId, Again)>) {
         let Some(req) = self.live_mut(id) else { return };
         let touched = conn.written > req.wire_start;
-        let may_repeat =
-            if touched { req.idempotent && req.retries < REPEATS_MAX } else { req.retries < RETRIES_MAX };
+        let may_repeat = if touched { req.idempotent && req.retries < REPEATS_MAX } else { req.retries < RETRIES_MAX };
         if may_repeat && req.has_payload && req.lease == 0 {
             req.retries += 1;
             req.doubtful |= touched;
@@ -374,8 +373,7 @@ impl World {
 
     /// Gives a lease back; what is still under way on it ends as cancelled.
     pub fn release_lease(&mut self, lease: u64) -> bool {
-        let mine: Vec<u64> =
-            self.live_ids.iter().copied().filter(|id| self.requests[id].lease == lease).collect();
+        let mine: Vec<u64> = self.live_ids.iter().copied().filter(|id| self.requests[id].lease == lease).collect();
         for id in mine {
             self.end_early(id, IOK_STATUS_CANCELLED);
         }

@@ -96,7 +96,8 @@ impl World {
         records.insert("all.test".into(), all[..all.len().min(3)].to_vec());
         self.names.services = (0..self.nodes.len()).map(|node| (node, 1, 1)).collect();
         if self.profile.has_sentinels() {
-            self.names.sentinels = (0..3).map(|_| Sentinel { up: true, epoch: 1, master: 0, streams: Vec::new() }).collect();
+            self.names.sentinels =
+                (0..3).map(|_| Sentinel { up: true, epoch: 1, master: 0, streams: Vec::new() }).collect();
         }
     }
 

@@ -344,7 +344,8 @@ impl World {
                 continue;
             }
             if self.links[link].session.blocked.take().is_some() {
-                let error = "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+                let error =
+                    "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
                 self.carry(link, false, resp::line(error));
                 self.serve(link);
             }

@@ -33,25 +33,65 @@ pub enum Event {
     /// A fault of that kind ends.
     Heal(Heal),
     Deadline(u64),
-    ConnTimer { key: u32, serial: u64, at: u64 },
+    ConnTimer {
+        key: u32,
+        serial: u64,
+        at: u64,
+    },
     RouterTimer(u64),
     SourceTimer(u64),
     /// A name of a conn's peer is known, or not.
-    Resolved { key: u32, serial: u64 },
+    Resolved {
+        key: u32,
+        serial: u64,
+    },
     /// One more address of a conn's peer is tried.
-    Attempt { key: u32, serial: u64, index: usize },
-    Refused { key: u32, serial: u64, index: usize },
-    Connected { key: u32, serial: u64, index: usize },
-    Writable { key: u32, serial: u64 },
-    Bytes { link: usize, up: bool, bytes: Vec<u8> },
-    End { link: usize, up: bool, reset: bool },
+    Attempt {
+        key: u32,
+        serial: u64,
+        index: usize,
+    },
+    Refused {
+        key: u32,
+        serial: u64,
+        index: usize,
+    },
+    Connected {
+        key: u32,
+        serial: u64,
+        index: usize,
+    },
+    Writable {
+        key: u32,
+        serial: u64,
+    },
+    Bytes {
+        link: usize,
+        up: bool,
+        bytes: Vec<u8>,
+    },
+    End {
+        link: usize,
+        up: bool,
+        reset: bool,
+    },
     /// A command that waited in a server is answered.
-    Unblock { link: usize, ticket: u64 },
+    Unblock {
+        link: usize,
+        ticket: u64,
+    },
     News(OwnedNews),
-    Loaded { node: usize, run: u64 },
+    Loaded {
+        node: usize,
+        run: u64,
+    },
     /// A node hears how the cluster is.
-    Gossip { node: usize },
-    SentinelHears { sentinel: usize },
+    Gossip {
+        node: usize,
+    },
+    SentinelHears {
+        sentinel: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]

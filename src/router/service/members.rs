@@ -398,7 +398,9 @@ impl Service {
         let follows = self.members.get(&replica).and_then(|member| member.follows.clone());
         let moved_to = follows.filter(|follows| followed.is_some_and(|before| before != follows));
         let is_over = |id: MemberId, member: &Member| {
-            id == replica || member.superseded == Some(replica) || moved_to.as_deref().is_some_and(|to| member.is_at(to))
+            id == replica
+                || member.superseded == Some(replica)
+                || moved_to.as_deref().is_some_and(|to| member.is_at(to))
         };
         let mut any = false;
         for (id, member) in &mut self.members {
@@ -412,8 +414,7 @@ impl Service {
 
     /// A replica was promoted: whom it followed is not to be written to, until it has been somebody's replica itself.
     fn supersede(&mut self, promoted: MemberId, primary: &str, act: &mut dyn Act) {
-        let primaries =
-            self.ids(|it| it.is_at(primary) && it.role == Role::Primary && it.peer.role == Role::Unknown);
+        let primaries = self.ids(|it| it.is_at(primary) && it.role == Role::Primary && it.peer.role == Role::Unknown);
         for id in primaries {
             if id != promoted {
                 self.evict(id, "another peer was promoted in its place", act);

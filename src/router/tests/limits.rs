@@ -97,3 +97,15 @@ fn retries_have_a_budget_and_what_was_never_sent_needs_none() {
     }
     assert!((100..=250).contains(&scene.act.sent.len()), "{}", scene.act.sent.len());
 }
+
+#[test]
+fn a_request_that_was_not_executed_keeps_its_place_in_flight() {
+    let config = ServiceConfig { inflight_max: 1, wanted: crate::peer::Wanted::Any, ..config() };
+    let mut scene = Scene::of(config, &[peer(1), peer(2)]);
+    [A, B].iter().for_each(|name| scene.ready(scene.to(name)));
+    (1..=2).for_each(|id| scene.ask(id, Class::Shared, 0));
+    let first = scene.went(1).unwrap();
+    assert!(scene.rejected(first, 1, PLAIN, Rejection::NotServing));
+    assert_ne!(scene.went(1), Some(first));
+    assert_eq!((scene.went(2), scene.act.inflight()), (None, 1));
+}
