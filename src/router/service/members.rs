@@ -511,7 +511,8 @@ impl Service {
     fn take_back(&mut self) {
         let wanted = self.config.wanted;
         for member in self.members.values_mut().filter(|member| !member.queue.is_empty()) {
-            if !member.ready.is_empty() && !(member.is_sound() && member.has_role(wanted)) {
+            let serves = member.ejected_until.is_none() && member.has_role(wanted);
+            if !member.ready.is_empty() && !serves {
                 let (kept, taken): (VecDeque<Entry>, VecDeque<Entry>) =
                     member.queue.drain(..).partition(|entry| entry.asking);
                 member.queue = kept;
@@ -582,7 +583,8 @@ impl Service {
         self.reshape(now, act);
     }
 
-    /// Forgets peers that have left and have nothing more. True if somebody is believed again for it.
+    /// Forgets peers that have left and have nothing more. True if that gives somebody something to do: a stream that had
+    /// a conn there wants another, or a primary is believed again.
     pub(super) fn bury(&mut self, act: &mut dyn Act) -> bool {
         let mut any = false;
         for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
@@ -594,6 +596,7 @@ impl Service {
             for conn in conns {
                 self.drop_conn(conn, "its peer has left", act);
             }
+            any |= self.move_takeovers(id, act);
             if !self.conns.values().any(|held| held.member == id) {
                 self.members.remove(&id);
                 for member in self.members.values_mut().filter(|member| member.superseded == Some(id)) {

@@ -216,3 +216,20 @@ fn a_refused_lane_ends_nothing_that_a_conn_can_serve() {
     scene.progress(SHARED);
     assert_eq!(scene.went(2), Some(SHARED));
 }
+
+#[test]
+fn a_stream_that_took_a_conn_over_leaves_with_its_peer() {
+    let mut scene = Scene::of(config(), &[peer(1)]);
+    scene.ready(scene.to(A));
+    scene.ask(1, Class::Takeover, 0);
+    let lane = *scene.act.dialled.last().unwrap();
+    scene.ready(lane);
+    assert_eq!(scene.went(1), Some(lane));
+    scene.peers(&[peer(2)]);
+    scene.ready(scene.to(B));
+    assert!(scene.act.dropped.contains(&lane));
+    assert_eq!(scene.names(), [B]);
+    let next = *scene.act.dialled.last().unwrap();
+    scene.ready(next);
+    assert_eq!((scene.went(1), scene.act.peers.last().map(String::as_str)), (Some(next), Some(B)));
+}
