@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use iokernel::peer::{Peer, Role, Wanted};
 use iokernel::ring::layout::{IOK_FATE_NOT_SENT, IOK_FATE_REPLIED};
-use iokernel::router::How;
+use iokernel::router::{How, State};
 use iokernel::status::*;
 
 use crate::kernel::{Expect, What};
@@ -14,6 +14,8 @@ use crate::world::{MS, SECOND, World};
 const TIMEOUTS_MAX: u64 = 600;
 /// Faults are over for so long at most before the endpoint is up.
 const UP_WITHIN: u64 = 60 * SECOND;
+/// What waits in a server may take so long beyond the time for draining.
+const LEFT_WITHIN: u64 = 500 * MS;
 /// A replica was promoted for so long at most before it takes writes.
 const WRITES_WITHIN: u64 = 3 * SECOND;
 
@@ -35,6 +37,8 @@ pub struct Checks {
     timeouts: u64,
     /// The set as the source tells it, with the roles that it knows.
     peers: Vec<(String, Role)>,
+    /// Since when they are seen to drain while another serves.
+    leaving: BTreeMap<String, u64>,
     /// Who executed a request last.
     writer: Option<usize>,
 }
@@ -182,7 +186,7 @@ impl World {
             self.checks.replied += 1;
             let marked = text.contains(&format!("#{id}#"));
             // In a batch, one command may have been refused.
-            let refused = req.words.contains(';') && req.executions == 0;
+            let refused = req.words.contains(';');
             if req.expect == Expect::Mark && !marked && !refused {
                 self.fail(&format!("{id} ({}) was answered {text:?}", req.words));
             }
@@ -214,7 +218,7 @@ impl World {
         if !self.unheard.is_empty() {
             self.fail("news was not heard");
         }
-        if self.step % 4 == 0 {
+        if self.step.is_multiple_of(4) {
             self.check_state();
         }
     }
@@ -241,11 +245,29 @@ impl World {
             let waiting = [common, own].concat();
             self.fail(&format!("{} of the requests {waiting:?} are queued", state.queued));
         }
+        self.check_leaving(&state);
         let peers = state.peers.len().max(1);
         let most = peers * (2 * self.options.service.pool + 1) + self.options.service.lanes_max;
         if state.conns > most + 8 {
             self.fail(&format!("{} conns to {peers} peers", state.conns));
         }
+    }
+
+    /// Peers that have left are gone once they had their time and another serves, unless somebody holds a lease there.
+    fn check_leaving(&mut self, state: &State) {
+        let serves = matches!(self.options.service.wanted, Wanted::Any | Wanted::Nearest)
+            && state.peers.iter().any(|peer| peer.word == "up");
+        let (now_ns, drain) = (self.now_ns, self.options.service.drain.as_nanos() as u64);
+        let mut leaving = std::mem::take(&mut self.checks.leaving);
+        let is_leaving = |name: &String| state.peers.iter().any(|peer| peer.name == *name && peer.word == "draining");
+        leaving.retain(|name, _| serves && state.leases == 0 && is_leaving(name));
+        for peer in state.peers.iter().filter(|peer| peer.word == "draining" && serves && state.leases == 0) {
+            let since = *leaving.entry(peer.name.clone()).or_insert(now_ns);
+            if now_ns > since + drain + LEFT_WITHIN {
+                self.fail(&format!("{} has left {} ms ago and has conns: {state:?}", peer.name, (now_ns - since) / MS));
+            }
+        }
+        self.checks.leaving = leaving;
     }
 
     /// After the faults: the endpoint comes up, everything that is asked succeeds, and nothing is left over.
@@ -308,7 +330,7 @@ impl World {
             self.turn();
             self.run_until(self.now_ns + 200 * MS);
             let ended = self.requests[&id].ended;
-            if !ended.is_some_and(|ended| ended.status == IOK_STATUS_OK) {
+            if ended.is_none_or(|ended| ended.status != IOK_STATUS_OK) {
                 let why = self.why();
                 self.fail(&format!("{id} ({}) did not succeed: {ended:?} {why}", self.requests[&id].words));
             }

@@ -149,7 +149,7 @@ impl World {
             let address = self.nodes[of].address;
             let port = resp::line(&format!(":{}", address.port()));
             // A node does not always know its own address.
-            let ip = if of == node && node % 2 == 0 { String::new() } else { address.ip().to_string() };
+            let ip = if of == node && node.is_multiple_of(2) { String::new() } else { address.ip().to_string() };
             resp::array(&[resp::bulk(&ip), port, resp::bulk(&format!("id{of}"))])
         };
         let parts: Vec<Vec<u8>> = (0..RANGES)

@@ -9,7 +9,7 @@ use iokernel::ring::layout::IOK_FATE_REPLIED;
 use iokernel::router::ConnId;
 use iokernel::status::*;
 
-use crate::kernel::{Note, REJECTIONS_MAX, What, Why};
+use crate::kernel::{Note, REJECTIONS_MAX, Unheard, What, Why};
 use crate::world::{Event, MS, World};
 
 /// Bytes that may wait for a slow peer before it is given no more requests.
@@ -98,8 +98,7 @@ impl Emit for Sink {
 
 impl World {
     pub fn dial(&mut self, peer: &Peer) -> u32 {
-        // Keys are used again at once, as those of a slab are.
-        let key = self.free_keys.pop().unwrap_or(self.conns.len() as u32);
+        let key = self.vacant_key();
         self.conn_serials += 1;
         let serial = self.conn_serials;
         self.note(&format!("  dial {key} {}", peer.name));
@@ -136,6 +135,20 @@ impl World {
         }
         self.rearm(key);
         key
+    }
+
+    /// Keys are used again at once, as those of a slab are, unless the router is still to hear of one.
+    fn vacant_key(&mut self) -> u32 {
+        let unheard = |key: &u32| {
+            self.unheard.iter().any(|news| match news {
+                Unheard::Down { conn, .. } | Unheard::Note { conn, .. } => conn == key,
+                Unheard::SendAgain(..) => false,
+            })
+        };
+        match self.free_keys.iter().rposition(|key| !unheard(key)) {
+            Some(at) => self.free_keys.remove(at),
+            None => (self.conns.len() + self.free_keys.len()) as u32,
+        }
     }
 
     /// The conn, if it is still the one that was meant.
@@ -206,9 +219,10 @@ impl World {
         let mut sink = Sink::default();
         let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
         conn.out = wire;
+        let serial = conn.serial;
         let notes = self.take_events(key, sink.0);
-        self.after_protocol(key, notes);
-        self.judge(key, outcome)
+        self.after_protocol(key, serial, notes);
+        self.conn(key, serial).is_some() && self.judge(key, outcome)
     }
 
     fn judge(&mut self, key: u32, outcome: Result<(), Fault>) -> bool {
@@ -308,7 +322,7 @@ impl World {
         (conn.out, conn.input) = (wire, input);
         let serial = conn.serial;
         let notes = self.take_events(key, sink.0);
-        self.after_protocol(key, notes);
+        self.after_protocol(key, serial, notes);
         if self.conn(key, serial).is_none() {
             return;
         }

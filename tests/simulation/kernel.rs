@@ -71,7 +71,7 @@ pub struct Req {
 pub enum Unheard {
     Down { conn: u32, down: Down },
     SendAgain(RequestId, Again),
-    Note { conn: u32, note: Note },
+    Note { conn: u32, serial: u64, note: Note },
 }
 
 /// What the router has to hear once the protocol's call is over.
@@ -221,13 +221,17 @@ impl World {
     }
 
     /// What events asked for beyond completions.
-    pub fn after_protocol(&mut self, key: u32, notes: Vec<Note>) {
+    pub fn after_protocol(&mut self, key: u32, serial: u64, notes: Vec<Note>) {
         for note in notes {
-            if !self.conns.contains_key(&key) {
-                return;
+            if self.conn(key, serial).is_none() {
+                // What the conn has told of a request outlives it.
+                if let Note::Rejected { id, why } = note {
+                    self.rejected(None, id.0, &why);
+                }
+                continue;
             }
             if self.router.is_none() {
-                self.unheard.push(Unheard::Note { conn: key, note });
+                self.unheard.push(Unheard::Note { conn: key, serial, note });
                 continue;
             }
             self.take_note(key, note);
@@ -255,7 +259,7 @@ impl World {
                 self.tell_fact(key, &Fact::Role { role, follows: follows.as_deref() });
             }
             Note::Topology(shards) => self.tell_fact(key, &Fact::Topology(&shards)),
-            Note::Rejected { id, why } => self.rejected(key, id.0, &why),
+            Note::Rejected { id, why } => self.rejected(Some(key), id.0, &why),
         }
     }
 
@@ -263,17 +267,24 @@ impl World {
         self.with_router(None, |router, now, act| router.handle_fact(now, ConnId(key), fact, act));
     }
 
-    fn rejected(&mut self, key: u32, id: u64, why: &Why) {
+    fn rejected(&mut self, key: Option<u32>, id: u64, why: &Why) {
+        let acting = self.router.is_none();
         let Some(req) = self.live_mut(id) else { return };
+        if acting {
+            // The request goes on as one that lost its conn.
+            (req.conn, req.sent_ns) = (None, 0);
+            self.count(id, false);
+            return self.unheard.push(Unheard::SendAgain(RequestId(id), Again::NotSent));
+        }
         req.rejections += 1;
         (req.conn, req.sent_ns) = (None, 0);
         self.count(id, false);
-        if let Why::NotPrimary = why {
+        if let (Why::NotPrimary, Some(key)) = (why, key) {
             self.learnt_role(key, iokernel::peer::Role::Replica);
         }
         let taken = self.need_of(id).map(|need| {
             self.with_router(None, |router, now, act| {
-                router.handle_rejected(now, Some(ConnId(key)), RequestId(id), need, why.rejection(), act)
+                router.handle_rejected(now, key.map(ConnId), RequestId(id), need, why.rejection(), act)
             })
         });
         if taken != Some(true) {
@@ -314,7 +325,7 @@ impl World {
                     self.with_router(None, |router, now, act| router.handle_down(now, ConnId(conn), &down, act));
                 }
                 Unheard::SendAgain(id, why) => self.send_again(id, why),
-                Unheard::Note { conn, note } => self.after_protocol(conn, vec![note]),
+                Unheard::Note { conn, serial, note } => self.after_protocol(conn, serial, vec![note]),
             }
         }
     }

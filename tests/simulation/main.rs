@@ -31,7 +31,7 @@ use world::{Figures, World};
 
 /// Steps of one seed.
 const STEPS: u64 = 10_000;
-const SEEDS: u64 = 112;
+const SEEDS: u64 = 160;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

@@ -173,7 +173,7 @@ impl World {
         }
         let lease = self.program.leases[self.rng.usize(..self.program.leases.len())];
         let (id, key) = (self.requests_made + 1, self.rng.usize(..50));
-        let plain = lease % 2 == 0;
+        let plain = lease.is_multiple_of(2);
         let words = match self.rng.usize(..6) {
             0 | 1 => format!("SET {{k{key}}} #{id}#"),
             2 => format!("ECHO #{id}#"),

@@ -264,7 +264,7 @@ impl World {
                 continue;
             }
             for topic in self.links[link].session.shard_topics.clone() {
-                if self.redirect(link, &[topic.clone()], true, false).is_some() {
+                if self.redirect(link, std::slice::from_ref(&topic), true, false).is_some() {
                     self.links[link].session.shard_topics.remove(&topic);
                     let bytes = self.shard_told(link, "sunsubscribe", &topic);
                     self.carry(link, false, bytes);

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Part, Service, overloaded, refuse};
+use super::members::MemberId;
+use super::{Held, Part, Service, overloaded, refuse};
 use crate::proto::{Class, Need, RequestId, Route, Tenancy};
 use crate::router::{Act, ConnId, How, Sent};
 use crate::status::{IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_NO_LEASE, IOK_STATUS_OVERLOADED};
@@ -319,6 +320,16 @@ impl Service {
             }
             _ => {}
         }
+    }
+
+    /// Streams that took conns of a peer over go on elsewhere: they would never end by themselves.
+    pub(super) fn move_takeovers(&mut self, id: MemberId, act: &mut dyn Act) -> bool {
+        let taken = |held: &Held| held.member == id && matches!(held.part, Part::Lane(Lane::TakenOver(_)));
+        let conns: Vec<ConnId> = self.conns.iter().filter(|(_, held)| taken(held)).map(|(conn, _)| *conn).collect();
+        for conn in &conns {
+            self.drop_conn(*conn, "its peer has left", act);
+        }
+        !conns.is_empty()
     }
 
     /// Closes lanes that nobody has used for long.

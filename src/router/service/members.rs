@@ -56,6 +56,11 @@ impl Member {
         }
     }
 
+    /// It refuses us for good, as far as is known: who has a conn is served by it, though one more was refused.
+    pub fn refusal(&self) -> Option<&Down> {
+        self.refused.as_ref().filter(|_| self.ready.is_empty())
+    }
+
     /// It has a conn and serves.
     pub fn is_sound(&self) -> bool {
         !self.ready.is_empty() && self.ejected_until.is_none()
@@ -460,6 +465,7 @@ impl Service {
     pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
         self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
         self.retire(now);
+        self.take_back();
         self.reshape_slots();
         self.choose_fast();
         if self.serves_all() {
@@ -497,6 +503,21 @@ impl Service {
             let queue = std::mem::take(&mut member.queue);
             self.stuck.extend(queue.into_iter().map(Entry::anew));
             self.able.retain(|able| *able != id);
+        }
+    }
+
+    /// What waits for peers that have conns and may not be sent to any more is for others. What is to be asked of one
+    /// peer alone stays.
+    fn take_back(&mut self) {
+        let wanted = self.config.wanted;
+        for member in self.members.values_mut().filter(|member| !member.queue.is_empty()) {
+            let serves = member.ejected_until.is_none() && member.has_role(wanted);
+            if !member.ready.is_empty() && !serves {
+                let (kept, taken): (VecDeque<Entry>, VecDeque<Entry>) =
+                    member.queue.drain(..).partition(|entry| entry.asking);
+                member.queue = kept;
+                self.stuck.extend(taken);
+            }
         }
     }
 
@@ -562,7 +583,8 @@ impl Service {
         self.reshape(now, act);
     }
 
-    /// Forgets peers that have left and have nothing more. True if somebody is believed again for it.
+    /// Forgets peers that have left and have nothing more. True if that gives somebody something to do: a stream that had
+    /// a conn there wants another, or a primary is believed again.
     pub(super) fn bury(&mut self, act: &mut dyn Act) -> bool {
         let mut any = false;
         for id in self.ids(|member| member.leaving && member.ready.is_empty()) {
@@ -574,6 +596,7 @@ impl Service {
             for conn in conns {
                 self.drop_conn(conn, "its peer has left", act);
             }
+            any |= self.move_takeovers(id, act);
             if !self.conns.values().any(|held| held.member == id) {
                 self.members.remove(&id);
                 for member in self.members.values_mut().filter(|member| member.superseded == Some(id)) {

@@ -187,8 +187,8 @@ impl Service {
     /// Every peer refuses us for good, as far as is known.
     fn refusal(&self) -> Option<&Down> {
         let mut present = self.members.values().filter(|member| !member.leaving);
-        let first = present.next()?.refused.as_ref()?;
-        present.all(|member| member.refused.is_some()).then_some(first)
+        let first = present.next()?.refusal()?;
+        present.all(|member| member.refusal().is_some()).then_some(first)
     }
 
     /// Tells everyone who waits that waiting is useless.

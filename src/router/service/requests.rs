@@ -265,11 +265,20 @@ impl Service {
     ) -> bool {
         let known = conn.and_then(|conn| Some((conn, self.conns.get(&conn)?.member)));
         let Some((conn, id)) = known else {
-            self.hold_anew(now, request, need, act);
+            match need.class {
+                Class::Shared => self.admit(now, Entry::new(request, need.route), act),
+                _ => self.handle_lane_again(now, request, need, act),
+            }
             return true;
         };
         self.free_lane(now, conn, request, act);
         let entry = Entry::new(request, need.route);
+        let stays = matches!(why, Rejection::NotPrimary | Rejection::NotServing) && need.class == Class::Shared;
+        if stays {
+            // It keeps its place among those in flight, whoever else is let in below.
+            self.queued += 1;
+            self.stuck.push_back(entry);
+        }
         match why {
             Rejection::TryAgain => {
                 if self.is_full(act) || !self.budget.take() {
@@ -302,11 +311,30 @@ impl Service {
                 act.doubt();
             }
         }
-        self.hold_anew(now, request, need, act);
         if why == Rejection::NotServing {
             self.reshape(now, act);
         }
+        if stays {
+            self.unstick(now, act);
+            self.bound_stuck(request, act);
+        } else {
+            self.handle_lane_again(now, request, need, act);
+        }
         true
+    }
+
+    /// A request that no peer can take may be one too many.
+    fn bound_stuck(&mut self, request: RequestId, act: &mut dyn Act) {
+        if self.queued <= self.config.queue_max {
+            return;
+        }
+        self.forget_ended(act);
+        let at = self.stuck.iter().position(|entry| entry.request == request);
+        if let Some(at) = at.filter(|_| self.queued > self.config.queue_max) {
+            self.stuck.remove(at);
+            self.queued -= 1;
+            overloaded(act, request, self.config.queue_max);
+        }
     }
 
     /// A request waits until a peer can take it, or until its conn is ready.
@@ -317,14 +345,6 @@ impl Service {
         {
             member.queue.push_back(entry);
             self.queued += 1;
-        }
-    }
-
-    fn hold_anew(&mut self, now: Instant, request: RequestId, need: Need, act: &mut dyn Act) {
-        if need.class == Class::Shared {
-            self.place(now, Entry::new(request, need.route), act);
-        } else {
-            self.handle_lane_again(now, request, need, act);
         }
     }
 

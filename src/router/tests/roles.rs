@@ -1,0 +1,169 @@
+//! Primaries and replicas, as they and the source say.
+
+use super::*;
+use crate::peer::Wanted;
+
+fn wanting(wanted: Wanted, count: u8) -> Scene {
+    let peers: Vec<Peer> = (1..=count).map(peer).collect();
+    Scene::of(ServiceConfig { wanted, lanes_max: 4, ..config() }, &peers)
+}
+
+/// A is the primary, B its replica.
+fn pair() -> Scene {
+    let mut scene = wanting(Wanted::Primary, 2);
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    scene.role(b, Role::Replica, Some(A));
+    scene.ready(b);
+    scene
+}
+
+#[test]
+fn requests_go_to_whoever_has_the_role() {
+    let mut scene = pair();
+    (1..=4).for_each(|id| scene.ask(id, Class::Shared, 0));
+    assert!((1..=4).all(|id| scene.went(id) == Some(scene.to(A))));
+    let mut scene = wanting(Wanted::Replica, 2);
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!((scene.went(1), scene.service.is_up()), (None, false));
+    scene.role(b, Role::Replica, Some(A));
+    scene.ready(b);
+    assert_eq!(scene.went(1), Some(b));
+}
+
+#[test]
+fn a_promoted_replica_supersedes_whom_it_followed() {
+    let mut scene = pair();
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.role(b, Role::Primary, None);
+    assert_eq!(scene.act.dropped, [a], "what it still acknowledges is lost");
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), Some(b));
+    // It comes back and has not heard of it.
+    let a = scene.to(A);
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    (2..=4).for_each(|id| scene.ask(id, Class::Shared, 0));
+    assert!((2..=4).all(|id| scene.went(id) == Some(b)));
+    // Once it has been a replica, it may be promoted like any other.
+    scene.role(a, Role::Replica, Some(B));
+    scene.role(a, Role::Primary, None);
+    scene.ask(5, Class::Shared, 0);
+    assert_eq!(scene.went(5), Some(a));
+}
+
+#[test]
+fn a_superseded_primary_is_believed_again_once_its_successor_is_none() {
+    let mut scene = pair();
+    let b = scene.to(B);
+    scene.role(b, Role::Primary, None);
+    let a = scene.to(A);
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    scene.role(b, Role::Replica, Some(A));
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), Some(a));
+    let mut scene = pair();
+    scene.role(scene.to(B), Role::Primary, None);
+    let a = scene.to(A);
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    scene.peers(&[peer(1)]);
+    scene.act.tenancies.clear();
+    scene.down(scene.to(B), false);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), Some(a), "the successor is not of the set any more");
+}
+
+#[test]
+fn a_refused_write_shows_a_demotion_and_goes_to_the_next_primary() {
+    let mut scene = pair();
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.ask(1, Class::Shared, 0);
+    assert!(scene.rejected(a, 1, Route::default(), Rejection::NotPrimary));
+    assert_eq!(scene.went(1), None, "it waits for a primary");
+    assert!(scene.act.doubts > 0);
+    scene.role(b, Role::Primary, None);
+    assert_eq!(scene.went(1), Some(b));
+}
+
+#[test]
+fn leases_on_a_demoted_peer_are_lost() {
+    let mut scene = pair();
+    let a = scene.to(A);
+    scene.lease(1);
+    let lane = *scene.act.dialled.last().unwrap();
+    scene.role(lane, Role::Primary, None);
+    scene.ready(lane);
+    assert_eq!(scene.act.leased, [(1, 1)]);
+    scene.role(a, Role::Replica, Some(B));
+    assert_eq!(scene.act.dropped, [lane]);
+    scene.ask(2, Class::Shared, 1);
+    assert_eq!(scene.act.failed, [(2, IOK_STATUS_LOST)]);
+}
+
+#[test]
+fn a_lane_to_a_peer_that_lost_the_role_meanwhile_is_given_to_nobody() {
+    let mut scene = pair();
+    scene.ask(1, Class::Waiting, 0);
+    let lane = *scene.act.dialled.last().unwrap();
+    scene.role(lane, Role::Replica, Some(B));
+    scene.ready(lane);
+    assert_eq!((scene.went(1), scene.act.dropped.as_slice()), (None, &[lane][..]));
+    scene.role(scene.to(B), Role::Primary, None);
+    let lane = *scene.act.dialled.last().unwrap();
+    scene.role(lane, Role::Primary, None);
+    scene.ready(lane);
+    assert_eq!(scene.went(1), Some(lane));
+}
+
+#[test]
+fn what_waits_for_a_demoted_peer_is_for_its_successor() {
+    let mut scene = pair();
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.act.full = true;
+    scene.ask(1, Class::Shared, 0);
+    scene.role(a, Role::Replica, Some(B));
+    scene.act.full = false;
+    scene.progress(a);
+    assert_eq!(scene.went(1), None, "it would be refused there");
+    scene.role(b, Role::Primary, None);
+    assert_eq!(scene.went(1), Some(b));
+}
+
+#[test]
+fn a_source_that_demotes_a_primary_has_its_conns_closed_at_once() {
+    let of = |last: u8, role: Role| Peer { role, ..peer(last) };
+    let config = ServiceConfig { wanted: Wanted::Primary, ..config() };
+    let mut scene = Scene::of(config, &[of(1, Role::Primary), of(2, Role::Replica)]);
+    for (name, role) in [(A, Role::Primary), (B, Role::Replica)] {
+        let conn = scene.to(name);
+        scene.role(conn, role, None);
+        scene.ready(conn);
+    }
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.peers(&[of(1, Role::Replica), of(2, Role::Primary)]);
+    assert_eq!(scene.act.dropped, [a]);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), None, "the source and the peer must agree");
+    scene.role(b, Role::Primary, None);
+    assert_eq!(scene.went(1), Some(b));
+}
+
+#[test]
+fn a_primary_that_the_source_no_longer_names_takes_no_more() {
+    let of = |last: u8, role: Role| Peer { role, ..peer(last) };
+    let config = ServiceConfig { wanted: Wanted::Primary, ..config() };
+    let mut scene = Scene::of(config, &[of(1, Role::Primary)]);
+    let a = scene.to(A);
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    scene.peers(&[of(2, Role::Primary)]);
+    assert_eq!(scene.act.dropped, [a]);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!((scene.went(1), scene.names()), (None, vec![B.to_string()]));
+}
