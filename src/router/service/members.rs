@@ -398,7 +398,7 @@ impl Service {
         }
         match (before, role, followed) {
             (Role::Replica, Role::Primary, Some(primary)) => self.supersede(id, &primary, act),
-            (Role::Primary, Role::Replica, _) => self.demoted(id, act),
+            (_, Role::Replica, _) => self.demoted(id, before, act),
             _ => {}
         }
         self.reshape(now, act);
@@ -436,8 +436,11 @@ impl Service {
     }
 
     /// A peer says that it is no primary any more. What is under way there it refuses itself; leases on it are of no use.
-    fn demoted(&mut self, id: MemberId, act: &mut dyn Act) {
-        act.doubt();
+    /// What it was is not known where its shared conns had been lost: a lease may have outlived them.
+    fn demoted(&mut self, id: MemberId, before: Role, act: &mut dyn Act) {
+        if before == Role::Primary {
+            act.doubt();
+        }
         if self.config.wanted != Wanted::Primary {
             return;
         }
