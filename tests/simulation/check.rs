@@ -351,7 +351,7 @@ impl World {
             self.turn();
             self.run_until(self.now_ns + 100 * MS);
             let done = self.requests[&id].ended.is_some_and(|ended| ended.status == IOK_STATUS_OK);
-            if done && self.checks.writer == Some(heir) || self.profile.is_cluster() && done {
+            if done && (self.profile.is_cluster() || self.checks.writer == Some(heir)) {
                 break;
             }
             if self.now_ns > promoted_ns + WRITES_WITHIN {
