@@ -128,7 +128,8 @@ fn is_json(text: &str) -> bool {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Peer>, String> {
+/// The peers that a file of this text names; an error says where it makes no sense.
+pub fn parse(text: &str) -> Result<Vec<Peer>, String> {
     if is_json(text) { parse_json(text) } else { parse_lines(text) }
 }
 

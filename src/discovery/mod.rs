@@ -17,7 +17,7 @@
 mod app;
 pub mod dns;
 mod entry;
-mod file;
+pub mod file;
 pub mod hosts;
 mod list;
 #[cfg(test)]
