@@ -367,6 +367,11 @@ impl World {
         let streams: Vec<u64> = self.live_ids.iter().copied().collect();
         for topic in ["t0", "t1", "t2", "t3", "t4", "{s0}", "{s1}", "{s2}"] {
             let message = format!("news of {topic}");
+            let wanted = streams.iter().any(|id| self.requests[id].words.split(' ').any(|word| word == topic));
+            let carried = self.subscribers(topic);
+            if carried.len() != usize::from(wanted) {
+                self.fail(&format!("{topic} is wanted: {wanted}, and subscribed on conns {carried:?}"));
+            }
             self.publish(topic, &message);
             self.run_until(self.now_ns + 500 * MS);
             for id in &streams {
