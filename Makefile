@@ -78,7 +78,7 @@ fuzz:
 # The long variants: a million requests cancelled at random, ten minutes of pushes that nobody reads, every byte cut,
 # sixty seconds inside one C call, twenty failovers, ten thousand forks; then traffic through a bad network.
 soak: build
-	IOKERNEL_SOAK=1 cargo test --locked --test faults
+	IOKERNEL_SOAK=1 cargo test --locked --test faults --test simulation
 	IOKERNEL_SOAK=1 $(PYTHON) -m pytest -s tests/live/test_gil.py tests/live/test_fork.py tests/live/test_failover.py tests/live/test_cluster.py
 	$(PYTHON) tests/soak.py $(SECONDS)
 

@@ -14,8 +14,8 @@ use crate::world::{MS, SECOND, World};
 const TIMEOUTS_MAX: u64 = 600;
 /// Faults are over for so long at most before the endpoint is up.
 const UP_WITHIN: u64 = 60 * SECOND;
-/// What waits in a server may take so long beyond the time for draining.
-const LEFT_WITHIN: u64 = 500 * MS;
+/// A timer's tick, and the steps between two looks.
+const LEFT_WITHIN: u64 = 100 * MS;
 /// A replica was promoted for so long at most before it takes writes.
 const WRITES_WITHIN: u64 = 3 * SECOND;
 
@@ -253,15 +253,15 @@ impl World {
         }
     }
 
-    /// Peers that have left are gone once they had their time and another serves, unless somebody holds a lease there.
+    /// Peers that have left are gone once they had their time and another serves.
     fn check_leaving(&mut self, state: &State) {
         let serves = matches!(self.options.service.wanted, Wanted::Any | Wanted::Nearest)
             && state.peers.iter().any(|peer| peer.word == "up");
         let (now_ns, drain) = (self.now_ns, self.options.service.drain.as_nanos() as u64);
         let mut leaving = std::mem::take(&mut self.checks.leaving);
         let is_leaving = |name: &String| state.peers.iter().any(|peer| peer.name == *name && peer.word == "draining");
-        leaving.retain(|name, _| serves && state.leases == 0 && is_leaving(name));
-        for peer in state.peers.iter().filter(|peer| peer.word == "draining" && serves && state.leases == 0) {
+        leaving.retain(|name, _| serves && is_leaving(name));
+        for peer in state.peers.iter().filter(|peer| peer.word == "draining" && serves) {
             let since = *leaving.entry(peer.name.clone()).or_insert(now_ns);
             if now_ns > since + drain + LEFT_WITHIN {
                 self.fail(&format!("{} has left {} ms ago and has conns: {state:?}", peer.name, (now_ns - since) / MS));
@@ -351,7 +351,7 @@ impl World {
             self.turn();
             self.run_until(self.now_ns + 100 * MS);
             let done = self.requests[&id].ended.is_some_and(|ended| ended.status == IOK_STATUS_OK);
-            if done && self.checks.writer == Some(heir) || self.profile.is_cluster() && done {
+            if done && (self.profile.is_cluster() || self.checks.writer == Some(heir)) {
                 break;
             }
             if self.now_ns > promoted_ns + WRITES_WITHIN {
@@ -367,6 +367,11 @@ impl World {
         let streams: Vec<u64> = self.live_ids.iter().copied().collect();
         for topic in ["t0", "t1", "t2", "t3", "t4", "{s0}", "{s1}", "{s2}"] {
             let message = format!("news of {topic}");
+            let wanted = streams.iter().any(|id| self.requests[id].words.split(' ').any(|word| word == topic));
+            let carried = self.subscribers(topic);
+            if carried.len() != usize::from(wanted) {
+                self.fail(&format!("{topic} is wanted: {wanted}, and subscribed on conns {carried:?}"));
+            }
             self.publish(topic, &message);
             self.run_until(self.now_ns + 500 * MS);
             for id in &streams {

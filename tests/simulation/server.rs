@@ -379,6 +379,16 @@ impl World {
         }
     }
 
+    /// The conns on which a topic is subscribed, and which their client still has.
+    pub fn subscribers(&self, topic: &str) -> Vec<u32> {
+        let carries = |link: &usize| {
+            let session = &self.links[*link].session;
+            self.serves(*link)
+                && (session.topics.contains(topic.as_bytes()) || session.shard_topics.contains(topic.as_bytes()))
+        };
+        (0..self.links.len()).filter(carries).filter_map(|link| self.client_of(link)).collect()
+    }
+
     /// The process is gone; its kernel says so to everyone, unless the host is gone too.
     pub fn kill(&mut self, node: usize, host: bool) {
         if !self.nodes[node].alive {

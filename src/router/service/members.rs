@@ -31,6 +31,8 @@ pub struct Member {
     pub superseded: Option<MemberId>,
     /// Not of the set any more: it serves until somebody else can, and goes.
     pub leaving: bool,
+    /// When its last conns are closed, whatever they do.
+    pub leave_by: Option<Instant>,
     /// Until then it is not asked: it said that it serves nobody.
     pub ejected_until: Option<Instant>,
     ejections: u32,
@@ -54,6 +56,15 @@ impl Member {
             (told, own) if told == own => own,
             _ => Role::Unknown,
         }
+    }
+
+    /// When something is to be done about it.
+    pub fn timeouts(&self) -> impl Iterator<Item = Instant> {
+        [self.backoff.until(), self.ejected_until, self.leaves_at()].into_iter().flatten()
+    }
+
+    fn leaves_at(&self) -> Option<Instant> {
+        self.leave_by.filter(|_| self.leaving)
     }
 
     /// It refuses us for good, as far as is known: who has a conn is served by it, though one more was refused.
@@ -122,6 +133,7 @@ impl Service {
             follows: None,
             superseded: None,
             leaving: false,
+            leave_by: None,
             ejected_until: None,
             ejections: 0,
             queue: VecDeque::new(),
@@ -386,7 +398,7 @@ impl Service {
         }
         match (before, role, followed) {
             (Role::Replica, Role::Primary, Some(primary)) => self.supersede(id, &primary, act),
-            (Role::Primary, Role::Replica, _) => self.demoted(id, act),
+            (_, Role::Replica, _) => self.demoted(id, before, act),
             _ => {}
         }
         self.reshape(now, act);
@@ -424,8 +436,11 @@ impl Service {
     }
 
     /// A peer says that it is no primary any more. What is under way there it refuses itself; leases on it are of no use.
-    fn demoted(&mut self, id: MemberId, act: &mut dyn Act) {
-        act.doubt();
+    /// What it was is not known where its shared conns had been lost: a lease may have outlived them.
+    fn demoted(&mut self, id: MemberId, before: Role, act: &mut dyn Act) {
+        if before == Role::Primary {
+            act.doubt();
+        }
         if self.config.wanted != Wanted::Primary {
             return;
         }
@@ -488,6 +503,7 @@ impl Service {
     /// Peers that leave take nothing more once somebody else can.
     fn retire(&mut self, now: Instant) {
         let by = now + self.config.drain;
+        self.members.values_mut().filter(|member| !member.leaving).for_each(|member| member.leave_by = None);
         let replaced = self.able.iter().any(|id| !self.members[id].leaving);
         // One that never had a conn may have requests that wait for it all the same.
         for id in self.ids(|member| member.leaving) {
@@ -495,6 +511,7 @@ impl Service {
                 continue;
             }
             let Some(member) = self.members.get_mut(&id) else { continue };
+            member.leave_by.get_or_insert(by);
             for conn in member.ready.drain(..) {
                 if let Some(held) = self.conns.get_mut(&conn) {
                     held.part = Part::Draining(by);
@@ -572,7 +589,8 @@ impl Service {
 
     /// Closes what took too long to drain, and lanes of peers that have left.
     pub(super) fn end_draining(&mut self, now: Instant, act: &mut dyn Act) {
-        let over = |held: &Held| matches!(held.part, Part::Draining(by) if by <= now);
+        let gone = self.ids(|member| member.leaves_at().is_some_and(|by| by <= now));
+        let over = |held: &Held| matches!(held.part, Part::Draining(by) if by <= now) || gone.contains(&held.member);
         let late: Vec<ConnId> = self.conns.iter().filter(|(_, held)| over(held)).map(|(conn, _)| *conn).collect();
         if late.is_empty() {
             return;

@@ -452,10 +452,10 @@ impl Router for Service {
             Part::Draining(by) => Some(by),
             _ => None,
         });
-        let members = self.members.values().flat_map(|member| [member.backoff.until(), member.ejected_until]);
+        let members = self.members.values().flat_map(Member::timeouts);
         let delayed = self.delayed.iter().map(|(at, _)| *at);
         let others = [self.throttled_until, self.slots.poll_timeout()];
-        conns.chain(members.flatten()).chain(delayed).chain(others.into_iter().flatten()).min()
+        conns.chain(members).chain(delayed).chain(others.into_iter().flatten()).min()
     }
 
     fn state(&self, act: &dyn Act) -> State {

@@ -233,3 +233,25 @@ fn a_stream_that_took_a_conn_over_leaves_with_its_peer() {
     scene.ready(next);
     assert_eq!((scene.went(1), scene.act.peers.last().map(String::as_str)), (Some(next), Some(B)));
 }
+
+#[test]
+fn what_waits_in_a_peer_that_leaves_has_the_time_for_draining_and_no_more() {
+    let mut scene = Scene::of(config(), &[peer(1)]);
+    scene.ready(scene.to(A));
+    scene.ask(1, Class::Waiting, 0);
+    let waits = *scene.act.dialled.last().unwrap();
+    scene.ready(waits);
+    scene.lease(2);
+    let leased = *scene.act.dialled.last().unwrap();
+    scene.ready(leased);
+    scene.peers(&[peer(2)]);
+    scene.ready(scene.to(B));
+    assert!(!scene.act.dropped.contains(&waits) && !scene.act.dropped.contains(&leased));
+    let begun = scene.now;
+    scene.sleep();
+    assert_eq!(scene.now - begun, config().drain);
+    assert!(scene.act.dropped.contains(&waits) && scene.act.dropped.contains(&leased));
+    assert_eq!(scene.names(), [B]);
+    scene.ask(3, Class::Shared, 1);
+    assert_eq!(scene.act.failed, [(3, IOK_STATUS_LOST)]);
+}

@@ -167,3 +167,21 @@ fn a_primary_that_the_source_no_longer_names_takes_no_more() {
     scene.ask(1, Class::Shared, 0);
     assert_eq!((scene.went(1), scene.names()), (None, vec![B.to_string()]));
 }
+
+#[test]
+fn a_lease_that_outlives_the_shared_conn_is_lost_with_the_role() {
+    let mut scene = pair();
+    scene.lease(1);
+    let lane = *scene.act.dialled.last().unwrap();
+    scene.role(lane, Role::Primary, None);
+    scene.ready(lane);
+    scene.down(scene.act.dialled[0], false);
+    while scene.act.dialled.last() == Some(&lane) {
+        scene.sleep();
+    }
+    let a = *scene.act.dialled.last().unwrap();
+    scene.role(a, Role::Replica, Some(B));
+    assert!(scene.act.dropped.contains(&lane));
+    scene.ask(2, Class::Shared, 1);
+    assert_eq!(scene.act.failed.last(), Some(&(2, IOK_STATUS_LOST)));
+}
