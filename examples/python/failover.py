@@ -4,7 +4,7 @@ $ python failover.py redis://127.0.0.1:6379
 up
 writes: 3 done, 0 failed
 
-With redis+sentinel://s1,s2,s3/mymaster (and 600 as the number of writes) stop the master, and see the next one take over.
+With redis+sentinel://s1,s2,s3/mymaster (and 600 as the number of writes) stop the master: the next one takes over.
 """
 
 import asyncio
