@@ -30,7 +30,7 @@ def run(path: Path, *arguments: str) -> str:
 def test_example(path: Path, redis_server: RedisServer) -> None:
     said = run(path, redis_server.url)
     _, _, session = path.read_text().split('"""')[1].partition("\n$ ")
-    _, *promised = session.splitlines()
+    _, *promised = session.partition("\n\n")[0].splitlines()
     assert promised == said.splitlines()
 
 

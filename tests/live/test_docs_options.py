@@ -1,0 +1,47 @@
+"""The options that docs/endpoints.md lists are taken by the library, and those that the library takes are listed."""
+
+from __future__ import annotations
+
+import re
+
+import iokernel
+import pytest
+from support.program import ROOT
+
+TEXT = (ROOT / "docs" / "endpoints.md").read_text()
+# What stands for a default that is no value.
+VALUES = {"rate": "10/s", "burst": "1", "peer_rate": "10/s", "peer_burst": "1", "max_inflight": "10"}
+VALUES |= {"max_app_silence": "0s", "user_timeout": "0s"}
+BESIDE = {"burst": "rate", "peer_burst": "peer_rate"}
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The keys of a table, with their defaults."""
+    table = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    found: dict[str, str] = {}
+    for keys, default in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", table, re.MULTILINE):
+        found |= dict.fromkeys(re.findall(r"`(\w+)`", keys), default)
+    return found
+
+
+SERVICE = rows("Options of every service")
+
+
+@pytest.mark.parametrize("key", SERVICE)
+def test_option(key: str) -> None:
+    shown = re.match(r"`([^`]+)`", SERVICE[key])
+    value = VALUES.get(key) or (shown[1] if shown else "")
+    assert value, f"{key}: the table shows no default, and this test knows no value"
+    options = {key: value}
+    if key in BESIDE:
+        options[BESIDE[key]] = VALUES[BESIDE[key]]
+    with iokernel.Kernel(name="docs") as kernel:
+        kernel.open("redis://127.0.0.1:1", **options).close()
+
+
+def test_every_option_is_listed() -> None:
+    with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
+        kernel.open("redis://127.0.0.1:1?no_such_option=1")
+    known = set(str(refused.value).partition("a known option: ")[2].rstrip().split(", "))
+    redis = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "redis.md").read_text(), re.MULTILINE))
+    assert known - redis == set(SERVICE)
