@@ -111,11 +111,14 @@ impl Acts<'_> {
         conn.out = wire;
         outcome?;
         conn.mark(id, body);
-        if how != How::Own {
-            self.io.core.count(id, true);
-        }
         if let Some(request) = self.io.core.requests.get_mut(id) {
             (request.conn, request.wire_start) = (key, start);
+            if request.what == What::Stream {
+                conn.stream = Some(id);
+            }
+        }
+        if how != How::Own {
+            self.io.core.count(id, true);
         }
         self.io.queue_flush(key);
         Ok(true)

@@ -133,6 +133,8 @@ pub struct Conn {
     unsent: VecDeque<Unsent>,
     /// Their payloads, one after the other.
     kept: Vec<u8>,
+    /// The stream that has it for itself.
+    pub stream: Option<RequestId>,
     /// Requests of a listener's client that the program has.
     pub incoming: VecDeque<(u64, RequestId)>,
     pub timer: TimerKey,
@@ -172,6 +174,7 @@ impl Conn {
             writable: true,
             unsent: VecDeque::new(),
             kept: Vec::new(),
+            stream: None,
             incoming: VecDeque::new(),
             timer: TimerKey::NONE,
             timer_at: None,

@@ -9,6 +9,7 @@ use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
+use super::request::NO_CONN;
 use super::silence::Silence;
 use super::sink::{Note, Sink};
 use super::sources::Sources;
@@ -206,7 +207,12 @@ impl Io {
         learnt.keep(conn);
         let number = conn.number;
         self.after_protocol(key, number, notes);
-        self.judge(key, outcome)
+        self.is_conn(key, number) && self.judge(key, outcome)
+    }
+
+    /// The conn still stands under its key: a router that hears of it may close it, and dial another.
+    fn is_conn(&self, key: u32, number: u32) -> bool {
+        self.conns.get(key as usize).is_some_and(|conn| conn.number == number)
     }
 
     /// A fault ends the conn. True if it lives.
@@ -331,8 +337,11 @@ impl Io {
         learnt.keep(conn);
         let number = conn.number;
         self.after_protocol(key, number, notes);
+        if !self.is_conn(key, number) {
+            return false;
+        }
         self.progress(key);
-        self.judge(key, outcome)
+        self.is_conn(key, number) && self.judge(key, outcome)
     }
 
     /// What events asked for beyond completions.
@@ -619,6 +628,10 @@ impl Io {
         }
         let mut named = Vec::new();
         conn.proto.abandon(&mut |id| named.push(id));
+        let stream = conn.stream.and_then(|id| self.core.requests.get_mut(id));
+        if let Some(stream) = stream.filter(|stream| stream.conn == key) {
+            stream.conn = NO_CONN;
+        }
         let mut again = Vec::new();
         for id in named {
             self.abandoned(id, &conn, status, message, &mut again);

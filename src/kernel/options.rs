@@ -93,7 +93,12 @@ impl EndpointOptions {
         self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
         let spread = if self.terms.spread { "all" } else { "one" };
         self.terms.spread = options.word("peers", spread, &["one", "all"])? == "all";
-        self.terms.ttl_min = options.duration("min_ttl", self.terms.ttl_min)?.max(Duration::from_millis(100));
+        let floor = self.terms.ttl_min;
+        self.terms.ttl_min = options.duration("min_ttl", floor)?;
+        if self.terms.ttl_min < floor {
+            let given = format!("{:?}", self.terms.ttl_min);
+            return Err(ConfigError::new("min_ttl", &given, format!("a time of {floor:?} or more")));
+        }
         self.terms.ttl_max = options.duration("max_ttl", self.terms.ttl_max)?.max(self.terms.ttl_min);
         let service = &mut self.service;
         service.queue_max = options.number("max_queue", service.queue_max as u64, 1..=1 << 24)? as usize;

@@ -83,7 +83,7 @@ impl Io {
         }
     }
 
-    fn tell_kernel_watchers(&mut self) {
+    pub(super) fn tell_kernel_watchers(&mut self) {
         let is_live = |id: &RequestId| self.core.requests.get(*id).is_some();
         self.kernel_watchers.retain(is_live);
         self.readiness_waiters.retain(is_live);

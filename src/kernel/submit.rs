@@ -254,6 +254,7 @@ impl Io {
             }
         };
         let key = self.open_service(opened, false);
+        self.tell_kernel_watchers();
         let head = Submission { endpoint: self.endpoints[key as usize].number, ..*head };
         self.core.answer(channel, &head, IOK_STATUS_OK, Body::None);
     }
@@ -345,6 +346,7 @@ impl Io {
         }
         self.leases.retain(|(of, _, _)| *of != key);
         self.endpoints.try_remove(key as usize);
+        self.tell_kernel_watchers();
     }
 
     /// A channel is closed by its program, or cannot live on: everything it began ends.

@@ -121,7 +121,7 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerState {
     pub name: String,
-    /// `up`, `connecting`, `down`, `ejected` or `draining`.
+    /// `up`, `connecting`, `down`, `ejected`, `draining`, or `idle` for one that nothing is sent to.
     pub word: &'static str,
     pub role: Role,
     pub conns: usize,

@@ -151,6 +151,11 @@ async def test_replicas_are_read(cluster: Cluster, kernel: iokernel.Kernel, endp
             deadline = asyncio.get_running_loop().time() + 5
             while await replica("GET", key) != key.encode():
                 assert asyncio.get_running_loop().time() < deadline
+    # A write ends at its primary, though the URL names a replica alone.
+    one = cluster.replica_of(cluster.primaries()[0])
+    with kernel.open(f"redis+cluster://{one.address}", role="replica", timeout="5s") as replica:
+        for key in KEYS[:8]:
+            assert await replica("SET", key, key) == "OK"
     primaries = {node.port for node in cluster.primaries()}
     served = {port: gets(cluster.node(f"127.0.0.1:{port}")) - count for port, count in before.items()}
     assert all(served[port] == 0 for port in primaries), served

@@ -36,6 +36,8 @@ pub struct Member {
     /// Until then it is not asked: it said that it serves nobody.
     pub ejected_until: Option<Instant>,
     ejections: u32,
+    /// When it was left alone the last time.
+    ejected_at: Option<Instant>,
     /// Requests that are its own and wait for its conn.
     pub queue: VecDeque<Entry>,
     pub backoff: Backoff,
@@ -96,6 +98,7 @@ impl Member {
             () if self.ejected_until.is_some() => "ejected",
             () if !self.ready.is_empty() => "up",
             () if self.failures > 0 => "down",
+            () if self.dialling.is_empty() => "idle",
             () => "connecting",
         }
     }
@@ -103,6 +106,10 @@ impl Member {
     /// It said that it serves nobody: it is left alone for a while, longer each time.
     pub fn eject(&mut self, now: Instant, why: &str) {
         if self.ejected_until.is_none() {
+            if self.ejected_at.is_some_and(|at| now > at + EJECTIONS_KEPT) {
+                self.ejections = 0;
+            }
+            self.ejected_at = Some(now);
             let span = EJECTED_MIN.saturating_mul(1 << self.ejections.min(8)).min(EJECTED_MAX);
             self.ejected_until = Some(now + span);
             self.ejections += 1;
@@ -110,15 +117,13 @@ impl Member {
             self.last_error = Some(why.into());
         }
     }
-
-    pub fn served(&mut self) {
-        self.ejections = 0;
-    }
 }
 
 /// How long a peer that serves nobody is left alone at first.
 const EJECTED_MIN: Duration = Duration::from_millis(50);
 const EJECTED_MAX: Duration = Duration::from_secs(2);
+/// A peer that served for so long is left alone no longer than one that always did.
+const EJECTIONS_KEPT: Duration = Duration::from_secs(10);
 
 impl Service {
     pub(super) fn new_member(&mut self, now: Instant, peer: Peer) -> MemberId {
@@ -136,6 +141,7 @@ impl Service {
             leave_by: None,
             ejected_until: None,
             ejections: 0,
+            ejected_at: None,
             queue: VecDeque::new(),
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             bucket: config.peer_rate.map(|rate| Bucket::new(rate, now)),
@@ -275,8 +281,10 @@ impl Service {
             Wanted::Replica => Role::Primary,
             Wanted::Any | Wanted::Nearest => return !member.leaving,
         };
-        // In a divided service, others are many and of no use; elsewhere one of them is the next primary.
-        !(member.leaving || self.config.topology && member.peer.role == other)
+        // In a divided service, others are many and of no use, unless a redirect leads there; elsewhere one of them is the
+        // next primary.
+        let useless = self.config.topology && member.peer.role == other && member.queue.is_empty();
+        !(member.leaving || useless)
     }
 
     /// Dials what is missing, if it is time.

@@ -300,8 +300,9 @@ impl Service {
                 }
                 return true;
             }
-            Rejection::NotPrimary => self.learn_role(now, conn, Role::Replica, None, act),
-            Rejection::NotServing => {
+            Rejection::NotPrimary if !self.config.topology => self.learn_role(now, conn, Role::Replica, None, act),
+            // In a divided service a replica redirects: one that does neither does not know its place yet.
+            Rejection::NotPrimary | Rejection::NotServing => {
                 if let Some(member) = self.members.get_mut(&id) {
                     member.eject(now, "it said that it serves nobody at present");
                 }
@@ -311,7 +312,7 @@ impl Service {
                 act.doubt();
             }
         }
-        if why == Rejection::NotServing {
+        if self.config.topology || why == Rejection::NotServing {
             self.reshape(now, act);
         }
         if stays {
@@ -350,7 +351,6 @@ impl Service {
 
     pub(super) fn learn_latency(&mut self, now: Instant, conn: ConnId, id: MemberId, inflight: usize, act: &dyn Act) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        member.served();
         if let Some(adaptive) = &mut member.adaptive {
             adaptive.learn(now, act.latency_ns(conn), inflight);
         }
