@@ -7,7 +7,7 @@ use super::request::{NO_CONN, What};
 use super::sink::Why;
 use crate::proto::{Body, Command, Need, RequestId};
 use crate::ring::layout::*;
-use crate::router::{Again, ConnId};
+use crate::router::{Again, ConnId, Returned};
 use crate::status::*;
 
 /// How often a request that was written, and may be repeated, is sent again.
@@ -31,7 +31,8 @@ impl Io {
         self.core.count(id, false);
         let taken = self.need_of(id).and_then(|need| {
             self.with_router(endpoint, |router, now, act| {
-                router.handle_rejected(now, key.map(ConnId), id, need, why.rejection(), act)
+                let returned = Returned { conn: key.map(ConnId), request: id, need, why: why.rejection() };
+                router.handle_rejected(now, returned, act)
             })
         });
         if taken != Some(true) {

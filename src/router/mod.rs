@@ -101,6 +101,16 @@ pub enum Again {
     Idempotent,
 }
 
+/// A request that a peer did not execute.
+#[derive(Clone, Debug)]
+pub struct Returned<'a> {
+    /// Where it came from; None if that conn is gone.
+    pub conn: Option<ConnId>,
+    pub request: RequestId,
+    pub need: Need,
+    pub why: Rejection<'a>,
+}
+
 /// What an endpoint is like.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -146,16 +156,8 @@ pub trait Router: Send {
     fn handle_request(&mut self, now: Instant, request: RequestId, need: Need, lease: u64, act: &mut dyn Act);
     /// A request comes once more, because its conn is gone.
     fn handle_again(&mut self, now: Instant, request: RequestId, need: Need, why: Again, act: &mut dyn Act);
-    /// A peer did not execute a request. False: its caller is to have the peer's error. `conn`: None if it is gone.
-    fn handle_rejected(
-        &mut self,
-        now: Instant,
-        conn: Option<ConnId>,
-        request: RequestId,
-        need: Need,
-        why: Rejection<'_>,
-        act: &mut dyn Act,
-    ) -> bool;
+    /// A peer did not execute a request. False: its caller is to have the peer's error.
+    fn handle_rejected(&mut self, now: Instant, returned: Returned<'_>, act: &mut dyn Act) -> bool;
     /// Somebody wants a conn of their own.
     fn handle_lease(&mut self, now: Instant, request: RequestId, route: Route, act: &mut dyn Act);
     /// A lease comes back. False if nobody held it.

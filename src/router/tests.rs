@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::service::{Service, ServiceConfig};
-use super::{Act, Again, ConnId, Down, How, Router, Sent};
+use super::{Act, Again, ConnId, Down, How, Returned, Router, Sent};
 use crate::peer::{Peer, Place, Role};
 use crate::proto::{Body, Class, Fact, Need, Rejection, RequestId, Route, Tenancy};
 use crate::status::*;
@@ -212,7 +212,8 @@ impl Scene {
         let need = Need { class: Class::Shared, route };
         // It is on no conn any more.
         self.act.sent.retain(|(_, sent)| *sent != id);
-        self.service.handle_rejected(self.now, Some(conn), RequestId(id), need, why, &mut self.act)
+        let returned = Returned { conn: Some(conn), request: RequestId(id), need, why };
+        self.service.handle_rejected(self.now, returned, &mut self.act)
     }
 
     /// The conn that a request was sent on, if it was.

@@ -3,7 +3,7 @@
 use iokernel::discovery::News;
 use iokernel::proto::{Command, Fact, Need, Rejection, RequestId, Shard};
 use iokernel::ring::layout::{IOK_FATE_MAYBE_EXECUTED, IOK_FATE_NOT_SENT, IOK_FATE_REPLIED};
-use iokernel::router::{Again, ConnId, Down, Router};
+use iokernel::router::{Again, ConnId, Down, Returned, Router};
 use iokernel::status::*;
 
 use crate::acts::Acts;
@@ -284,7 +284,9 @@ impl World {
         }
         let taken = self.need_of(id).map(|need| {
             self.with_router(None, |router, now, act| {
-                router.handle_rejected(now, key.map(ConnId), RequestId(id), need, why.rejection(), act)
+                let conn = key.map(ConnId);
+                let returned = Returned { conn, request: RequestId(id), need, why: why.rejection() };
+                router.handle_rejected(now, returned, act)
             })
         });
         if taken != Some(true) {

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use super::balance::Balance;
 use super::throttle::{Bucket, Budget, Rate};
 use super::topics::Topics;
-use super::{Act, Again, ConnId, Down, PeerState, Router, State};
+use super::{Act, Again, ConnId, Down, PeerState, Returned, Router, State};
 use crate::peer::{Peer, Wanted};
-use crate::proto::{Body, Class, Fact, Need, Rejection, RequestId, Route, Tenancy};
+use crate::proto::{Body, Class, Fact, Need, RequestId, Route, Tenancy};
 use crate::status::{IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_OVERLOADED};
 use lanes::{Lane, Lease, Want};
 use members::{Member, MemberId};
@@ -296,16 +296,8 @@ impl Router for Service {
         self.handle_request(now, request, need, 0, act);
     }
 
-    fn handle_rejected(
-        &mut self,
-        now: Instant,
-        conn: Option<ConnId>,
-        request: RequestId,
-        need: Need,
-        why: Rejection<'_>,
-        act: &mut dyn Act,
-    ) -> bool {
-        self.rejected(now, conn, request, need, why, act)
+    fn handle_rejected(&mut self, now: Instant, returned: Returned<'_>, act: &mut dyn Act) -> bool {
+        self.rejected(now, returned, act)
     }
 
     fn handle_lease(&mut self, now: Instant, request: RequestId, route: Route, act: &mut dyn Act) {

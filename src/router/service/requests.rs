@@ -7,7 +7,7 @@ use super::{Service, overloaded, refuse};
 use crate::peer::{Role, Wanted};
 use crate::proto::{Class, Need, Rejection, RequestId, Route};
 use crate::router::balance::{self, Balance, Load};
-use crate::router::{Act, ConnId, How, Sent};
+use crate::router::{Act, ConnId, How, Returned, Sent};
 
 /// One request in a queue.
 #[derive(Clone, Copy, Debug)]
@@ -254,74 +254,98 @@ impl Service {
     }
 
     /// A peer did not execute a request. True if it goes on its way again.
-    pub(super) fn rejected(
-        &mut self,
-        now: Instant,
-        conn: Option<ConnId>,
-        request: RequestId,
-        need: Need,
-        why: Rejection<'_>,
-        act: &mut dyn Act,
-    ) -> bool {
+    pub(super) fn rejected(&mut self, now: Instant, returned: Returned<'_>, act: &mut dyn Act) -> bool {
+        let Returned { conn, request, need, why } = returned;
+        let entry = Entry::new(request, need.route);
         let known = conn.and_then(|conn| Some((conn, self.conns.get(&conn)?.member)));
         let Some((conn, id)) = known else {
             match need.class {
-                Class::Shared => self.admit(now, Entry::new(request, need.route), act),
+                Class::Shared => self.admit(now, entry, act),
                 _ => self.handle_lane_again(now, request, need, act),
             }
             return true;
         };
+        // Another replica would say the same.
+        if why == Rejection::NotPrimary && self.config.wanted != Wanted::Primary && !self.config.topology {
+            return false;
+        }
         self.free_lane(now, conn, request, act);
-        let entry = Entry::new(request, need.route);
-        let stays = matches!(why, Rejection::NotPrimary | Rejection::NotServing) && need.class == Class::Shared;
-        if stays {
+        match why {
+            Rejection::TryAgain => self.try_later(now, entry, act),
+            Rejection::Moved { slot, to, once } => {
+                let Some(to) = self.redirected(now, id, slot, to, once, act) else { return false };
+                self.go_to(now, to, Entry { asking: once, ..entry }, need, act);
+                true
+            }
+            Rejection::NotPrimary | Rejection::NotServing => {
+                self.wait_for_better(now, (conn, id), entry, need, why, act);
+                true
+            }
+        }
+    }
+
+    /// Tries again in a moment, if the budget for retries allows.
+    fn try_later(&mut self, now: Instant, entry: Entry, act: &dyn Act) -> bool {
+        if self.is_full(act) || !self.budget.take() {
+            return false;
+        }
+        let delay = Duration::from_millis(self.rng.u64(DELAY_MS));
+        self.delayed.push((now + delay, entry));
+        self.queued += 1;
+        true
+    }
+
+    /// Goes where a redirect led.
+    fn go_to(&mut self, now: Instant, to: MemberId, entry: Entry, need: Need, act: &mut dyn Act) {
+        if need.class != Class::Shared {
+            self.handle_lane_again(now, entry.request, need, act);
+        } else if self.members.get(&to).is_some_and(|member| member.is_sound()) {
+            self.give(now, to, entry, act);
+        } else {
+            self.hold(now, to, entry, act);
+        }
+    }
+
+    /// Waits until some peer is known to take it.
+    fn wait_for_better(
+        &mut self,
+        now: Instant,
+        (conn, id): (ConnId, MemberId),
+        entry: Entry,
+        need: Need,
+        why: Rejection<'_>,
+        act: &mut dyn Act,
+    ) {
+        let shared = need.class == Class::Shared;
+        if shared {
             // It keeps its place among those in flight, whoever else is let in below.
             self.queued += 1;
             self.stuck.push_back(entry);
         }
-        match why {
-            Rejection::TryAgain => {
-                if self.is_full(act) || !self.budget.take() {
-                    return false;
-                }
-                let delay = Duration::from_millis(self.rng.u64(DELAY_MS));
-                self.delayed.push((now + delay, entry));
-                self.queued += 1;
-                return true;
-            }
-            Rejection::Moved { slot, to, once } => {
-                let Some(to) = self.redirected(now, id, slot, to, once, act) else { return false };
-                if need.class != Class::Shared {
-                    self.handle_lane_again(now, request, need, act);
-                } else if self.members.get(&to).is_some_and(|member| member.is_sound()) {
-                    self.give(now, to, Entry { asking: once, ..entry }, act);
-                } else {
-                    self.hold(now, to, Entry { asking: once, ..entry }, act);
-                }
-                return true;
-            }
-            Rejection::NotPrimary if !self.config.topology => self.learn_role(now, conn, Role::Replica, None, act),
-            // In a divided service a replica redirects: one that does neither does not know its place yet.
-            Rejection::NotPrimary | Rejection::NotServing => {
-                if let Some(member) = self.members.get_mut(&id) {
-                    member.eject(now, "it said that it serves nobody at present");
-                }
-                if self.config.topology {
-                    self.slots.doubt(now);
-                }
-                act.doubt();
-            }
-        }
-        if self.config.topology || why == Rejection::NotServing {
-            self.reshape(now, act);
-        }
-        if stays {
-            self.unstick(now, act);
-            self.bound_stuck(request, act);
+        if why == Rejection::NotPrimary && !self.config.topology {
+            self.learn_role(now, conn, Role::Replica, None, act);
         } else {
-            self.handle_lane_again(now, request, need, act);
+            // In a divided service a replica redirects: one that does neither does not know its place yet.
+            self.leave_alone(now, id, act);
         }
-        true
+        if shared {
+            self.unstick(now, act);
+            self.bound_stuck(entry.request, act);
+        } else {
+            self.handle_lane_again(now, entry.request, need, act);
+        }
+    }
+
+    /// A peer serves nobody at present.
+    fn leave_alone(&mut self, now: Instant, id: MemberId, act: &mut dyn Act) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.eject(now, "it said that it serves nobody at present");
+        }
+        if self.config.topology {
+            self.slots.doubt(now);
+        }
+        act.doubt();
+        self.reshape(now, act);
     }
 
     /// A request that no peer can take may be one too many.

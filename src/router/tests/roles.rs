@@ -36,6 +36,16 @@ fn requests_go_to_whoever_has_the_role() {
 }
 
 #[test]
+fn a_write_that_a_replica_refuses_is_its_callers_where_replicas_are_wanted() {
+    let mut scene = wanting(Wanted::Replica, 1);
+    let a = scene.to(A);
+    scene.role(a, Role::Replica, None);
+    scene.ready(a);
+    scene.ask(1, Class::Shared, 0);
+    assert!(!scene.rejected(a, 1, Route::default(), Rejection::NotPrimary), "another replica would say the same");
+}
+
+#[test]
 fn a_promoted_replica_supersedes_whom_it_followed() {
     let mut scene = pair();
     let (a, b) = (scene.to(A), scene.to(B));
