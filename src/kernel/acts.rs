@@ -94,7 +94,7 @@ impl Acts<'_> {
 
     /// Gives the payload to the conn's protocol.
     #[inline]
-    fn encode(&mut self, key: u32, id: RequestId, body: &[u8], how: How) -> Result<bool, Refusal> {
+    fn encode(&mut self, key: u32, id: RequestId, body: &[u8], how: How, keep: bool) -> Result<bool, Refusal> {
         let now = self.io.core.now();
         let Some(conn) = self.io.conns.get_mut(key as usize).filter(|conn| Io::takes_requests(conn)) else {
             return Ok(false);
@@ -110,7 +110,8 @@ impl Acts<'_> {
         let outcome = conn.proto.command(now, Command::Request { id, body, asking: how == How::Asking }, &mut out);
         conn.out = wire;
         outcome?;
-        conn.mark(id, body);
+        // What is kept until its reply needs no second place until it is written.
+        conn.mark(id, if keep { &[] } else { body });
         if let Some(request) = self.io.core.requests.get_mut(id) {
             (request.conn, request.wire_start) = (key, start);
             if request.what == What::Stream {
@@ -152,7 +153,7 @@ impl Act for Acts<'_> {
         let (keep, kept) =
             (keeps || request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
         let body = kept.as_deref().or(fresh).unwrap_or_default();
-        let outcome = self.encode(conn.0, id, body, how);
+        let outcome = self.encode(conn.0, id, body, how, keep);
         match outcome {
             Err(refusal) => return self.refused(id, &refusal),
             Ok(true) if keep => {}

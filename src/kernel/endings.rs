@@ -19,16 +19,14 @@ impl Io {
     /// A peer did not execute a request: the router finds it another way, or its caller gets the peer's error.
     pub(super) fn rejected(&mut self, key: Option<u32>, id: RequestId, why: &Why, body: &[u8]) {
         let Some(request) = self.core.requests.get_mut(id) else { return };
-        if self.endpoints.get(Self::endpoint_key(request.endpoint) as usize).is_some_and(|of| of.router.is_none()) {
-            // Its router is at work: the request goes on as one that lost its conn.
-            (request.conn, request.sent_ns) = (NO_CONN, 0);
-            self.core.count(id, false);
-            return self.unheard.push(Unheard::SendAgain(id, Again::NotSent));
-        }
         request.rejections += 1;
         (request.conn, request.sent_ns) = (NO_CONN, 0);
         let endpoint = Self::endpoint_key(request.endpoint);
         self.core.count(id, false);
+        if self.is_acting(endpoint) {
+            // Its router is at work: the request goes on as one that lost its conn.
+            return self.unheard.push(Unheard::SendAgain(id, Again::NotSent));
+        }
         let taken = self.need_of(id).and_then(|need| {
             self.with_router(endpoint, |router, now, act| {
                 let returned = Returned { conn: key.map(ConnId), request: id, need, why: why.rejection() };
@@ -51,6 +49,7 @@ impl Io {
         Some(need)
     }
 
+    /// A request's conn is gone: what may be repeated is handed back, the rest ends with its fate.
     pub(super) fn abandoned(
         &mut self,
         id: RequestId,

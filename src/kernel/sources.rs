@@ -201,6 +201,13 @@ impl Asks<'_> {
         (self.io.sources.numbers, Asked { key: self.key, number: self.number, query, is_stream })
     }
 
+    fn begin_lookup(&mut self, query: Query) -> (std::time::Instant, LookupId) {
+        let (number, asked) = self.asked(query, false);
+        let id = SOURCE_LOOKUP | number;
+        self.io.sources.lookups.insert(id, asked);
+        (self.io.core.now(), LookupId(id))
+    }
+
     fn submit(&mut self, query: Query, service: usize, body: &[u8], what: What) {
         let (tag, asked) = self.asked(query, what == What::Stream);
         self.io.sources.requests.insert(tag, asked);
@@ -226,19 +233,13 @@ impl Asks<'_> {
 
 impl Ask for Asks<'_> {
     fn lookup(&mut self, query: Query, host: &str) {
-        let (number, asked) = self.asked(query, false);
-        let id = SOURCE_LOOKUP | number;
-        self.io.sources.lookups.insert(id, asked);
-        let now = self.io.core.now();
-        self.io.resolver.lookup(now, LookupId(id), host);
+        let (now, id) = self.begin_lookup(query);
+        self.io.resolver.lookup(now, id, host);
     }
 
     fn lookup_services(&mut self, query: Query, name: &str) {
-        let (number, asked) = self.asked(query, false);
-        let id = SOURCE_LOOKUP | number;
-        self.io.sources.lookups.insert(id, asked);
-        let now = self.io.core.now();
-        self.io.resolver.lookup_services(now, LookupId(id), name);
+        let (now, id) = self.begin_lookup(query);
+        self.io.resolver.lookup_services(now, id, name);
     }
 
     fn request(&mut self, query: Query, service: usize, body: &[u8]) {

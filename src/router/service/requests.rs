@@ -6,7 +6,7 @@ use super::members::MemberId;
 use super::{Service, overloaded, refuse};
 use crate::peer::{Role, Wanted};
 use crate::proto::{Class, Need, Rejection, RequestId, Route};
-use crate::router::balance::{self, Balance, Load};
+use crate::router::balance::{self, Load};
 use crate::router::{Act, ConnId, How, Returned, Sent};
 
 /// One request in a queue.
@@ -138,11 +138,6 @@ impl Service {
             (None, _) => balance::least(&mut self.rng, able.len(), load),
         };
         Some(able[index])
-    }
-
-    /// True if requests are to be told their hashes.
-    pub fn wants_hashes(config: &super::ServiceConfig) -> bool {
-        config.balance == Balance::Hash
     }
 
     /// Sends a request to a peer, or puts it into its queue.

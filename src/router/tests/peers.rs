@@ -44,15 +44,27 @@ fn a_peer_that_does_not_drain_is_closed_in_time() {
     assert_eq!(scene.names(), [B]);
 }
 
-#[test]
-fn a_peer_that_moves_is_served_by_its_old_place_until_the_other_is_ready() {
-    let at = |last: u8| Place::Tcp(format!("10.0.0.{last}:7").parse().unwrap());
-    let named = |last: u8| Peer::new("cache:7", vec![at(last)]);
+fn at(last: u8) -> Place {
+    Place::Tcp(format!("10.0.0.{last}:7").parse().unwrap())
+}
+
+fn named(last: u8) -> Peer {
+    Peer::new("cache:7", vec![at(last)])
+}
+
+/// A name that leads elsewhere since its conn stood: that conn.
+fn moved() -> (Scene, ConnId) {
     let mut scene = Scene::of(config(), &[named(1)]);
     let old = scene.to("cache:7");
     scene.act.places.insert(old, at(1));
     scene.ready(old);
     scene.peers(&[named(2)]);
+    (scene, old)
+}
+
+#[test]
+fn a_peer_that_moves_is_served_by_its_old_place_until_the_other_is_ready() {
+    let (mut scene, old) = moved();
     let new = scene.to("cache:7");
     assert_ne!(old, new);
     scene.act.places.insert(new, at(2));
@@ -65,13 +77,7 @@ fn a_peer_that_moves_is_served_by_its_old_place_until_the_other_is_ready() {
 
 #[test]
 fn a_place_that_comes_back_is_not_left() {
-    let at = |last: u8| Place::Tcp(format!("10.0.0.{last}:7").parse().unwrap());
-    let named = |last: u8| Peer::new("cache:7", vec![at(last)]);
-    let mut scene = Scene::of(config(), &[named(1)]);
-    let old = scene.to("cache:7");
-    scene.act.places.insert(old, at(1));
-    scene.ready(old);
-    scene.peers(&[named(2)]);
+    let (mut scene, old) = moved();
     scene.peers(&[named(1)]);
     scene.ask(1, Class::Shared, 0);
     assert_eq!(scene.went(1), Some(old));
