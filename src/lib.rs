@@ -15,6 +15,7 @@
 //! | [`router`] | many conns behind one endpoint: the shared conn, lanes, leases, topics, backoff; no I/O |
 //! | [`discovery`] | a URL becomes a changing set of peers: lists, DNS, SRV, files, the program, other services |
 //! | [`proto`] | the [`proto::Protocol`] trait, the table of protocols, one folder each; no I/O |
+//! | [`observe`] | counters in shared memory, and the texts that tell them |
 //! | [`value`] | MessagePack in and out |
 //! | [`config`], [`peer`], [`status`] | the one grammar of URLs and options; peers and roles; how things went |
 //!
@@ -23,7 +24,7 @@
 //!
 //! # Architecture invariants
 //!
-//! Arrows, proved by `tests/arrows.rs`: `ffi → kernel → {router, discovery}`, `{ffi, kernel} → ring → sys`,
+//! Arrows, proved by `tests/arrows.rs`: `ffi → kernel → {router, discovery, observe}`, `{ffi, kernel} → ring → sys`,
 //! `router → proto → value`.
 //!
 //! - `proto`, `router` and `value` know no socket, no clock, no libc and no unsafe: time and bytes are passed in.
@@ -40,6 +41,8 @@ pub mod discovery;
 pub mod ffi;
 #[cfg(not(loom))]
 pub mod kernel;
+#[cfg(not(loom))]
+pub mod observe;
 #[cfg(not(loom))]
 pub mod peer;
 #[cfg(not(loom))]

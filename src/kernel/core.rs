@@ -3,6 +3,9 @@
 use slab::Slab;
 
 use super::channel::Channel;
+use super::observing::Part;
+use super::observing::slow::Slow;
+use super::observing::trace::Trace;
 use super::request::{NO_CONN, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
@@ -22,6 +25,8 @@ pub enum Target {
     /// Whether the program lives.
     Silence,
     Listener(u32),
+    /// A part's own, by its key there.
+    Part(Part, u32),
 }
 
 /// News of a request that the kernel itself made.
@@ -62,6 +67,8 @@ pub struct Core {
     credits: Vec<usize>,
     /// Built errors, to save allocations.
     scratch: Vec<u8>,
+    pub slow: Slow,
+    pub trace: Trace,
 }
 
 impl Default for Core {
@@ -77,6 +84,8 @@ impl Default for Core {
             own_news: Vec::new(),
             credits: Vec::new(),
             scratch: Vec::new(),
+            slow: Slow::default(),
+            trace: Trace::default(),
         }
     }
 }
@@ -193,6 +202,10 @@ impl Core {
         if request.channel == OWN_CHANNEL {
             self.tell_own(request.tag, IOK_KIND_DONE, ending.status, body);
             return Some(request);
+        }
+        if request.what == What::Request {
+            self.slow.ended(&request, &ending, self.now_ns);
+            self.trace.ended(&request, &ending, self.now_ns);
         }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
         if matches!(request.what, What::Incoming { .. }) {

@@ -9,6 +9,7 @@ use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
+use super::observing::Observing;
 use super::request::NO_CONN;
 use super::silence::Silence;
 use super::sink::{Note, Sink};
@@ -25,6 +26,8 @@ use crate::status::*;
 pub const CONN_TOKENS: usize = 1 << 32;
 pub const LISTENER_TOKENS: usize = 2 << 32;
 pub const DNS_TOKENS: usize = 3 << 32;
+/// The first of the kinds of [`Part`](super::observing::Part)s.
+pub const PART_TOKENS: usize = 4;
 pub const BELL_TOKEN: Token = Token(0);
 
 /// Bytes read from one conn in a turn, so that one busy conn starves no other.
@@ -59,6 +62,8 @@ pub struct Io {
     /// Streams of the kernel's own state, and who waits for it to be ready.
     pub kernel_watchers: Vec<RequestId>,
     pub readiness_waiters: Vec<RequestId>,
+    /// What the kernel shows of itself and its program.
+    pub observing: Observing,
 }
 
 /// News for a router that was at work when it happened.
@@ -69,7 +74,7 @@ pub enum Unheard {
 }
 
 impl Io {
-    pub fn new(poll: Poll, resolver: Resolver) -> std::io::Result<Self> {
+    pub fn new(poll: Poll, resolver: Resolver, observing: Observing) -> std::io::Result<Self> {
         Ok(Io {
             registry: poll.registry().try_clone()?,
             poll,
@@ -89,6 +94,7 @@ impl Io {
             silence: Silence::default(),
             kernel_watchers: Vec::new(),
             readiness_waiters: Vec::new(),
+            observing,
         })
     }
 

@@ -17,6 +17,7 @@ pub mod endings;
 pub mod endpoint;
 pub mod io;
 pub mod listener;
+pub mod observing;
 pub mod options;
 pub mod request;
 pub mod shared;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use channel::ChannelConfig;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use observing::{Observing, ObservingConfig};
 use shared::{Control, Shared};
 
 use crate::config::{ConfigError, Options};
@@ -101,9 +103,10 @@ impl Kernel {
         if let Some(path) = options.text("hosts") {
             names.hosts = Some(path.into());
         }
+        let observing = ObservingConfig::take(&mut options)?;
         options.finish()?;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
-        let io = Owned::with(|| Kernel::prepare(&bell, names))?;
+        let io = Owned::with(|| Kernel::prepare(&bell, names, &name, observing))?;
         let shared = Arc::new(Shared::new(bell));
         let inner = shared.clone();
         crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
@@ -112,7 +115,12 @@ impl Kernel {
     }
 
     /// What the thread will own, and the descriptors of its poll.
-    fn prepare(bell: &Bell, names: ResolverConfig) -> Result<(io::Io, [RawFd; 3]), Failure> {
+    fn prepare(
+        bell: &Bell,
+        names: ResolverConfig,
+        name: &str,
+        observing: ObservingConfig,
+    ) -> Result<(io::Io, [RawFd; 3]), Failure> {
         let poll = Poll::new().map_err(|error| Failure::system("epoll_create1", &error))?;
         let fd = bell.event().as_raw_fd();
         let registry = poll.registry().try_clone().map_err(|error| Failure::system("dup", &error))?;
@@ -121,7 +129,8 @@ impl Kernel {
             .map_err(|error| Failure::system("epoll_ctl", &error))?;
         let names_fd = registry.as_raw_fd();
         let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
-        let io = io::Io::new(poll, resolver).map_err(|error| Failure::system("dup", &error))?;
+        let observing = Observing::prepare(name, observing, poll.registry())?;
+        let io = io::Io::new(poll, resolver, observing).map_err(|error| Failure::system("dup", &error))?;
         let fds = [io.poll.as_raw_fd(), io.registry.as_raw_fd(), names_fd];
         Ok((io, fds))
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::core::{OwnNews, Target};
 use super::endpoint::read_url;
 use super::io::Io;
+use super::observing::PART_LOOKUP;
 use super::request::{OWN_CHANNEL, What};
 use crate::discovery::dns::{LookupId, Outcome};
 use crate::discovery::{Ask, News, Query};
@@ -122,6 +123,9 @@ impl Io {
         if id.0 & SOURCE_LOOKUP == 0 {
             let Outcome::Addresses(outcome) = outcome else { return };
             let outcome = outcome.map(|answer| answer.addresses).map_err(|error| error.message);
+            if id.0 & PART_LOOKUP != 0 {
+                return self.part_looked_up(id, outcome);
+            }
             return self.resolved(id.0 as u32, outcome);
         }
         let Some(asked) = self.sources.lookups.remove(&id.0).filter(|asked| self.is_open(asked)) else { return };

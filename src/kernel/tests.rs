@@ -12,6 +12,7 @@ use super::conn::{Conn, Link};
 use super::dial::Stream;
 use super::endpoint::{Endpoint, Opened};
 use super::io::{DNS_TOKENS, Io};
+use super::observing::{Observing, ObservingConfig};
 use super::options::EndpointOptions;
 use super::request::What;
 use crate::config::Url;
@@ -77,7 +78,9 @@ impl Driver for Bomb {
 fn io() -> Io {
     let poll = Poll::new().unwrap();
     let registry = poll.registry().try_clone().unwrap();
-    Io::new(poll, Resolver::new(registry, DNS_TOKENS..DNS_TOKENS + 64, ResolverConfig::default())).unwrap()
+    let observing = Observing::prepare("test", ObservingConfig::default(), poll.registry()).unwrap();
+    let resolver = Resolver::new(registry, DNS_TOKENS..DNS_TOKENS + 64, ResolverConfig::default());
+    Io::new(poll, resolver, observing).unwrap()
 }
 
 fn endpoint(io: &mut Io) -> u32 {

@@ -10,8 +10,9 @@ use super::channel::{Channel, ChannelConfig};
 use super::conn::{Conn, Link};
 use super::core::Target;
 use super::dial::Stream;
-use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS};
+use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS, PART_TOKENS};
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
+use super::observing;
 use super::shared::{Control, Shared};
 use crate::ring::region::Region;
 use crate::ring::spin::{SPIN_MAX, Spin};
@@ -35,6 +36,7 @@ pub fn run(mut io: Owned<Io>, shared: Arc<Shared>) {
         due: Vec::new(),
         close_by: None,
     };
+    io.begin_observing();
     loop {
         match catch_unwind(AssertUnwindSafe(|| turn.once(&mut io, &shared))) {
             Ok(true) => {}
@@ -170,6 +172,11 @@ impl Turn {
         for event in &self.events {
             match event.token() {
                 BELL_TOKEN => {}
+                Token(token) if token >> 32 >= PART_TOKENS => {
+                    if let Some((part, key)) = observing::part_of(token) {
+                        io.part_event(part, key, event);
+                    }
+                }
                 Token(token) if token >= DNS_TOKENS => {
                     io.resolver.handle_event(event.token(), event.is_readable(), event.is_writable());
                 }
@@ -211,6 +218,7 @@ impl Turn {
                 Target::Source(key) => io.source_timer(key),
                 Target::Silence => io.look_at_program(),
                 Target::Listener(key) => accept(io, key),
+                Target::Part(part, key) => io.part_timer(part, key),
             }
         }
     }
