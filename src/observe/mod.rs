@@ -4,4 +4,10 @@
 //! This room knows no kernel, no endpoint and no socket: shapes of memory, text and HTTP framing alone. Whoever only
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
+pub mod area;
+pub mod markers;
+pub mod metrics;
+pub mod read;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
