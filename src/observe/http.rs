@@ -238,11 +238,7 @@ fn parse(input: &[u8], hosts: &Hosts) -> Result<Option<Head>, Refusal> {
     let target = Target::read(head.path.unwrap_or_default(), method)?;
     let host = host(&fields, target.authority, is_1_1)?;
     let keeps = if is_1_1 { !fields.close } else { fields.keep_alive && !fields.close };
-    let due = Due {
-        head: method == "HEAD",
-        close: !keeps || fields.has_body,
-        says_keep_alive: keeps && !is_1_1,
-    };
+    let due = Due { head: method == "HEAD", close: !keeps || fields.has_body, says_keep_alive: keeps && !is_1_1 };
     let outcome = judge(method, hosts, host, fields.has_body).map(|()| Request {
         path: decode(target.path),
         query: target.query.into(),
