@@ -5,6 +5,7 @@
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
 pub mod area;
+pub mod http;
 pub mod markers;
 pub mod metrics;
 pub mod read;
