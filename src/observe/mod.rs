@@ -4,4 +4,12 @@
 //! This room knows no kernel, no endpoint and no socket: shapes of memory, text and HTTP framing alone. Whoever only
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
+pub mod delta;
+pub mod graphite;
+pub mod number;
 pub mod snapshot;
+pub mod statsd;
+pub mod text;
+
+#[cfg(test)]
+mod samples;
