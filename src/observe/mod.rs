@@ -6,6 +6,7 @@
 
 pub mod delta;
 pub mod graphite;
+pub mod http;
 pub mod number;
 pub mod snapshot;
 pub mod statsd;
