@@ -10,6 +10,7 @@ pub mod fork;
 pub mod futex;
 pub mod map;
 pub mod owned;
+pub mod signal;
 pub mod thread;
 
 use std::io;
