@@ -96,6 +96,7 @@ impl Kernel {
     /// instead of the system's).
     pub fn open(config: &str) -> Result<Self, Failure> {
         let mut options = Options::parse(config)?;
+        let given = options.shown();
         let name = options.text("name").unwrap_or_else(|| "iokernel".into());
         if name.len() > 15 || name.bytes().any(|byte| byte == 0) || name.is_empty() {
             return Err(ConfigError::new("name", &name, "1 to 15 bytes").into());
@@ -107,7 +108,7 @@ impl Kernel {
         if let Some(path) = options.text("hosts") {
             names.hosts = Some(path.into());
         }
-        let observing = ObservingConfig::take(&mut options)?;
+        let observing = ObservingConfig { given, ..ObservingConfig::take(&mut options)? };
         options.finish()?;
         let stack_signal = observing.stack.signal;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
