@@ -8,12 +8,10 @@ pub mod area;
 pub mod delta;
 pub mod graphite;
 pub mod http;
-pub mod http;
 pub mod markers;
 pub mod metrics;
 pub mod number;
 pub mod read;
-pub mod snapshot;
 pub mod snapshot;
 pub mod statsd;
 #[cfg(test)]
