@@ -1,0 +1,261 @@
+"""What is counted, as those read it who are made for it: Prometheus, its lint and its parsers, statsd, Graphite."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric, openmetrics, parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from support import net
+from support.process import Process
+from support.program import ROOT, Program
+from support.servers import RedisServer
+
+OPENMETRICS = "application/openmetrics-text"
+# Tells the admin endpoint's port; at each line makes a hundred requests, or, with `stall`, lets nobody have the GIL.
+COUNTING = """
+import ctypes, iokernel, json
+
+config, url = json.loads(sys.argv[1]), sys.argv[2]
+kernel = iokernel.Kernel(**config)
+cache = kernel.open(url)
+cache.wait_ready(5)
+calls = 0
+print(json.dumps({"calls": calls}), flush=True)
+for line in sys.stdin:
+    if len(sys.argv) > 3:
+        ctypes.PyDLL(None).usleep(int(float(sys.argv[3]) * 1e6))
+    for _ in range(100):
+        cache.call("ECHO", "x")
+        calls += 1
+    print(json.dumps({"calls": calls}), flush=True)
+kernel.close()
+print(json.dumps({"closed": True}), flush=True)
+"""
+
+
+def counting(server: RedisServer, *more: str, **config: Any) -> Program:
+    return Program(COUNTING, json.dumps(config), server.url, *more)
+
+
+def call(program: Program) -> int:
+    """A hundred more requests: how many there were."""
+    program.go_on()
+    return int(program.hear()["calls"])
+
+
+def scrape(admin: str, accept: str = "") -> tuple[str, str]:
+    """The content type and the text of /metrics."""
+    conn = http.client.HTTPConnection(admin, timeout=5)
+    try:
+        conn.request("GET", "/metrics", headers={"Accept": accept} if accept else {})
+        answer = conn.getresponse()
+        assert answer.status == 200
+        return answer.headers["Content-Type"], answer.read().decode()
+    finally:
+        conn.close()
+
+
+def total(families: Iterable[Metric], sample: str, **labels: str) -> float:
+    """The sum of all samples of a name with these labels."""
+    found = [one for family in families for one in family.samples if one.name == sample]
+    return sum(one.value for one in found if labels.items() <= one.labels.items())
+
+
+def counted(admin: str, sample: str, **labels: str) -> float:
+    return total(parser.text_string_to_metric_families(scrape(admin)[1]), sample, **labels)
+
+
+@pytest.fixture
+def admin() -> str:
+    return f"127.0.0.1:{net.free_port()}"
+
+
+def test_both_formats_are_read_to_the_end_by_their_parsers(shared_redis_server: RedisServer, admin: str) -> None:
+    with counting(shared_redis_server, admin=admin) as program:
+        program.hear()
+        calls = call(program)
+        kind, text = scrape(admin)
+        assert kind == "text/plain; version=0.0.4; charset=utf-8"
+        plain = list(parser.text_string_to_metric_families(text))
+        kind, open_text = scrape(admin, f"{OPENMETRICS};version=1.0.0,text/plain;q=0.5")
+        assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        opened = list(openmetrics_parser.text_string_to_metric_families(open_text))
+        lint(text)
+
+    assert total(plain, "iokernel_requests_total", status="ok") == calls
+    assert total(opened, "iokernel_requests_total", status="ok") == calls
+    assert total(plain, "iokernel_request_seconds_count") == calls
+    assert total(opened, "iokernel_request_seconds_bucket", le="+Inf") == calls
+    assert {family.name for family in plain} == {family.name for family in opened}
+    units = {family.unit for family in opened if family.name.endswith("_seconds")}
+    assert units == {"seconds"}
+    assert openmetrics.exposition.CONTENT_TYPE_LATEST.split(";")[0] == OPENMETRICS
+    assert "iokernel_export_families_dropped" not in text
+
+
+def lint(text: str) -> None:
+    """Prometheus' own tool finds nothing to complain of."""
+    if shutil.which("promtool") is None:
+        return
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
+
+
+class Prometheus(Process):
+    """A prometheus server that scrapes one target ten times a second."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.address = f"127.0.0.1:{net.free_port()}"
+        jobs = f"[{{job_name: program, static_configs: [{{targets: ['{target}']}}]}}]"
+        config = self.folder / "prometheus.yml"
+        config.write_text(f"global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}\nscrape_configs: {jobs}\n")
+        data = f"--storage.tsdb.path={self.folder / 'data'}"
+        self.spawn(["prometheus", f"--config.file={config}", data, f"--web.listen-address={self.address}"])
+
+    def query(self, what: str) -> float | None:
+        """The value of an expression that has one; None if it has none yet."""
+        url = f"http://{self.address}/api/v1/query?query={urllib.parse.quote(what)}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                result = json.load(answer)["data"]["result"]
+        except OSError:
+            return None
+        return float(result[0]["value"][1]) if result else None
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+def test_a_prometheus_server_scrapes_what_was_counted(shared_redis_server: RedisServer, admin: str) -> None:
+    prometheus = Prometheus(admin)
+    try:
+        with counting(shared_redis_server, admin=admin) as program:
+            program.hear()
+            calls = call(program)
+            wanted = 'sum(iokernel_requests_total{status="ok"})'
+            net.wait_for("Prometheus to have scraped", lambda: prometheus.query(wanted) == calls, timeout=30)
+            assert prometheus.query("up") == 1
+            assert prometheus.query('sum(iokernel_request_seconds_bucket{le="+Inf"})') == calls
+    except TimeoutError as error:
+        raise AssertionError(f"{error}\n{net.tail(prometheus.log)}") from error
+    finally:
+        prometheus.close()
+
+
+STATSD = ROOT / "build" / "statsd" / "node_modules" / "statsd" / "bin" / "statsd"
+# What the daemon made of what it received, each time it flushes.
+BACKEND = """
+exports.init = (started, config, events) => {
+  events.on('flush', (stamp, of) => console.log(JSON.stringify({counters: of.counters, gauges: of.gauges})));
+  return true;
+};
+"""
+
+
+class Statsd(Process):
+    """The statsd daemon; its log has a line for each flush."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = net.free_port()
+        backend = self.folder / "backend.js"
+        backend.write_text(BACKEND)
+        config = {"port": self.port, "address": "127.0.0.1", "mgmt_port": net.free_port(), "flushInterval": 100}
+        file = self.folder / "config.js"
+        file.write_text(json.dumps({**config, "mgmt_address": "127.0.0.1", "backends": [str(backend)]}))
+        self.spawn(["node", str(STATSD), str(file)])
+        net.wait_for("statsd to flush", self.flushes)
+
+    def flushes(self) -> list[dict[str, dict[str, float]]]:
+        lines = self.log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def counter(self, pattern: str) -> float:
+        """All that was ever counted by the names that match."""
+        of = [flush["counters"] for flush in self.flushes()]
+        return sum(value for counters in of for name, value in counters.items() if re.fullmatch(pattern, name))
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not STATSD.exists(), reason="node or statsd is missing: run tests/setup.sh"
+)
+def test_a_statsd_daemon_counts_exactly_what_was_counted(shared_redis_server: RedisServer) -> None:
+    daemon = Statsd()
+    target = {"statsd": f"127.0.0.1:{daemon.port}", "statsd_interval": "50ms", "statsd_prefix": "app"}
+    try:
+        with counting(shared_redis_server, **target) as program:
+            program.hear()
+            for _ in range(5):
+                calls = call(program)
+                time.sleep(0.08)
+            ok = r"app\.iokernel_requests\.endpoint\..*\.status\.ok"
+            net.wait_for("the daemon to have all", lambda: daemon.counter(ok) >= calls)
+            # Counted after the last tick, told when the kernel closes.
+            calls = call(program)
+        net.wait_for("the daemon to have the last", lambda: daemon.counter(ok) >= calls)
+        time.sleep(0.3)
+        assert daemon.counter(ok) == calls
+        assert daemon.counter(r"app\.iokernel_request_seconds\..*\.count") == calls
+        assert daemon.counter(r"statsd\.bad_lines_seen") == 0
+        gauges = daemon.flushes()[-1]["gauges"]
+        median = [value for name, value in gauges.items() if re.fullmatch(r"app\.iokernel_request_.*\.p50", name)]
+        assert len(median) == 1 and 0 < median[0] < 1
+    finally:
+        daemon.close()
+
+
+SO_TIMESTAMPNS = 35
+
+
+def arrivals(receiver: socket.socket, until: float) -> Iterator[tuple[float, bytes]]:
+    """When the system received each datagram, by its own clock, and what it says."""
+    while (left := until - time.monotonic()) > 0:
+        receiver.settimeout(left)
+        try:
+            packet, [(_, _, stamp)], _, _ = receiver.recvmsg(65536, 1024)
+        except TimeoutError:
+            return
+        seconds, ns = int.from_bytes(stamp[:8], sys.byteorder), int.from_bytes(stamp[8:16], sys.byteorder)
+        yield seconds + ns / 1e9, packet
+
+
+def intervals_kept(server: RedisServer) -> tuple[int, float]:
+    """While a call holds the GIL for two seconds: how many ticks of 100 ms are missing, and by how much one is off."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        target = {"statsd": f"127.0.0.1:{receiver.getsockname()[1]}", "statsd_packet": 65507}
+        with counting(server, "2", statsd_interval="100ms", statsd_tags="datadog", **target) as program:
+            program.hear()
+            time.sleep(0.15)
+            program.go_on()
+            ticks = [stamp for stamp, packet in arrivals(receiver, time.monotonic() + 1.9) if b"channels" in packet]
+            assert not program.heard, "the call ended too early"
+    passed = round((ticks[-1] - ticks[0]) / 0.1) + 1
+    phases = [stamp - at * 0.1 for at, stamp in enumerate(ticks)]
+    middle = statistics.median(phases)
+    return max(passed, 17) - len(ticks), statistics.median(abs(phase - middle) for phase in phases)
+
+
+def test_statsd_intervals_are_kept_while_a_c_call_holds_the_gil(shared_redis_server: RedisServer) -> None:
+    missing, off = intervals_kept(shared_redis_server)
+    if missing or off >= 0.005:
+        missing, off = intervals_kept(shared_redis_server)
+    assert missing == 0
+    assert off < 0.005
