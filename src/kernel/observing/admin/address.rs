@@ -53,10 +53,6 @@ impl AdminConfig {
         let place = read(&given).ok_or_else(|| ConfigError::new("admin", &given, EXPECTED))?;
         Ok(AdminConfig { given, place })
     }
-
-    pub fn is_wanted(&self) -> bool {
-        self.place != Place::Nowhere
-    }
 }
 
 fn read(text: &str) -> Option<Place> {
