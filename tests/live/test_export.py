@@ -10,16 +10,16 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import Metric, openmetrics, parser
+from prometheus_client import Metric, parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from support import net
 from support.process import Process
@@ -27,6 +27,7 @@ from support.program import ROOT, Program
 from support.servers import RedisServer
 
 OPENMETRICS = "application/openmetrics-text"
+read_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_string_to_metric_families
 # Tells the admin endpoint's port; at each line makes a hundred requests, or, with `stall`, lets nobody have the GIL.
 COUNTING = """
 import ctypes, iokernel, json
@@ -95,7 +96,7 @@ def test_both_formats_are_read_to_the_end_by_their_parsers(shared_redis_server: 
         plain = list(parser.text_string_to_metric_families(text))
         kind, open_text = scrape(admin, f"{OPENMETRICS};version=1.0.0,text/plain;q=0.5")
         assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        opened = list(openmetrics_parser.text_string_to_metric_families(open_text))
+        opened = list(read_openmetrics(open_text))
         lint(text)
 
     assert total(plain, "iokernel_requests_total", status="ok") == calls
@@ -105,7 +106,6 @@ def test_both_formats_are_read_to_the_end_by_their_parsers(shared_redis_server: 
     assert {family.name for family in plain} == {family.name for family in opened}
     units = {family.unit for family in opened if family.name.endswith("_seconds")}
     assert units == {"seconds"}
-    assert openmetrics.exposition.CONTENT_TYPE_LATEST.split(";")[0] == OPENMETRICS
     assert "iokernel_export_families_dropped" not in text
 
 
@@ -244,9 +244,11 @@ def intervals_kept(server: RedisServer) -> tuple[int, float]:
         with counting(server, "2", statsd_interval="100ms", statsd_tags="datadog", **target) as program:
             program.hear()
             time.sleep(0.15)
+            begun = time.monotonic()
             program.go_on()
-            ticks = [stamp for stamp, packet in arrivals(receiver, time.monotonic() + 1.9) if b"channels" in packet]
-            assert not program.heard, "the call ended too early"
+            ticks = [stamp for stamp, packet in arrivals(receiver, begun + 1.9) if b"channels" in packet]
+            program.hear()
+            assert time.monotonic() > begun + 2, "the call ended too early"
     passed = round((ticks[-1] - ticks[0]) / 0.1) + 1
     phases = [stamp - at * 0.1 for at, stamp in enumerate(ticks)]
     middle = statistics.median(phases)
@@ -259,3 +261,141 @@ def test_statsd_intervals_are_kept_while_a_c_call_holds_the_gil(shared_redis_ser
         missing, off = intervals_kept(shared_redis_server)
     assert missing == 0
     assert off < 0.005
+
+
+class Carbon(Process):
+    """A receiver of lines over TCP, in a process of its own. `silent`: one that never reads."""
+
+    SOURCE = """
+import socket, sys, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if sys.argv[2] == "silent":
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
+while True:
+    conn, _ = listener.accept()
+    print("conn", flush=True)
+    while sys.argv[2] == "silent":
+        time.sleep(1)
+    for line in conn.makefile():
+        print(line, end="", flush=True)
+"""
+
+    def __init__(self, how: str = "reads") -> None:
+        super().__init__()
+        self.port = net.free_port()
+        self._how = how
+        self.start()
+
+    def start(self) -> None:
+        self.spawn([sys.executable, "-c", self.SOURCE, str(self.port), self._how])
+
+    def lines(self) -> list[str]:
+        text = self.log.read_text()
+        return [line for line in text.splitlines() if line != "conn"] if text.endswith("\n") else []
+
+    def told(self, path: str) -> list[int]:
+        """The values of the paths that match, in their order."""
+        words = [line.split(" ") for line in self.lines()]
+        return [int(value) for name, value, _ in words if re.fullmatch(path, name)]
+
+
+def test_graphite_hears_of_everything_and_again_after_it_was_killed(
+    shared_redis_server: RedisServer, admin: str
+) -> None:
+    carbon = Carbon()
+    target = {"graphite": f"localhost:{carbon.port}", "graphite_interval": "50ms", "graphite_prefix": "app"}
+    ok = r"app\.iokernel_requests;endpoint=redis:.*;kernel=.*;status=ok"
+    try:
+        with counting(shared_redis_server, admin=admin, graphite_tags=True, **target) as program:
+            program.hear()
+            calls = call(program)
+            net.wait_for("the count", lambda: carbon.told(ok)[-1:] == [calls])
+            told = carbon.lines()
+            carbon.kill()
+            calls = call(program)
+            net.wait_for("an error", lambda: counted(admin, "iokernel_push_errors_total", exporter="graphite") > 1)
+            carbon.start()
+            net.wait_for("the count after the start", lambda: carbon.told(ok)[-1:] == [calls])
+            assert counted(admin, "iokernel_push_sent_total", exporter="graphite") > 1
+    finally:
+        carbon.close()
+    assert all(re.fullmatch(r"app\.[^ ]+ -?[0-9.e+-]+ [0-9]{10}", line) for line in told)
+    assert abs(int(told[-1].rsplit(" ", 1)[1]) - time.time()) < 60
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_a_graphite_receiver_that_never_reads_costs_nothing(shared_redis_server: RedisServer, admin: str) -> None:
+    carbon = Carbon("silent")
+    target = {"graphite": f"127.0.0.1:{carbon.port}", "graphite_interval": "10ms"}
+
+    def dropped() -> float:
+        return counted(admin, "iokernel_push_dropped_total", exporter="graphite")
+
+    try:
+        with counting(shared_redis_server, admin=admin, **target) as program:
+            program.hear()
+            net.wait_for("texts to be dropped", lambda: dropped() > 10, timeout=20)
+            before, resident = dropped(), resident_bytes(program.pid)
+            net.wait_for("more of them", lambda: dropped() > before + 50)
+            assert resident_bytes(program.pid) < resident + (4 << 20)
+            assert call(program) == 100
+    finally:
+        carbon.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nobody.invalid"])
+def test_traffic_does_not_notice_a_receiver_that_is_not_there(
+    shared_redis_server: RedisServer, admin: str, host: str, tmp_path: Path
+) -> None:
+    # Nobody answers for names: each lookup takes as long as it may.
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text(f"nameserver [127.0.0.1]:{net.free_port()}\n")
+    nobody = f"{host}:{net.free_port()}"
+    config = {"statsd": nobody, "graphite": nobody, "resolv_conf": str(resolv_conf), "admin": admin}
+    with counting(shared_redis_server, statsd_interval="10ms", graphite_interval="10ms", **config) as program:
+        program.hear()
+        for _ in range(5):
+            call(program)
+        exporters = ["graphite"] if "nobody" in host else ["graphite", "statsd"]
+        for exporter in exporters:
+            # What is counted here was tried while the requests went on.
+            def failed(of: str = exporter) -> bool:
+                return counted(admin, "iokernel_push_errors_total", exporter=of) > 0
+
+            net.wait_for(f"errors of {exporter}", failed)
+        assert counted(admin, "iokernel_requests_total", status="ok") == 500
+        assert counted(admin, "iokernel_requests_total") == 500
+        assert counted(admin, "iokernel_failures_total") == 0
+
+
+def test_each_worker_tells_statsd_of_itself_and_one_tells_graphite_of_all(
+    shared_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    carbon = Carbon()
+    area = {"metrics": str(tmp_path / "area"), "name": "worker"}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        target = {"statsd": f"127.0.0.1:{receiver.getsockname()[1]}", "graphite": f"127.0.0.1:{carbon.port}"}
+        every = {"statsd_interval": "50ms", "graphite_interval": "50ms", "graphite_tags": True}
+        heard = 0
+        with ExitStack() as stack:
+            stack.callback(carbon.close)
+            kernels = [counting(shared_redis_server, **area, **target, **every) for _ in range(3)]
+            workers = [stack.enter_context(kernel) for kernel in kernels]
+            for worker in workers:
+                worker.hear()
+            for worker in workers[:2]:
+                call(worker)
+            while heard < 200:
+                found = re.findall(rb"requests\.endpoint\S*status\.ok:(\d+)\|c", receiver.recv(65536))
+                heard += sum(int(count) for count in found)
+            ok = r"iokernel_requests;.*;status=ok"
+            net.wait_for("the sum", lambda: carbon.told(ok)[-1:] == [200])
+    assert heard == 200
