@@ -80,13 +80,13 @@ pub struct Observing {
 
 impl Observing {
     /// What can fail is done here, where whoever opens the kernel hears of it.
-    pub fn prepare(name: &str, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
+    pub fn prepare(own: &own::Own, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
         Ok(Observing {
-            name: name.into(),
+            name: own.name().into(),
             admin: admin::Admin::bind(&config.admin, registry)?,
+            push: push::Push::prepare(&config.push, own.area, own.name()),
             config,
             pulse: pulse::Pulse::default(),
-            push: push::Push::default(),
             stack: stack::Stack::default(),
         })
     }
