@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod native;
 pub mod own;
+pub mod page;
 pub mod pulse;
 pub mod push;
 pub mod requests;
