@@ -336,9 +336,9 @@ typedef struct iok_submission {
      */
     uint32_t bytes_total;
     /**
-     * 0.
+     * The number of the marker that the program is in, or 0. The library fills it in where a binding leaves 0.
      */
-    uint32_t reserved;
+    uint32_t marker;
 } iok_submission;
 
 /**

@@ -195,6 +195,16 @@ pub enum Address {
     Unix(String),
 }
 
+impl Address {
+    /// `host`, `host:port` (IPv6 in brackets) or `unix:/path`.
+    pub fn parse(text: &str, default_port: u16) -> Option<Address> {
+        match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Address::Unix(path.into())),
+            None => parse_host(text, default_port).filter(|_| !text.is_empty()),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -403,6 +413,19 @@ mod tests {
             ["redis", "redis:", "redis:x", "redis://a:b:c", "redis://x:99999", "redis://x#f", "unix://", "redis://[x]"]
         {
             assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_stand_alone() {
+        let shown = |text: &str| Address::parse(text, 8125).map(|address| address.to_string());
+        for (text, expected) in
+            [("h", "h:8125"), ("h:1", "h:1"), ("[::1]:2", "[::1]:2"), ("unix:/run/s", "unix:/run/s")]
+        {
+            assert_eq!(shown(text).as_deref(), Some(expected));
+        }
+        for bad in ["", "unix:", "h:x", "a b", "::1"] {
+            assert_eq!(shown(bad), None, "{bad}");
         }
     }
 

@@ -4,9 +4,10 @@ use slab::Slab;
 
 use super::channel::Channel;
 use super::observing::Part;
+use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
-use super::request::{NO_CONN, OWN_CHANNEL, Request, Requests, What};
+use super::request::{NO_CONN, Name, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
@@ -69,10 +70,12 @@ pub struct Core {
     scratch: Vec<u8>,
     pub slow: Slow,
     pub trace: Trace,
+    /// What is counted.
+    pub own: Own,
 }
 
-impl Default for Core {
-    fn default() -> Self {
+impl Core {
+    pub fn new(own: Own) -> Self {
         let clock = Clock::start();
         let now_ns = monotonic_ns();
         Core {
@@ -86,11 +89,10 @@ impl Default for Core {
             scratch: Vec::new(),
             slow: Slow::default(),
             trace: Trace::default(),
+            own,
         }
     }
-}
 
-impl Core {
     /// Looks at the clock.
     pub fn tick(&mut self) {
         self.now_ns = monotonic_ns();
@@ -131,6 +133,9 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            command: Name::default(),
+            bytes: 0,
+            marker: head.marker,
         });
         if timeout_ms != IOK_TIMEOUT_NONE {
             let timer = self.timer(u64::from(timeout_ms), Target::Request(id));
@@ -142,6 +147,14 @@ impl Core {
             channel.begin(head.tag, id);
         }
         id
+    }
+
+    /// Says what a request is, for those who look on.
+    #[inline]
+    pub fn describe(&mut self, id: RequestId, command: Name, bytes: usize) {
+        if let Some(request) = self.requests.get_mut(id) {
+            (request.command, request.bytes) = (command, bytes as u32);
+        }
     }
 
     /// The request that a channel knows by a tag.
@@ -204,6 +217,7 @@ impl Core {
             return Some(request);
         }
         if request.what == What::Request {
+            self.own.ended(&request, &ending, self.now_ns);
             self.slow.ended(&request, &ending, self.now_ns);
             self.trace.ended(&request, &ending, self.now_ns);
         }
@@ -372,6 +386,9 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            command: Name::default(),
+            bytes: 0,
+            marker: 0,
         });
         self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
         id

@@ -43,6 +43,10 @@ enum Place {
 }
 
 impl AdminConfig {
+    pub fn is_wanted(&self) -> bool {
+        self.place != Place::default()
+    }
+
     /// Takes `admin=`. Absent or empty: there is no admin endpoint.
     pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
         let given = options.text("admin").unwrap_or_default();
