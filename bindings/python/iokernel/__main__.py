@@ -1,7 +1,7 @@
 """The command line, as `iokernel` or `python -m iokernel`.
 
-`doctor` and `--version` are about this binding and are answered here. Everything else is the program `iokernel`'s, which
-takes this process's place.
+`doctor` and `--version` are about this binding and are answered here. Everything else is the program `iokernel`'s,
+which takes this process's place.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _candidates() -> list[Path]:
     found = []
     library = os.environ.get("IOKERNEL_LIBRARY")
     if library:
-        folder = Path(library).resolve().parent
+        folder = Path(library).absolute().parent
         # A library in /usr/local/lib has its program in /usr/local/bin.
         found += [folder / _PROGRAM, folder.parent / "bin" / _PROGRAM]
     found.append(here / _PROGRAM)

@@ -66,7 +66,10 @@ pub fn command() -> Command {
                         .help("With the commands' arguments, without what is secret"),
                 ),
         )
-        .subcommand(about("stack", "Where the program's main thread is at this moment"))
+        .subcommand(
+            about("stack", "Where the program's main thread is at this moment")
+                .arg(Arg::new("threads").long("threads").action(ArgAction::SetTrue).help("Where all its threads are")),
+        )
         .subcommand(about("metrics", "All counters, as Prometheus reads them").arg(
             Arg::new("openmetrics").long("openmetrics").action(ArgAction::SetTrue).help("In the format of OpenMetrics"),
         ))

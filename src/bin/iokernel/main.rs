@@ -65,7 +65,10 @@ fn run(name: &str, given: &ArgMatches) -> Result<u8, Fault> {
             let path = format!("/slow?limit={}", args::value::<u32>(given, "limit"));
             Asking::of(given)?.show(&path, |answer, width| show::slow(answer, wall_s(), width))
         }
-        "stack" => Asking::of(given)?.show("/stack", show::stack),
+        "stack" => {
+            let path = if given.get_flag("threads") { "/stack?threads=all" } else { "/stack" };
+            Asking::of(given)?.show(path, show::stack)
+        }
         _ => Asking::of(given)?.show("/state", show::state),
     }
 }

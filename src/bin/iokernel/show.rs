@@ -134,8 +134,9 @@ fn above_zero(number: f64) -> String {
     if number > 0.0 { count(number) } else { String::new() }
 }
 
+/// Idle, draining and connecting peers are as they should be.
 fn is_bad(one: &Value) -> bool {
-    one["state"].as_str().is_some_and(|state| state != "up")
+    matches!(one["state"].as_str(), Some("down" | "ejected" | "failed"))
 }
 
 const PEERS: &[Column] = &[
@@ -293,7 +294,7 @@ pub fn slow(answer: &Value, now_s: f64, width: usize) -> Vec<Line> {
     found
 }
 
-/// The main thread's stack, in the order of the answer, and the other threads.
+/// The main thread's stack, the innermost frame first, and the other threads: each with its stack, or a line each.
 pub fn stack(answer: &Value, width: usize) -> Vec<Line> {
     let main = &answer["main"];
     let parts = [
@@ -303,37 +304,49 @@ pub fn stack(answer: &Value, width: usize) -> Vec<Line> {
         words::number(&answer["took_ms"], |ms| format!("taken in {}", span(ms))),
     ];
     let mut found = vec![line(Tone::Title, joined(&parts, "  "))];
-    if let Some(error) = answer["error"].as_str() {
+    if let Some(error) = main["error"].as_str().or(answer["error"].as_str()) {
         found.push(line(Tone::Bad, clean(error)));
     }
-    let (python, native) = (items(&main["python"]), items(&main["native"]));
-    found.extend(python.iter().map(|frame| line(Tone::Plain, python_frame(frame))));
+    found.extend(frames(main));
+    found.extend(threads(answer, &main["tid"]));
+    found.into_iter().map(|one| line(one.tone, words::cut(&one.text, width))).collect()
+}
+
+/// Python's frames and then the system's; the text as it came where neither could be read.
+fn frames(thread: &Value) -> Vec<Line> {
+    let (python, native) = (items(&thread["python"]), items(&thread["native"]));
+    let mut found: Vec<Line> = python.iter().map(|frame| line(Tone::Plain, python_frame(frame))).collect();
     if !native.is_empty() {
-        found.push(line(Tone::Title, "native"));
+        found.push(line(Tone::Faint, "  native:"));
         found.extend(native.iter().map(|frame| line(Tone::Plain, format!("  {}", text(frame)))));
     }
-    if python.is_empty() && native.is_empty() {
-        let raw = main["text"].as_str().unwrap_or_default();
+    if found.is_empty() {
+        let raw = thread["text"].as_str().unwrap_or_default();
         found.extend(raw.lines().map(|row| line(Tone::Plain, format!("  {}", clean(row)))));
     }
-    found.extend(threads(answer));
-    found.into_iter().map(|one| line(one.tone, words::cut(&one.text, width))).collect()
+    let waits = [("waits in", &thread["wait_channel"]), ("system call", &thread["system_call"])];
+    let told = waits.into_iter().filter(|(_, what)| !text(what).is_empty());
+    found.extend(told.map(|(word, what)| line(Tone::Faint, format!("  {word} {}", text(what)))));
+    found
 }
 
 fn python_frame(frame: &Value) -> String {
     format!("  {}  {}:{}", text(&frame["function"]), text(&frame["file"]), text(&frame["line"]))
 }
 
-fn threads(answer: &Value) -> Vec<Line> {
-    let all = items(&answer["threads"]);
-    if all.is_empty() {
+fn threads(answer: &Value, main_tid: &Value) -> Vec<Line> {
+    let others: Vec<&Value> = items(&answer["threads"]).iter().filter(|one| one["tid"] != *main_tid).collect();
+    if others.is_empty() {
         return Vec::new();
     }
-    let mut found = vec![line(Tone::Title, "threads")];
-    found.extend(all.iter().map(|one| {
+    let mut found = vec![line(Tone::Plain, ""), line(Tone::Title, "other threads")];
+    for one in others {
         let state = one["state"].as_str().map(scheduled).unwrap_or_default();
-        line(Tone::Plain, format!("  {:<8} {:<16} {}", text(&one["tid"]), text(&one["name"]), clean(state)))
-    }));
+        let error = one["error"].as_str().map(clean).unwrap_or_default();
+        let row = format!("{:<8} {:<16} {:<10} {error}", text(&one["tid"]), text(&one["name"]), clean(state));
+        found.push(line(Tone::Plain, row.trim_end()));
+        found.extend(frames(one));
+    }
     found
 }
 
