@@ -6,6 +6,7 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod native;
 pub mod own;
 pub mod pulse;
 pub mod push;
@@ -13,6 +14,7 @@ pub mod requests;
 pub mod slow;
 pub mod stack;
 pub mod state;
+pub mod task;
 pub mod trace;
 
 use mio::Registry;
@@ -48,6 +50,7 @@ pub struct ObservingConfig {
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
+    pub stack: stack::StackConfig,
     pub trace: trace::TraceConfig,
 }
 
@@ -58,6 +61,7 @@ impl ObservingConfig {
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,
+            stack: stack::StackConfig::take(options)?,
             trace: trace::TraceConfig::take(options)?,
         })
     }
