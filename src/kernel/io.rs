@@ -187,6 +187,7 @@ impl Io {
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
+                self.core.names.peer(conn.number, &conn.peer_name);
                 conn.link = Link::Up(stream);
                 conn.readable = true;
                 self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
@@ -653,6 +654,7 @@ impl Io {
         {
             listener.conns -= 1;
         }
+        self.core.names.forget_peer(conn.number);
         again
     }
 

@@ -6,6 +6,8 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod collector;
+pub mod names;
 pub mod pulse;
 pub mod push;
 pub mod requests;
@@ -67,6 +69,7 @@ pub struct Observing {
     pub pulse: pulse::Pulse,
     pub push: push::Push,
     pub stack: stack::Stack,
+    pub collector: collector::Collector,
 }
 
 impl Observing {
@@ -79,6 +82,7 @@ impl Observing {
             pulse: pulse::Pulse::default(),
             push: push::Push::default(),
             stack: stack::Stack::default(),
+            collector: collector::Collector::default(),
         })
     }
 }
