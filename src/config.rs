@@ -307,11 +307,6 @@ fn parse_host(text: &str, default_port: u16) -> Option<Address> {
     (host.len() <= 255 && host.chars().all(valid)).then(|| Address::Host { host: host.into(), port })
 }
 
-/// The value of such an option is shown to nobody.
-pub fn is_secret(key: &str) -> bool {
-    ["pass", "secret", "token", "headers"].iter().any(|word| key.contains(word))
-}
-
 /// A URL as it may be shown: password and secret options replaced.
 pub fn redact(url: &str) -> String {
     let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
@@ -330,7 +325,7 @@ pub fn redact(url: &str) -> String {
     };
     if let Some(query) = query {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((key, _)) if is_secret(key) => {
+            Some((key, _)) if key.contains("pass") || key.contains("secret") || key.contains("token") => {
                 format!("{key}=***")
             }
             _ => pair.to_string(),

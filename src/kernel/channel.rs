@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Options};
 use crate::proto::RequestId;
@@ -164,6 +164,16 @@ impl Channel {
         let words = self.region.words();
         let taken = words.completion_tail.0.load(Ordering::Relaxed);
         taken.wrapping_add(words.submission_head.0.load(Ordering::Relaxed))
+    }
+
+    /// How full the fuller of its rings is, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        let words = self.region.words();
+        let used = |head: u64, tail: u64| head.saturating_sub(tail) as f64 / self.config.ring_bytes as f64;
+        let ring =
+            |head: &AtomicU64, tail: &AtomicU64| used(head.load(Ordering::Relaxed), tail.load(Ordering::Relaxed));
+        let submissions = ring(&words.submission_head.0, &words.submission_tail.0);
+        submissions.max(ring(&words.completion_head.0, &words.completion_tail.0)).min(1.0)
     }
 
     /// The program has taken all there is.

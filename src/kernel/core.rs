@@ -5,9 +5,10 @@ use slab::Slab;
 use super::channel::Channel;
 use super::observing::Part;
 use super::observing::names::Names;
+use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
-use super::request::{NO_CONN, OWN_CHANNEL, Request, Requests, What};
+use super::request::{NO_CONN, Name, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
@@ -73,10 +74,12 @@ pub struct Core {
     pub unix: UnixClock,
     pub slow: Slow,
     pub trace: Trace,
+    /// What is counted.
+    pub own: Own,
 }
 
-impl Default for Core {
-    fn default() -> Self {
+impl Core {
+    pub fn new(own: Own) -> Self {
         let clock = Clock::start();
         let now_ns = monotonic_ns();
         Core {
@@ -92,11 +95,10 @@ impl Default for Core {
             unix: UnixClock::default(),
             slow: Slow::default(),
             trace: Trace::default(),
+            own,
         }
     }
-}
 
-impl Core {
     /// Looks at the clock.
     pub fn tick(&mut self) {
         self.now_ns = monotonic_ns();
@@ -138,6 +140,9 @@ impl Core {
             payload: None,
             lost: 0,
             trace: None,
+            command: Name::default(),
+            bytes: 0,
+            marker: head.marker,
         });
         if timeout_ms != IOK_TIMEOUT_NONE {
             let timer = self.timer(u64::from(timeout_ms), Target::Request(id));
@@ -149,6 +154,14 @@ impl Core {
             channel.begin(head.tag, id);
         }
         id
+    }
+
+    /// Says what a request is, for those who look on.
+    #[inline]
+    pub fn describe(&mut self, id: RequestId, command: Name, bytes: usize) {
+        if let Some(request) = self.requests.get_mut(id) {
+            (request.command, request.bytes) = (command, bytes as u32);
+        }
     }
 
     /// The request that a channel knows by a tag.
@@ -217,6 +230,7 @@ impl Core {
             if request.trace.is_some() {
                 self.end_span(&request, &ending, body);
             }
+            self.own.ended(&request, &ending, self.now_ns);
         }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
         if matches!(request.what, What::Incoming { .. }) {
@@ -382,6 +396,9 @@ impl Core {
             payload: None,
             lost: 0,
             trace: None,
+            command: Name::default(),
+            bytes: 0,
+            marker: 0,
         });
         self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
         id

@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol as SocketProtocol, SockAddr, Socket, Type};
 
 use super::dial::Stream;
+use super::observing::own::PeerMeter;
 use crate::config::Address;
 use crate::sys::owned::Owned;
 
@@ -28,6 +29,8 @@ pub struct Listener {
     /// The channel that takes its requests.
     pub channel: u32,
     pub conns: usize,
+    /// What is counted of all its clients.
+    pub meter: Option<PeerMeter>,
 }
 
 impl Listener {
@@ -41,7 +44,7 @@ impl Listener {
             Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
             Bound::Unix(listener, _) => registry.register(&mut **listener, token, Interest::READABLE)?,
         }
-        Ok(Listener { socket, channel, conns: 0 })
+        Ok(Listener { socket, channel, conns: 0, meter: None })
     }
 
     /// Where it listens, as the rest of a URL.

@@ -56,6 +56,11 @@ pub struct Request {
     pub lost: u64,
     /// Whose span it is to have, if it is to have one.
     pub trace: Option<Box<Context>>,
+    pub command: Name,
+    /// Of its payload.
+    pub bytes: u32,
+    /// The marker that the program was in when it was submitted, or 0.
+    pub marker: u32,
 }
 
 impl Request {
@@ -66,8 +71,31 @@ impl Request {
     }
 }
 
+/// The name of a command, as far as it fits.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Name {
+    length: u8,
+    bytes: [u8; 23],
+}
+
+impl Name {
+    #[inline]
+    pub fn of(text: &[u8]) -> Self {
+        let mut name = Name::default();
+        let length = text.len().min(name.bytes.len());
+        name.bytes[..length].copy_from_slice(&text[..length]);
+        name.length = length as u8;
+        name
+    }
+
+    /// In upper case, whatever the program wrote.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes[..usize::from(self.length)]).to_uppercase()
+    }
+}
+
 /// Bits of a number that say where its entry is; those above count the requests there ever were.
-const INDEX_BITS: u32 = 22;
+pub const INDEX_BITS: u32 = 22;
 /// Requests under way in one kernel, at most.
 pub const REQUESTS_MAX: usize = 1 << INDEX_BITS;
 

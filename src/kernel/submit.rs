@@ -6,7 +6,7 @@ use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
 use super::observing::trace::Context;
-use super::request::{REQUESTS_MAX, What};
+use super::request::{Name, REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
 use crate::ring::layout::*;
 use crate::router::is_stream;
@@ -134,12 +134,14 @@ impl Io {
             0 => of.options.timeout_ms,
             given => given,
         };
+        let command = Name::of(of.driver.command(payload));
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
         if trace.is_some()
             && let Some(request) = self.core.requests.get_mut(id)
         {
             request.trace = trace;
         }
+        self.core.describe(id, command, payload.len());
         self.route(id, head, need, payload);
     }
 
@@ -170,7 +172,9 @@ impl Io {
         match of.driver.classify(payload, of.hashes()) {
             Ok(need) if is_stream(&need.class) => {
                 let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
+                let command = Name::of(of.driver.command(payload));
                 let id = self.core.begin(channel, head, What::Stream, timeout_ms);
+                self.core.describe(id, command, payload.len());
                 self.route(id, head, need, payload);
             }
             Ok(_) => {
@@ -253,6 +257,7 @@ impl Io {
         self.generation = (self.generation + 1) & 0x7fff;
         let entry = self.endpoints.vacant_entry();
         let key = entry.key() as u32;
+        self.core.own.open(key, &opened.shown);
         entry.insert(Endpoint::new(opened, (self.generation << 16) | (key + 1), internal));
         key
     }
@@ -300,7 +305,8 @@ impl Io {
         let of = &mut self.endpoints[key as usize];
         let token = Token(LISTENER_TOKENS + key as usize);
         match Listener::bind(&of.address, channel, &self.registry, token) {
-            Ok(listener) => {
+            Ok(mut listener) => {
+                listener.meter = Some(self.core.own.peer(key, "clients"));
                 let scheme = of.shown.split(':').next().unwrap_or_default();
                 let url = format!("{scheme}:{}", listener.address());
                 of.listener = Some(listener);
@@ -309,6 +315,7 @@ impl Io {
             }
             Err(error) => {
                 let message = format!("listen on {}: {error}", of.address);
+                self.core.own.close(key);
                 self.endpoints.remove(key as usize);
                 let status = match error.kind() {
                     std::io::ErrorKind::InvalidInput => IOK_STATUS_BAD_CONFIG,
@@ -362,6 +369,7 @@ impl Io {
         self.leases.retain(|(of, _, _)| *of != key);
         self.forget_endpoint(key);
         self.endpoints.try_remove(key as usize);
+        self.core.own.close(key);
         self.tell_kernel_watchers();
     }
 

@@ -80,7 +80,8 @@ fn io() -> Io {
     let registry = poll.registry().try_clone().unwrap();
     let observing = Observing::prepare("test", ObservingConfig::default(), poll.registry()).unwrap();
     let resolver = Resolver::new(registry, DNS_TOKENS..DNS_TOKENS + 64, ResolverConfig::default());
-    Io::new(poll, resolver, observing).unwrap()
+    let own = super::observing::own::Own::new(crate::observe::area::Area::of_process().unwrap(), "test");
+    Io::new(poll, resolver, observing, own).unwrap()
 }
 
 fn endpoint(io: &mut Io) -> u32 {

@@ -4,6 +4,12 @@
 //! This room knows no kernel, no endpoint and no socket: shapes of memory, text and HTTP framing alone. Whoever only
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
+pub mod area;
+pub mod markers;
+pub mod metrics;
 pub mod otlp;
 pub mod post;
+pub mod read;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{ConfigError, Url};
 use crate::peer::Role;
+use crate::value::{Reader, Token};
 
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -210,10 +211,30 @@ pub trait Driver: Send {
     /// What this request (MessagePack) needs. Inside a lease only `Topics` and `Takeover` differ from `Shared`.
     /// Slots are told where [`Follow::Topology`] is set, hashes where `hashes` is.
     fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal>;
+    /// The name of what this request asks for, to be shown: never an argument.
+    fn command<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        first_word(body)
+    }
     /// A new conn of a service.
     fn client(&self) -> Box<dyn Protocol>;
     /// A new conn of a listener.
     fn server(&self) -> Box<dyn Protocol>;
+}
+
+/// The first word of a request that is an array of words; of a batch, the first word of its first request.
+fn first_word(body: &[u8]) -> &[u8] {
+    let mut reader = Reader::new(body);
+    for _ in 0..2 {
+        match reader.token() {
+            Ok(Token::Array(1..)) => {}
+            Ok(Token::Str(word) | Token::Bin(word)) => return word,
+            _ => return b"",
+        }
+    }
+    match reader.token() {
+        Ok(Token::Str(word) | Token::Bin(word)) => word,
+        _ => b"",
+    }
 }
 
 /// What the kernel asks of a conn.

@@ -147,8 +147,8 @@ pub struct Submission {
     pub key: u64,
     /// Payload bytes of the whole message, in its first fragment; 0 in a record that is a whole message.
     pub bytes_total: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The number of the marker that the program is in, or 0. The library fills it in where a binding leaves 0.
+    pub marker: u32,
 }
 
 /// The head of a completion record. The payload follows it at once; the next record starts at the next multiple of 8.

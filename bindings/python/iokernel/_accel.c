@@ -25,7 +25,7 @@ typedef struct {
   uint16_t op, flags;
   uint32_t endpoint, timeout_ms;
   uint64_t tag, key;
-  uint32_t bytes_total, reserved;
+  uint32_t bytes_total, marker;
 } iok_submission;
 typedef struct {
   uint32_t size;

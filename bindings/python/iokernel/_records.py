@@ -49,7 +49,7 @@ TIMEOUT_NONE = 0xFFFFFFFF
 _KEY_MAX = 0xFFFFFFFFFFFFFFFF
 
 SUBMISSION = struct.Struct("=IHHIIQQII")
-"""size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, reserved"""
+"""size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, marker"""
 
 COMPLETION = struct.Struct("=IHHIiQIBBHII")
 """size, kind, flags, endpoint, status, tag, peer, fate, encoding, reserved, bytes_total, reserved"""

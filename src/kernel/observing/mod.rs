@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod collector;
 pub mod names;
+pub mod own;
 pub mod pulse;
 pub mod push;
 pub mod requests;
@@ -29,13 +30,14 @@ use crate::discovery::dns::LookupId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Admin,
+    Own,
     Pulse,
     Push,
     Stack,
     Trace,
 }
 
-const PARTS: [Part; 5] = [Part::Admin, Part::Pulse, Part::Push, Part::Stack, Part::Trace];
+const PARTS: [Part; 6] = [Part::Admin, Part::Own, Part::Pulse, Part::Push, Part::Stack, Part::Trace];
 
 /// Lookups of parts have this bit in their number; those of conns have not.
 pub const PART_LOOKUP: u64 = 1 << 62;
@@ -102,7 +104,7 @@ impl Io {
             Part::Push => self.push_event(key, event),
             Part::Stack => self.stack_event(event),
             Part::Trace => self.trace_event(key, event),
-            Part::Pulse => {}
+            Part::Own | Part::Pulse => {}
         }
     }
 
@@ -110,6 +112,7 @@ impl Io {
     pub fn part_timer(&mut self, part: Part, key: u32) {
         match part {
             Part::Admin => self.admin_timer(key),
+            Part::Own => self.own_timer(),
             Part::Pulse => self.pulse_timer(),
             Part::Push => self.push_timer(key),
             Part::Stack => self.stack_timer(),

@@ -15,6 +15,10 @@ impl PushConfig {
     pub fn take(_options: &mut Options) -> Result<Self, ConfigError> {
         Ok(PushConfig {})
     }
+
+    pub fn is_wanted(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Default)]

@@ -126,7 +126,6 @@ pub struct Context {
     pub trace_id: [u8; 16],
     pub parent_id: [u8; 8],
     pub flags: u8,
-    command: String,
 }
 
 impl Context {
@@ -150,7 +149,7 @@ impl Context {
         if head[26..] != [0; 6] {
             return Err("trace context: expected 0 in its last six bytes".into());
         }
-        Ok((Context { trace_id, parent_id, flags: head[24], command: String::new() }, rest))
+        Ok((Context { trace_id, parent_id, flags: head[24] }, rest))
     }
 }
 
@@ -272,12 +271,13 @@ impl Core {
     fn span(&self, request: &Request, context: &Context, ending: &Ending, body: Body<'_>, offset_ns: u64) -> Vec<u8> {
         let endpoint = self.names.endpoint_of(request.endpoint);
         let peer = self.names.peer_of(ending.peer);
-        let command = command_of(request, context);
+        let command = request.command.text();
+        let marker = self.marker_text(request.marker);
         let mut attributes: Vec<(&str, Attribute<'_>)> = Vec::with_capacity(12);
         if let Some(endpoint) = endpoint {
             let (system, name) = endpoint.tracing.system;
             attributes.push((system, Attribute::Text(name)));
-            attributes.push((endpoint.tracing.operation, Attribute::Text(command)));
+            attributes.push((endpoint.tracing.operation, Attribute::Text(&command)));
             attributes.push(("server.address", Attribute::Text(&endpoint.host)));
             attributes.extend(endpoint.port.map(|port| ("server.port", Attribute::Int(port.into()))));
         }
@@ -292,9 +292,11 @@ impl Core {
             None => {}
         }
         attributes.push(("iokernel.fate", Attribute::Text(fate_name(request.fate(ending)))));
-        if request.retries > 0 {
-            attributes.push(("iokernel.retries", Attribute::Int(request.retries.into())));
+        let retries = u64::from(request.retries) + u64::from(request.rejections);
+        if retries > 0 {
+            attributes.push(("iokernel.retries", Attribute::Int(retries)));
         }
+        attributes.extend(marker.as_ref().map(|marker| ("iokernel.marker", Attribute::Text(marker))));
         let failure = (ending.status != IOK_STATUS_OK).then(|| failure(body));
         if let Some((code, _)) = &failure {
             let remote = ending.status == IOK_STATUS_REMOTE;
@@ -316,7 +318,7 @@ impl Core {
             span_id: fastrand::u64(1..).to_be_bytes(),
             parent_id: context.parent_id,
             flags: context.flags,
-            name: if command.is_empty() { "request" } else { command },
+            name: if command.is_empty() { "request" } else { &command },
             start_ns,
             end_ns: self.now_ns + offset_ns,
             attributes: &attributes,
@@ -324,10 +326,6 @@ impl Core {
             error: failure.as_ref().map(|(_, message)| message.as_str()),
         })
     }
-}
-
-fn command_of<'a>(_request: &'a Request, context: &'a Context) -> &'a str {
-    &context.command
 }
 
 /// The code and message of an error's payload.
