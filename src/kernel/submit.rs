@@ -108,13 +108,7 @@ impl Io {
     }
 
     #[inline]
-    pub(super) fn request(
-        &mut self,
-        channel: u32,
-        head: &Submission,
-        payload: &[u8],
-        trace: Option<Box<Context>>,
-    ) {
+    pub(super) fn request(&mut self, channel: u32, head: &Submission, payload: &[u8], trace: Option<Box<Context>>) {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };

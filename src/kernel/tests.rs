@@ -17,7 +17,9 @@ use super::options::EndpointOptions;
 use super::request::What;
 use crate::config::Url;
 use crate::discovery::dns::{Resolver, ResolverConfig};
-use crate::proto::{Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy, database_tracing};
+use crate::proto::{
+    Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy, database_tracing,
+};
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
 use crate::ring::region::Region;
 use crate::router::service::Service;

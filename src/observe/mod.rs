@@ -5,11 +5,20 @@
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
 pub mod area;
+pub mod delta;
+pub mod graphite;
+pub mod http;
 pub mod markers;
 pub mod metrics;
+pub mod number;
 pub mod otlp;
 pub mod post;
 pub mod read;
 pub mod snapshot;
+pub mod statsd;
+pub mod text;
+
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

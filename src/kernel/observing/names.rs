@@ -65,8 +65,7 @@ impl Io {
             Address::Host { host, port } => (host.as_str().into(), Some(*port)),
             Address::Unix(path) => (path.as_str().into(), None),
         };
-        let name =
-            EndpointName { number: of.number, url: of.shown.as_str().into(), host, port, tracing: of.tracing };
+        let name = EndpointName { number: of.number, url: of.shown.as_str().into(), host, port, tracing: of.tracing };
         let slow = of.options.slow;
         self.core.names.set(key as usize, Some(name));
         self.core.slow.set(key as usize, slow);

@@ -32,13 +32,8 @@ mod topology;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
-pub const SCHEME: Scheme = Scheme {
-    name: "redis",
-    default_port: 6379,
-    tracing: database_tracing("redis"),
-    open,
-    samples: samples::SAMPLES,
-};
+pub const SCHEME: Scheme =
+    Scheme { name: "redis", default_port: 6379, tracing: database_tracing("redis"), open, samples: samples::SAMPLES };
 
 /// What the URL chose. Holds a secret, hence no `Debug`.
 pub struct Options {
