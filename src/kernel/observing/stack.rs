@@ -52,8 +52,7 @@ impl Default for StackConfig {
 impl StackConfig {
     pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
         let Some(text) = options.text("stack_signal") else { return Ok(StackConfig::default()) };
-        let signal =
-            signal::parse(&text).ok_or_else(|| ConfigError::new("stack_signal", &text, signal::EXPECTED))?;
+        let signal = signal::parse(&text).ok_or_else(|| ConfigError::new("stack_signal", &text, signal::EXPECTED))?;
         Ok(StackConfig { signal })
     }
 }
@@ -288,7 +287,8 @@ fn wanted(query: &mut Options) -> Result<(Wanted, VecDeque<i32>), ConfigError> {
     let all = query.word("threads", "main", &["main", "all"])? == "all";
     let main = std::process::id() as i32;
     let Some(text) = query.text("thread") else {
-        let tids = if all { task::tasks().iter().map(|task| task.tid).take(ASKED_MAX).collect() } else { [main].into() };
+        let tids =
+            if all { task::tasks().iter().map(|task| task.tid).take(ASKED_MAX).collect() } else { [main].into() };
         return Ok((if all { Wanted::All } else { Wanted::Main }, tids));
     };
     let tid = text.parse().ok().filter(|tid| !all && task::task(*tid).is_some());
@@ -324,7 +324,8 @@ impl Job {
 }
 
 fn listed(task: &Task) -> Map<String, Value> {
-    let pairs = [("tid", task.tid.into()), ("name", task.name.clone().into()), ("state", task.state.to_string().into())];
+    let pairs =
+        [("tid", task.tid.into()), ("name", task.name.clone().into()), ("state", task.state.to_string().into())];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
@@ -420,4 +421,77 @@ fn python_frame(line: &str) -> Option<Value> {
     let (number, function) = rest.split_once(" in ")?;
     let file = file.trim_matches('"');
     Some(json!({ "file": file, "line": number.parse::<u64>().ok(), "function": function }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u64, ask: u64, words: [u64; 4]) -> Vec<u8> {
+        let [a, b, c, d] = words;
+        [signal::MAGIC, kind, ask, 1, a, b, c, d].iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// All that a thread writes, after rests of an older ask.
+    fn dump() -> Vec<u8> {
+        let older = [record(signal::REGISTERS, 6, [9; 4]), record(signal::END, 6, [0; 4])];
+        let own = [
+            record(signal::BEGIN, 7, [0; 4]),
+            b"text".to_vec(),
+            record(signal::REGISTERS, 7, [1, 2, 3, 4]),
+            b"stack".to_vec(),
+            record(signal::END, 7, [5, 0, 0, 0]),
+            b"late\0".to_vec(),
+        ];
+        older.concat().into_iter().chain(own.concat()).collect()
+    }
+
+    #[test]
+    fn a_dump_comes_apart() {
+        let bytes = dump();
+        let parts = Parts::of(&bytes, 7);
+        assert_eq!((parts.text, parts.stack, parts.late), (&b"text"[..], &b"stack"[..], &b"late"[..]));
+        assert_eq!(parts.registers, Registers { pc: 1, sp: 2, fp: 3, lr: 4 });
+        assert!(parts.is_whole(true) && parts.is_whole(false));
+        let early = Parts::of(&bytes[..bytes.len() - 1], 7);
+        assert!(early.is_whole(false) && !early.is_whole(true));
+    }
+
+    #[test]
+    fn a_dump_may_be_cut_anywhere() {
+        let bytes = dump();
+        for end in 0..bytes.len() - 5 {
+            let parts = Parts::of(&bytes[..end], 7);
+            assert!(!parts.is_whole(false), "{end}");
+        }
+        assert!(!Parts::of(&bytes, 8).began);
+    }
+
+    #[test]
+    fn lines_of_faulthandler_become_frames() {
+        let frame = |line| python_frame(line);
+        let expected = json!({ "file": "/srv/a, line 1 in x.py", "line": 12, "function": "<module>" });
+        assert_eq!(frame("  File \"/srv/a, line 1 in x.py\", line 12 in <module>"), Some(expected));
+        let unknown = json!({ "file": "???", "line": null, "function": "f in g" });
+        assert_eq!(frame("  File ???, line ??? in f in g"), Some(unknown));
+        assert_eq!(frame("Stack (most recent call first):"), None);
+        assert_eq!(frame("  <no Python frame>"), None);
+    }
+
+    #[test]
+    fn signals_that_others_need_are_refused() {
+        let signal = |text: &str| {
+            let mut options = Options::parse(&format!("stack_signal={text}")).unwrap();
+            StackConfig::take(&mut options).map(|config| config.signal)
+        };
+        assert_eq!(signal("URG"), Ok(signal::DEFAULT_SIGNAL));
+        assert_eq!(signal("sigurg"), Ok(signal::DEFAULT_SIGNAL));
+        assert_eq!(signal("23"), Ok(23));
+        assert_eq!(signal::name(signal("RTMIN%2B3").unwrap()), "SIGRTMIN+3");
+        for refused in ["KILL", "STOP", "SEGV", "9", "11", "CHLD", "0", "-1", "65", "RTMIN%2B99", "RTMIN-1", "32", ""] {
+            assert!(signal(refused).is_err(), "{refused}");
+        }
+        let text = signal("KILL").unwrap_err().to_string();
+        assert!(text.starts_with("stack_signal: \"KILL\": expected one of URG"), "{text}");
+    }
 }
