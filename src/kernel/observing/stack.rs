@@ -24,8 +24,10 @@ use crate::sys::signal::{self, Claim, State};
 /// How long a thread has to answer, and after which time it is asked once more.
 const ANSWER_MS: u64 = 40;
 const AGAIN_MS: u64 = 20;
-/// How often to look whether another kernel has done with the door.
+/// How often to look whether another kernel has done with the door, or a thread with its last answer.
 const CLAIM_MS: u64 = 2;
+/// So many looks in a row find that a thread blocks the signal before it is told so: it does while it answers.
+const BLOCKED_LOOKS: u32 = 5;
 /// Threads that are asked for one answer, and for how long altogether.
 const ASKED_MAX: usize = 64;
 const ALL_MS: u64 = 500;
@@ -84,6 +86,8 @@ struct Job {
     left: VecDeque<i32>,
     told: Vec<Value>,
     began_ns: u64,
+    /// How often the front thread was found to block the signal.
+    blocked: u32,
 }
 
 /// A thread is being asked.
@@ -105,7 +109,7 @@ impl Io {
         if stack.jobs.len() >= JOBS_MAX {
             return Ok(Outcome::Now(Answer::text(503, "too many asks wait for a stack\n")));
         }
-        let job = Job { ticket: ask.ticket, wanted, left, told: Vec::new(), began_ns: self.core.now_ns };
+        let job = Job { ticket: ask.ticket, wanted, left, told: Vec::new(), began_ns: self.core.now_ns, blocked: 0 };
         match &mut stack.dump {
             Some(dump) if job.left.front() == Some(&dump.task.tid) => dump.jobs.push(job),
             _ => stack.jobs.push_back(job),
@@ -159,7 +163,9 @@ impl Io {
                 self.observing.stack.jobs.push_front(job);
                 continue;
             }
-            match Claim::take() {
+            let blocks = task::blocks(task.tid, signal::signal());
+            job.blocked = if blocks { job.blocked + 1 } else { 0 };
+            match if blocks { None } else { Claim::take() } {
                 Some(claim) => self.begin_dump(claim, task, job),
                 None => {
                     self.observing.stack.jobs.push_front(job);
@@ -176,7 +182,7 @@ impl Io {
         match signal::state() {
             State::Closed => Some("the program has not opened its stack".into()),
             State::Replaced => Some(format!("the program has another handler for {name}")),
-            State::Armed if task::blocks(task.tid, signal::signal()) => Some(format!("the thread blocks {name}")),
+            State::Armed if job.blocked >= BLOCKED_LOOKS => Some(format!("the thread blocks {name}")),
             State::Armed if job.wanted == Wanted::All && waited_ms >= ALL_MS => {
                 Some(format!("not asked: the others took {ALL_MS} ms"))
             }
@@ -300,6 +306,7 @@ impl Job {
     /// What the front one of the wanted threads has told.
     fn tell(&mut self, told: Value) {
         self.left.pop_front();
+        self.blocked = 0;
         self.told.push(told);
     }
 
