@@ -135,6 +135,9 @@ impl Options {
     pub fn finish(&self) -> Result<(), ConfigError> {
         let Some((key, value)) = self.pairs.first() else { return Ok(()) };
         let mut known = self.known.clone();
+        if known.is_empty() {
+            return Err(ConfigError::new(key, value, "no options"));
+        }
         known.sort_unstable();
         known.dedup();
         Err(ConfigError::new(key, value, format!("a known option: {}", known.join(", "))))
@@ -193,6 +196,16 @@ pub enum Address {
     Host { host: String, port: u16 },
     /// A unix socket's path; a leading `@` names an abstract socket.
     Unix(String),
+}
+
+impl Address {
+    /// `host`, `host:port` (IPv6 in brackets) or `unix:/path`.
+    pub fn parse(text: &str, default_port: u16) -> Option<Address> {
+        match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Address::Unix(path.into())),
+            None => parse_host(text, default_port).filter(|_| !text.is_empty()),
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -319,7 +332,8 @@ fn parse_host(text: &str, default_port: u16) -> Option<Address> {
 /// What stands for a secret where it would be shown.
 const HIDDEN: &str = "***";
 /// Options whose names hold one of these are secrets.
-const SECRET_WORDS: [&str; 8] = ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private"];
+const SECRET_WORDS: [&str; 9] =
+    ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private", "headers"];
 
 /// A URL as it may be shown: password and secret options replaced. Also of text that is no URL, as far as it looks like
 /// one.
@@ -403,6 +417,19 @@ mod tests {
             ["redis", "redis:", "redis:x", "redis://a:b:c", "redis://x:99999", "redis://x#f", "unix://", "redis://[x]"]
         {
             assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_stand_alone() {
+        let shown = |text: &str| Address::parse(text, 8125).map(|address| address.to_string());
+        for (text, expected) in
+            [("h", "h:8125"), ("h:1", "h:1"), ("[::1]:2", "[::1]:2"), ("unix:/run/s", "unix:/run/s")]
+        {
+            assert_eq!(shown(text).as_deref(), Some(expected));
+        }
+        for bad in ["", "unix:", "h:x", "a b", "::1"] {
+            assert_eq!(shown(bad), None, "{bad}");
         }
     }
 

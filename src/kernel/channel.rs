@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Options};
 use crate::proto::RequestId;
@@ -31,6 +31,8 @@ pub struct ChannelConfig {
     pub reply_buffer_bytes: usize,
     /// Bytes of one message to the kernel.
     pub message_bytes_max: usize,
+    /// The thread that opened it.
+    pub thread: u32,
 }
 
 impl ChannelConfig {
@@ -47,6 +49,7 @@ impl ChannelConfig {
             push_buffer_bytes: options.bytes("push_buffer", 4 << 20)?,
             reply_buffer_bytes: options.bytes("reply_buffer", 256 << 20)?,
             message_bytes_max: options.bytes("max_request", 128 << 20)?.min(u32::MAX as usize / 2),
+            thread: crate::sys::thread::id(),
         };
         options.finish()?;
         Ok(config)
@@ -166,6 +169,16 @@ impl Channel {
         taken.wrapping_add(words.submission_head.0.load(Ordering::Relaxed))
     }
 
+    /// How full the fuller of its rings is, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        let words = self.region.words();
+        let used = |head: u64, tail: u64| head.saturating_sub(tail) as f64 / self.config.ring_bytes as f64;
+        let ring =
+            |head: &AtomicU64, tail: &AtomicU64| used(head.load(Ordering::Relaxed), tail.load(Ordering::Relaxed));
+        let submissions = ring(&words.submission_head.0, &words.submission_tail.0);
+        submissions.max(ring(&words.completion_head.0, &words.completion_tail.0)).min(1.0)
+    }
+
     /// The program has taken all there is.
     pub fn is_read_dry(&self) -> bool {
         let words = self.region.words();
@@ -177,6 +190,11 @@ impl Channel {
     #[inline]
     pub fn has_credit(&self) -> bool {
         self.live + self.backlog.len() < self.config.credits
+    }
+
+    /// The process's first thread opened it.
+    pub fn is_of_main(&self) -> bool {
+        self.config.thread == std::process::id()
     }
 
     /// Completions that the ring has no room for.

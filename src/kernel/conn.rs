@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use super::dial::{Dialer, Stream};
+use super::observing::own::PeerMeter;
 use super::wheel::TimerKey;
 use crate::peer::Place;
 use crate::proto::{Protocol, RequestId};
@@ -145,6 +146,8 @@ pub struct Conn {
     pub first_byte_ns: u64,
     /// From the last byte sent to the first byte received of a reply, smoothed over about eight; 0: not known.
     pub latency_ns: u64,
+    /// Where its peer's cells are.
+    pub meter: Option<PeerMeter>,
     /// Where it leads, once it is connected.
     pub place: Option<Place>,
     pub peer_name: String,
@@ -182,10 +185,19 @@ impl Conn {
             queued_for_flush: false,
             first_byte_ns: 0,
             latency_ns: 0,
+            meter: None,
             place: None,
             peer_name: String::new(),
             peer_hung_up: false,
             at_eof: false,
+        }
+    }
+
+    /// Counts something of its peer.
+    #[inline]
+    pub fn count(&self, what: impl FnOnce(&PeerMeter)) {
+        if let Some(meter) = &self.meter {
+            what(meter);
         }
     }
 
@@ -251,6 +263,9 @@ impl Conn {
                 Ok(count) => {
                     self.out_at += count;
                     self.written += count as u64;
+                    if let Some(meter) = &self.meter {
+                        meter.sent_bytes.add(count as u64);
+                    }
                     budget -= count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -4,14 +4,16 @@ use slab::Slab;
 
 use super::channel::Channel;
 use super::observing::Part;
+use super::observing::names::Names;
+use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
-use super::request::{NO_CONN, OWN_CHANNEL, Request, Requests, What};
+use super::request::{NO_CONN, Name, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
-use crate::sys::clock::{Clock, monotonic_ns};
+use crate::sys::clock::{Clock, UnixClock, monotonic_ns};
 use crate::value::write;
 
 /// What a timer is for.
@@ -67,12 +69,17 @@ pub struct Core {
     credits: Vec<usize>,
     /// Built errors, to save allocations.
     scratch: Vec<u8>,
+    /// What shows of a request's end calls its endpoint and its peer.
+    pub names: Names,
+    pub unix: UnixClock,
     pub slow: Slow,
     pub trace: Trace,
+    /// What is counted.
+    pub own: Own,
 }
 
-impl Default for Core {
-    fn default() -> Self {
+impl Core {
+    pub fn new(own: Own) -> Self {
         let clock = Clock::start();
         let now_ns = monotonic_ns();
         Core {
@@ -84,13 +91,14 @@ impl Default for Core {
             own_news: Vec::new(),
             credits: Vec::new(),
             scratch: Vec::new(),
+            names: Names::default(),
+            unix: UnixClock::default(),
             slow: Slow::default(),
             trace: Trace::default(),
+            own,
         }
     }
-}
 
-impl Core {
     /// Looks at the clock.
     pub fn tick(&mut self) {
         self.now_ns = monotonic_ns();
@@ -131,6 +139,10 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            trace: None,
+            command: Name::default(),
+            bytes: 0,
+            marker: head.marker,
         });
         if timeout_ms != IOK_TIMEOUT_NONE {
             let timer = self.timer(u64::from(timeout_ms), Target::Request(id));
@@ -142,6 +154,14 @@ impl Core {
             channel.begin(head.tag, id);
         }
         id
+    }
+
+    /// Says what a request is, for those who look on.
+    #[inline]
+    pub fn describe(&mut self, id: RequestId, command: Name, bytes: usize) {
+        if let Some(request) = self.requests.get_mut(id) {
+            (request.command, request.bytes) = (command, bytes as u32);
+        }
     }
 
     /// The request that a channel knows by a tag.
@@ -204,8 +224,13 @@ impl Core {
             return Some(request);
         }
         if request.what == What::Request {
-            self.slow.ended(&request, &ending, self.now_ns);
-            self.trace.ended(&request, &ending, self.now_ns);
+            if self.now_ns - request.queued_ns >= self.slow.least_ns {
+                self.log_slow(&request, &ending);
+            }
+            if request.trace.is_some() {
+                self.end_span(&request, &ending, body);
+            }
+            self.own.ended(&request, &ending, self.now_ns);
         }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
         if matches!(request.what, What::Incoming { .. }) {
@@ -215,8 +240,6 @@ impl Core {
         if request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK {
             return Some(request);
         }
-        let doubtful = request.doubtful && ending.fate == IOK_FATE_NOT_SENT;
-        let fate = if doubtful { IOK_FATE_MAYBE_EXECUTED } else { ending.fate };
         if request.lost > 0 {
             report_lost(channel, &request, self.now_ns);
         }
@@ -227,7 +250,7 @@ impl Core {
             status: ending.status,
             tag: request.tag,
             peer: ending.peer,
-            fate,
+            fate: request.fate(&ending),
             encoding,
             queued_ns: request.queued_ns,
             sent_ns: request.sent_ns,
@@ -372,6 +395,10 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            trace: None,
+            command: Name::default(),
+            bytes: 0,
+            marker: 0,
         });
         self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
         id

@@ -10,6 +10,7 @@ use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
 use super::observing::Observing;
+use super::observing::own::Own;
 use super::request::NO_CONN;
 use super::silence::Silence;
 use super::sink::{Note, Sink};
@@ -74,11 +75,11 @@ pub enum Unheard {
 }
 
 impl Io {
-    pub fn new(poll: Poll, resolver: Resolver, observing: Observing) -> std::io::Result<Self> {
+    pub fn new(poll: Poll, resolver: Resolver, observing: Observing, own: Own) -> std::io::Result<Self> {
         Ok(Io {
             registry: poll.registry().try_clone()?,
             poll,
-            core: Core::default(),
+            core: Core::new(own),
             endpoints: Slab::new(),
             conns: Slab::new(),
             resolver,
@@ -116,6 +117,7 @@ impl Io {
         let mut conn = Conn::new(self.conn_numbers, endpoint, false, Link::Resolving, proto);
         conn.connect_by = Some(now + of.options.connect_timeout);
         conn.peer_name = peer.name.clone();
+        conn.meter = Some(self.core.own.peer(endpoint, &peer.name));
         let key = self.insert_conn(conn);
         match (&peer.places[..], peer.host()) {
             ([], Some((host, _))) => self.resolver.lookup(now, LookupId(u64::from(key)), host),
@@ -187,6 +189,8 @@ impl Io {
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
+                self.core.names.peer(conn.number, &conn.peer_name);
+                conn.count(|meter| meter.connects.add(1));
                 conn.link = Link::Up(stream);
                 conn.readable = true;
                 self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
@@ -294,6 +298,7 @@ impl Io {
             self.core.tick();
             let conn = &mut self.conns[key as usize];
             conn.first_byte_ns = self.core.now_ns;
+            conn.count(|meter| meter.received_bytes.add(count as u64));
             budget = budget.saturating_sub(count);
             // A short read has emptied the socket: the next bytes come with an event of their own.
             if fresh && count < room && !conn.peer_hung_up {
@@ -572,7 +577,12 @@ impl Io {
             Link::Up(_) if conn.readable => self.read(key),
             Link::Up(_) if !conn.is_server && self.endpoints[conn.endpoint as usize].muted => {}
             Link::Up(_) if conn.proto.poll_timeout().is_some_and(|at| at <= now) => {
-                self.drive(key, |conn, now, out| conn.proto.handle_timeout(now, out));
+                self.drive(key, |conn, now, out| {
+                    let before = out.wire.len();
+                    let outcome = conn.proto.handle_timeout(now, out);
+                    conn.count(|meter| meter.heartbeats.add(u64::from(out.wire.len() > before)));
+                    outcome
+                });
             }
             _ => {}
         }
@@ -583,6 +593,7 @@ impl Io {
     pub fn conn_failed(&mut self, key: u32, status: Status, refused: bool, message: String) {
         let Some(conn) = self.conns.get(key as usize) else { return };
         let (endpoint, was_ready, is_server) = (conn.endpoint, conn.ready, conn.is_server);
+        conn.count(|meter| meter.failures.add(1));
         let again = self.remove_conn(key, status, &message);
         if is_server {
             return;
@@ -653,6 +664,7 @@ impl Io {
         {
             listener.conns -= 1;
         }
+        self.core.names.forget_peer(conn.number);
         again
     }
 

@@ -34,6 +34,7 @@ mod tests;
 
 use std::io::Error;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,11 +42,13 @@ use std::time::Duration;
 use channel::ChannelConfig;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use observing::own::Own;
 use observing::{Observing, ObservingConfig};
 use shared::{Control, Shared};
 
 use crate::config::{ConfigError, Options};
 use crate::discovery::dns::{Resolver, ResolverConfig};
+use crate::observe::area::Area;
 use crate::ring::app::AppSide;
 use crate::ring::region::Region;
 use crate::ring::wake::Bell;
@@ -82,6 +85,29 @@ impl Failure {
     }
 }
 
+/// The area of `metrics=`: a file by its path, or one of that name in /dev/shm; else that of this process.
+fn metrics_area(place: Option<String>) -> Result<Area, Failure> {
+    let Some(place) = place else {
+        return Area::of_process().map_err(|error| Failure::system("the area of metrics", &error));
+    };
+    let path = match place.as_str() {
+        path if path.starts_with('/') => PathBuf::from(path),
+        "" => return Err(ConfigError::new("metrics", "", "a name, or the path of a file").into()),
+        name if name.contains('/') => {
+            return Err(ConfigError::new("metrics", name, "a name without /, or a path that begins with /").into());
+        }
+        name => PathBuf::from(format!("/dev/shm/iokernel-{name}")),
+    };
+    Area::open(Some(&path)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::OutOfMemory => Failure::system("the area of metrics", &error),
+        _ if crate::sys::out_of_files(&error) => Failure::system("the area of metrics", &error),
+        _ => {
+            let expected = format!("a file that can be shared: {}: {error}", path.display());
+            ConfigError::new("metrics", &place, expected).into()
+        }
+    })
+}
+
 /// A running I/O thread, from the outside.
 pub struct Kernel {
     shared: Arc<Shared>,
@@ -108,11 +134,12 @@ impl Kernel {
         if let Some(path) = options.text("hosts") {
             names.hosts = Some(path.into());
         }
+        let area = metrics_area(options.text("metrics"))?;
         let observing = ObservingConfig { given, ..ObservingConfig::take(&mut options)? };
         options.finish()?;
         let stack_signal = observing.stack.signal;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
-        let io = Owned::with(|| Kernel::prepare(&bell, names, &name, observing))?;
+        let io = Owned::with(|| Kernel::prepare(&bell, names, Own::new(area, &name), observing))?;
         let shared = Arc::new(Shared::new(bell));
         let inner = shared.clone();
         crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
@@ -124,7 +151,7 @@ impl Kernel {
     fn prepare(
         bell: &Bell,
         names: ResolverConfig,
-        name: &str,
+        own: Own,
         observing: ObservingConfig,
     ) -> Result<(io::Io, [RawFd; 3]), Failure> {
         let poll = Poll::new().map_err(|error| Failure::system("epoll_create1", &error))?;
@@ -135,8 +162,8 @@ impl Kernel {
             .map_err(|error| Failure::system("epoll_ctl", &error))?;
         let names_fd = registry.as_raw_fd();
         let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
-        let observing = Observing::prepare(name, observing, poll.registry())?;
-        let io = io::Io::new(poll, resolver, observing).map_err(|error| Failure::system("dup", &error))?;
+        let observing = Observing::prepare(&own, observing, poll.registry())?;
+        let io = io::Io::new(poll, resolver, observing, own).map_err(|error| Failure::system("dup", &error))?;
         let fds = [io.poll.as_raw_fd(), io.registry.as_raw_fd(), names_fd];
         Ok((io, fds))
     }

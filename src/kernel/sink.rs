@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::conn::Conn;
 use super::core::Core;
 use super::endpoint::Endpoint;
+use super::observing::own::PeerMeter;
 use super::request::What;
 use crate::peer::Role;
 use crate::proto::{Body, Emit, Event, Fact, Rejection, RequestId, Shard};
@@ -76,6 +77,7 @@ pub struct Sink<'a> {
     number: u32,
     first_byte_ns: u64,
     latency_ns: u64,
+    meter: Option<PeerMeter>,
     incoming: VecDeque<(u64, RequestId)>,
     notes: &'a mut Vec<Note>,
 }
@@ -91,6 +93,7 @@ impl<'a> Sink<'a> {
             number: conn.number,
             first_byte_ns: conn.first_byte_ns,
             latency_ns: conn.latency_ns,
+            meter: conn.meter,
             incoming: VecDeque::new(),
             notes,
         }
@@ -117,6 +120,9 @@ impl<'a> Sink<'a> {
         if sent_ns != 0 && took_ns != 0 {
             let before = if self.latency_ns == 0 { took_ns } else { self.latency_ns };
             self.latency_ns = before - before / 8 + took_ns / 8;
+            if let Some(meter) = &self.meter {
+                meter.wire.observe(took_ns);
+            }
         }
     }
 

@@ -52,6 +52,7 @@ impl Io {
         let helpers = opened.source.as_ref().map(|source| source.services()).unwrap_or_default();
         let service = Service::new(opened.options.service);
         let key = self.install(opened, internal);
+        self.name_endpoint(key);
         self.endpoints[key as usize].router = Some(Box::new(service));
         for url in helpers {
             // What a source makes of its own URL is right; a wrong one would leave it without answers.
@@ -120,6 +121,10 @@ impl Io {
 
     /// A lookup has come to its end: a conn's, or a source's.
     pub fn looked_up(&mut self, id: LookupId, outcome: Outcome) {
+        self.core.own.looked_up(match &outcome {
+            Outcome::Addresses(outcome) => outcome.is_ok(),
+            Outcome::Services(outcome) => outcome.is_ok(),
+        });
         if id.0 & SOURCE_LOOKUP == 0 {
             let Outcome::Addresses(outcome) = outcome else { return };
             let outcome = outcome.map(|answer| answer.addresses).map_err(|error| error.message);

@@ -103,12 +103,15 @@ impl Io {
 
     /// Why the kernel is not ready, for who has waited for it in vain.
     pub(super) fn why_not_ready(&self) -> Option<String> {
-        let missing = self
-            .endpoints
-            .iter()
-            .filter(|(_, of)| of.options.required && !of.router.as_ref().is_some_and(|router| router.is_up()));
-        let missing: Vec<&str> = missing.map(|(_, of)| of.shown.as_str()).collect();
+        let missing = self.missing();
         (!missing.is_empty()).then(|| format!("not up in time: {}", missing.join(", ")))
+    }
+
+    /// The endpoints that the program cannot do without, and that are not up.
+    pub(super) fn missing(&self) -> Vec<&str> {
+        let is_up = |of: &super::endpoint::Endpoint| of.router.as_ref().is_some_and(|router| router.is_up());
+        let missing = self.endpoints.iter().filter(|(_, of)| of.options.required && !is_up(of));
+        missing.map(|(_, of)| of.shown.as_str()).collect()
     }
 
     /// Every endpoint that the program cannot do without is up.

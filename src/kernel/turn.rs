@@ -73,14 +73,21 @@ impl Turn {
         io.flush_all();
         io.core.publish();
         if self.is_over(io) {
+            io.end_push();
             shut(io, IOK_STATUS_CLOSED);
             return false;
         }
         io.hear_own_news();
         io.rearm_endpoints();
         let busy = busy || !io.core.own_news.is_empty() || !io.to_read.is_empty() || !io.to_flush.is_empty();
-        self.wait(io, shared, busy);
         io.core.tick();
+        io.core.own.rests(io.core.now_ns);
+        let slept = self.wait(io, shared, busy);
+        io.core.tick();
+        io.core.own.wakes(io.core.now_ns, slept);
+        if busy || !self.events.is_empty() {
+            io.gauges_due();
+        }
         self.handle_events(io);
         self.resolve(io);
         self.read_again(io);
@@ -92,12 +99,12 @@ impl Turn {
         true
     }
 
-    /// Sleeps until there is something to do.
-    fn wait(&mut self, io: &mut Io, shared: &Shared, busy: bool) {
+    /// Sleeps until there is something to do. False if it only looked.
+    fn wait(&mut self, io: &mut Io, shared: &Shared, busy: bool) -> bool {
         let timeout = if busy { Some(Duration::ZERO) } else { self.timeout(io) };
         if timeout == Some(Duration::ZERO) {
             io.wait(&mut self.events, timeout);
-            return;
+            return false;
         }
         let replies_due = !io.core.requests.is_empty();
         let looks = if replies_due { self.spin.begin() } else { self.looks };
@@ -112,6 +119,7 @@ impl Turn {
             io.wait(&mut self.events, if rang { Some(Duration::ZERO) } else { timeout });
         }
         shared.bell.withdraw();
+        !found
     }
 
     /// While replies are due, the sockets are what to look at, and only the system can do that.
@@ -159,13 +167,16 @@ impl Turn {
                         io.core.channels.remove(at as usize);
                     }
                 }
-                Control::Close { drain } => self.close_by = Some(io.core.now() + drain),
+                Control::Close { drain } => {
+                    self.close_by = Some(io.core.now() + drain);
+                    io.send_spans();
+                }
             }
         }
     }
 
     fn is_over(&self, io: &Io) -> bool {
-        self.close_by.is_some_and(|by| io.core.now() >= by || io.is_quiet())
+        self.close_by.is_some_and(|by| io.core.now() >= by || io.is_quiet() && io.spans_are_sent())
     }
 
     fn handle_events(&mut self, io: &mut Io) {
@@ -286,6 +297,8 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     let name = stream.peer_name();
     let mut conn = Conn::new(io.conn_numbers, endpoint, true, Link::Up(stream), proto);
     conn.peer_name = name;
+    conn.meter = io.endpoints[endpoint as usize].listener.as_ref().and_then(|listener| listener.meter);
+    conn.count(|meter| meter.connects.add(1));
     entry.insert(conn);
     if let Err(error) = registered {
         return io.conn_failed(key, IOK_STATUS_SYSTEM, false, error.to_string());

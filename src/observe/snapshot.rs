@@ -27,11 +27,20 @@ pub struct Series {
     pub value: Value,
 }
 
+/// How the gauges of several processes make one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Merge {
+    #[default]
+    Sum = 0,
+    Max = 1,
+    Min = 2,
+}
+
 /// What a family counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Only grows; whole numbers.
-    Counter,
+    Counter = 0,
     /// Only grows; seconds, for instance.
     Sum,
     /// Goes up and down.
@@ -79,5 +88,21 @@ impl Distribution {
             (below, lower) = (below + count, *upper);
         }
         (total > 0).then(|| self.bounds.last().copied().unwrap_or(0.0))
+    }
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Sum => "sum",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+
+    /// The kind in the first word of an area's entry.
+    pub(super) fn of(state: u64) -> Option<Kind> {
+        [Kind::Counter, Kind::Sum, Kind::Gauge, Kind::Histogram].get((state >> 8) as u8 as usize).copied()
     }
 }

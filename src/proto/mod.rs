@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{ConfigError, Url};
 use crate::peer::Role;
+use crate::value::{Reader, Token};
 
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -36,10 +37,32 @@ pub static TABLE: &[Scheme] = &[
 pub struct Scheme {
     pub name: &'static str,
     pub default_port: u16,
+    /// How spans of its requests are described.
+    pub tracing: Tracing,
     /// Reads the protocol's own parts of the URL (user, password, path, options it knows).
     pub open: OpenDriver,
     /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
     pub samples: &'static [Sample],
+}
+
+/// The names that OpenTelemetry's semantic conventions have for what a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// An attribute that every span has, and its value: `("db.system.name", "redis")`.
+    pub system: (&'static str, &'static str),
+    /// The attribute with the name of the command.
+    pub operation: &'static str,
+    /// The attribute with the code of an error reply.
+    pub error_code: &'static str,
+}
+
+/// The conventions of databases (OpenTelemetry semantic conventions 1.38, "Database client spans").
+pub const fn database_tracing(system: &'static str) -> Tracing {
+    Tracing {
+        system: ("db.system.name", system),
+        operation: "db.operation.name",
+        error_code: "db.response.status_code",
+    }
 }
 
 /// See [`Scheme::open`].
@@ -188,10 +211,30 @@ pub trait Driver: Send {
     /// What this request (MessagePack) needs. Inside a lease only `Topics` and `Takeover` differ from `Shared`.
     /// Slots are told where [`Follow::Topology`] is set, hashes where `hashes` is.
     fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal>;
+    /// The name of what this request asks for, to be shown: never an argument.
+    fn command<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        first_word(body)
+    }
     /// A new conn of a service.
     fn client(&self) -> Box<dyn Protocol>;
     /// A new conn of a listener.
     fn server(&self) -> Box<dyn Protocol>;
+}
+
+/// The first word of a request that is an array of words; of a batch, the first word of its first request.
+fn first_word(body: &[u8]) -> &[u8] {
+    let mut reader = Reader::new(body);
+    for _ in 0..2 {
+        match reader.token() {
+            Ok(Token::Array(1..)) => {}
+            Ok(Token::Str(word) | Token::Bin(word)) => return word,
+            _ => return b"",
+        }
+    }
+    match reader.token() {
+        Ok(Token::Str(word) | Token::Bin(word)) => word,
+        _ => b"",
+    }
 }
 
 /// What the kernel asks of a conn.

@@ -117,6 +117,7 @@ extern "C" fn after_in_child() {
             super::map::blank(start, bytes);
         }
     }
+    super::shared::follow();
     for (word, fds) in FDS.iter().enumerate() {
         close_each(word * 64, fds.swap(0, Ordering::Relaxed));
     }

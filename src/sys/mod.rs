@@ -10,6 +10,8 @@ pub mod fork;
 pub mod futex;
 pub mod map;
 pub mod owned;
+pub mod process;
+pub mod shared;
 pub mod signal;
 pub mod thread;
 

@@ -20,6 +20,12 @@ pub fn spawn_without_signals(name: String, body: impl FnOnce() + Send + 'static)
     made
 }
 
+/// The number by which the system knows the thread that calls.
+pub fn id() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() as u32 }
+}
+
 /// How many processors this process may run on.
 pub fn processors() -> usize {
     // SAFETY: the set is plain data of the size that is passed.

@@ -15,7 +15,7 @@ AT(iok_submission, timeout_ms, 12, 4);
 AT(iok_submission, tag, 16, 8);
 AT(iok_submission, key, 24, 8);
 AT(iok_submission, bytes_total, 32, 4);
-AT(iok_submission, reserved, 36, 4);
+AT(iok_submission, marker, 36, 4);
 _Static_assert(sizeof(iok_submission) == IOK_SUBMISSION_BYTES, "the payload follows the head");
 
 AT(iok_completion, size, 0, 4);

@@ -25,7 +25,7 @@ typedef struct {
   uint16_t op, flags;
   uint32_t endpoint, timeout_ms;
   uint64_t tag, key;
-  uint32_t bytes_total, reserved;
+  uint32_t bytes_total, marker;
 } iok_submission;
 typedef struct {
   uint32_t size;
@@ -434,6 +434,7 @@ static PyObject *bind(PyObject *self, PyObject *arguments) {
 static PyMethodDef module_methods[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"futures", futures, METH_VARARGS, futures_doc},
+    {"traced", traced, METH_O, traced_doc},
     {NULL, NULL, 0, NULL},
 };
 

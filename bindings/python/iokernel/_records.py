@@ -27,6 +27,7 @@ FLAG_IDEMPOTENT = 2
 FLAG_QUIET = 4
 FLAG_UNTIL_UP = 8
 FLAG_ROUTE = 16
+FLAG_TRACE = 32
 
 KIND_DONE = 1
 KIND_PUSH = 2
@@ -48,7 +49,7 @@ TIMEOUT_NONE = 0xFFFFFFFF
 _KEY_MAX = 0xFFFFFFFFFFFFFFFF
 
 SUBMISSION = struct.Struct("=IHHIIQQII")
-"""size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, reserved"""
+"""size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, marker"""
 
 COMPLETION = struct.Struct("=IHHIiQIBBHII")
 """size, kind, flags, endpoint, status, tag, peer, fate, encoding, reserved, bytes_total, reserved"""

@@ -6,7 +6,11 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod collector;
+pub mod names;
 pub mod native;
+pub mod own;
+pub mod page;
 pub mod pulse;
 pub mod push;
 pub mod requests;
@@ -29,13 +33,14 @@ use crate::discovery::dns::LookupId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Admin,
+    Own,
     Pulse,
     Push,
     Stack,
     Trace,
 }
 
-const PARTS: [Part; 5] = [Part::Admin, Part::Pulse, Part::Push, Part::Stack, Part::Trace];
+const PARTS: [Part; 6] = [Part::Admin, Part::Own, Part::Pulse, Part::Push, Part::Stack, Part::Trace];
 
 /// Lookups of parts have this bit in their number; those of conns have not.
 pub const PART_LOOKUP: u64 = 1 << 62;
@@ -74,18 +79,20 @@ pub struct Observing {
     pub pulse: pulse::Pulse,
     pub push: push::Push,
     pub stack: stack::Stack,
+    pub collector: collector::Collector,
 }
 
 impl Observing {
     /// What can fail is done here, where whoever opens the kernel hears of it.
-    pub fn prepare(name: &str, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
+    pub fn prepare(own: &own::Own, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
         Ok(Observing {
-            name: name.into(),
+            name: own.name().into(),
             admin: admin::Admin::bind(&config.admin, registry)?,
+            push: push::Push::prepare(&config.push, own.area, own.name()),
             config,
             pulse: pulse::Pulse::default(),
-            push: push::Push::default(),
             stack: stack::Stack::default(),
+            collector: collector::Collector::default(),
         })
     }
 }
@@ -105,7 +112,7 @@ impl Io {
             Part::Push => self.push_event(key, event),
             Part::Stack => self.stack_event(event),
             Part::Trace => self.trace_event(key, event),
-            Part::Pulse => {}
+            Part::Own | Part::Pulse => {}
         }
     }
 
@@ -113,6 +120,7 @@ impl Io {
     pub fn part_timer(&mut self, part: Part, key: u32) {
         match part {
             Part::Admin => self.admin_timer(key),
+            Part::Own => self.own_timer(),
             Part::Pulse => self.pulse_timer(),
             Part::Push => self.push_timer(key),
             Part::Stack => self.stack_timer(),
