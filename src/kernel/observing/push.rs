@@ -163,10 +163,9 @@ impl Io {
     }
 
     pub fn push_event(&mut self, key: u32, event: &Event) {
-        self.contain_push(|io| match key {
-            GRAPHITE_LINK => io.graphite_event(event),
-            _ => {}
-        });
+        if key == GRAPHITE_LINK {
+            self.contain_push(|io| io.graphite_event(event));
+        }
     }
 
     pub fn push_timer(&mut self, key: u32) {
