@@ -17,7 +17,7 @@ import cffi  # type: ignore[import-untyped,unused-ignore]
 
 ABI_VERSION = 1
 
-FEATURES = {"fragments": 1, "services": 2, "listeners": 4, "leases": 8, "streams": 16, "peers": 32}
+FEATURES = {"fragments": 1, "services": 2, "listeners": 4, "leases": 8, "streams": 16, "peers": 32, "trace": 64}
 
 _CDEF = """
 typedef int32_t iok_status;
@@ -28,6 +28,9 @@ uint32_t iok_abi_version(void);
 uint64_t iok_features(void);
 iok_status iok_kernel_open(const char *config, iok_kernel **out);
 iok_status iok_kernel_close(iok_kernel *kernel, uint32_t drain_ms);
+iok_status iok_stack_open(iok_kernel *kernel, int32_t *signal, int32_t *fd);
+iok_status iok_stack_arm(iok_kernel *kernel, uint32_t flags);
+iok_status iok_stack_close(iok_kernel *kernel, bool *restored);
 iok_status iok_channel_open(iok_kernel *kernel, const char *config, iok_channel **out);
 iok_status iok_channel_close(iok_channel *channel);
 int iok_channel_fd(const iok_channel *channel);

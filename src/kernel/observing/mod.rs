@@ -6,13 +6,18 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod collector;
+pub mod names;
+pub mod native;
 pub mod own;
+pub mod page;
 pub mod pulse;
 pub mod push;
 pub mod requests;
 pub mod slow;
 pub mod stack;
 pub mod state;
+pub mod task;
 pub mod trace;
 
 use mio::Registry;
@@ -48,6 +53,7 @@ pub struct ObservingConfig {
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
+    pub stack: stack::StackConfig,
     pub trace: trace::TraceConfig,
 }
 
@@ -58,6 +64,7 @@ impl ObservingConfig {
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,
+            stack: stack::StackConfig::take(options)?,
             trace: trace::TraceConfig::take(options)?,
         })
     }
@@ -72,6 +79,7 @@ pub struct Observing {
     pub pulse: pulse::Pulse,
     pub push: push::Push,
     pub stack: stack::Stack,
+    pub collector: collector::Collector,
 }
 
 impl Observing {
@@ -84,6 +92,7 @@ impl Observing {
             config,
             pulse: pulse::Pulse::default(),
             stack: stack::Stack::default(),
+            collector: collector::Collector::default(),
         })
     }
 }
