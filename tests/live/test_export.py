@@ -237,7 +237,7 @@ def arrivals(receiver: socket.socket, until: float) -> Iterator[tuple[float, byt
 
 
 def intervals_kept(server: RedisServer) -> tuple[int, float]:
-    """While a call holds the GIL for two seconds: how many ticks of 100 ms are missing, and by how much they are off."""
+    """While a call holds the GIL for two seconds: how many ticks of 100 ms are missing, and how far they are off."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
