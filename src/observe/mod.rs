@@ -14,11 +14,10 @@ pub mod number;
 pub mod otlp;
 pub mod post;
 pub mod read;
-pub mod snapshot;
-pub mod statsd;
-pub mod text;
-
 #[cfg(test)]
 mod samples;
+pub mod snapshot;
+pub mod statsd;
 #[cfg(test)]
 mod tests;
+pub mod text;

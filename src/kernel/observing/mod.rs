@@ -8,13 +8,16 @@
 pub mod admin;
 pub mod collector;
 pub mod names;
+pub mod native;
 pub mod own;
+pub mod page;
 pub mod pulse;
 pub mod push;
 pub mod requests;
 pub mod slow;
 pub mod stack;
 pub mod state;
+pub mod task;
 pub mod trace;
 
 use mio::Registry;
@@ -50,6 +53,7 @@ pub struct ObservingConfig {
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
+    pub stack: stack::StackConfig,
     pub trace: trace::TraceConfig,
 }
 
@@ -60,6 +64,7 @@ impl ObservingConfig {
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,
+            stack: stack::StackConfig::take(options)?,
             trace: trace::TraceConfig::take(options)?,
         })
     }
@@ -79,13 +84,13 @@ pub struct Observing {
 
 impl Observing {
     /// What can fail is done here, where whoever opens the kernel hears of it.
-    pub fn prepare(name: &str, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
+    pub fn prepare(own: &own::Own, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
         Ok(Observing {
-            name: name.into(),
+            name: own.name().into(),
             admin: admin::Admin::bind(&config.admin, registry)?,
+            push: push::Push::prepare(&config.push, own.area, own.name()),
             config,
             pulse: pulse::Pulse::default(),
-            push: push::Push::default(),
             stack: stack::Stack::default(),
             collector: collector::Collector::default(),
         })
