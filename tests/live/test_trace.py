@@ -373,19 +373,28 @@ def test_one_conn_serves_all_and_a_closed_one_is_dialled_anew(
 
 
 def test_many_spans_come_in_batches_and_a_dead_collector_costs_bounded_memory(
-    shared_redis_server: RedisServer, free_port: int
+    shared_redis_server: RedisServer, free_port: int, tmp_path: Path
 ) -> None:
-    with kernel_for(f"http://127.0.0.1:{free_port}", otlp_queue=600) as kernel:
+    admin = tmp_path / "admin"
+    with kernel_for(
+        f"http://127.0.0.1:{free_port}", otlp_queue=600, otlp_headers="x-key=hush", admin=f"unix:{admin}"
+    ) as kernel:
         redis = kernel.open(shared_redis_server.url)
         for _ in range(30):
             for future in [redis("PING", trace=TRACEPARENT) for _ in range(100)]:
                 future.result(5)
+        down = get(admin, "/state")["traces"]
+        assert get(admin, "/config")["kernel"]["otlp_headers"] == "***"
+        assert 600 <= down["queued"] <= 600 + 512
+        assert down["queued"] + down["dropped"] == 3000
+        assert f"127.0.0.1:{free_port}: Connection refused" in down["last_error"]
         collector = Collector(free_port)
         try:
-            wait_for("the newer spans", lambda: len(collector.spans) >= 600)
-            time.sleep(0.1)
+            wait_for("the newer spans", lambda: get(admin, "/state")["traces"]["queued"] == 0)
             # Those that were under way, and those that waited.
-            assert 600 <= len(collector.spans) <= 600 + 512
+            assert len(collector.spans) == down["queued"]
+            told = get(admin, "/state")["traces"]
+            assert told == {**down, "queued": 0, "sent": down["queued"]}
             assert len(collector.asked) <= 4
         finally:
             collector.close()
@@ -405,13 +414,13 @@ FORKS = """
 import iokernel, json, os, time
 
 redis_url, otlp, traceparent = sys.argv[1:]
-kernel = iokernel.Kernel(name="forks", otlp=otlp, otlp_interval="300ms")
+kernel = iokernel.Kernel(name="forks", otlp=otlp, otlp_interval="150ms")
 redis = kernel.open(redis_url)
 redis.call("SET", "parent", 1, trace=traceparent)
 child = os.fork()
 if not child:
     redis.call("GET", "parent", trace=traceparent)
-    time.sleep(0.6)
+    time.sleep(0.35)
     os._exit(0)
 os.waitpid(child, 0)
 print(json.dumps({"parent": os.getpid(), "child": child}), flush=True)
