@@ -184,7 +184,7 @@
 #define IOK_FLAG_ROUTE (1 << 4)
 
 /**
- * For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+ * For `IOK_OP_REQUEST` alone: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
  * trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
  * a message of fragments it is in the first.
  */

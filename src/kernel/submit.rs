@@ -181,7 +181,7 @@ impl Io {
         }
     }
 
-    fn cancel(&mut self, channel: u32, tag: u64) {
+    pub(super) fn cancel(&mut self, channel: u32, tag: u64) {
         if let Some(id) = self.core.find(channel, tag) {
             self.end_early(id, IOK_STATUS_CANCELLED);
         }
