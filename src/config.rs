@@ -135,6 +135,9 @@ impl Options {
     pub fn finish(&self) -> Result<(), ConfigError> {
         let Some((key, value)) = self.pairs.first() else { return Ok(()) };
         let mut known = self.known.clone();
+        if known.is_empty() {
+            return Err(ConfigError::new(key, value, "no options"));
+        }
         known.sort_unstable();
         known.dedup();
         Err(ConfigError::new(key, value, format!("a known option: {}", known.join(", "))))

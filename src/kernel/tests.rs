@@ -78,9 +78,9 @@ impl Driver for Bomb {
 fn io() -> Io {
     let poll = Poll::new().unwrap();
     let registry = poll.registry().try_clone().unwrap();
-    let observing = Observing::prepare("test", ObservingConfig::default(), poll.registry()).unwrap();
-    let resolver = Resolver::new(registry, DNS_TOKENS..DNS_TOKENS + 64, ResolverConfig::default());
     let own = super::observing::own::Own::new(crate::observe::area::Area::of_process().unwrap(), "test");
+    let observing = Observing::prepare(&own, ObservingConfig::default(), poll.registry()).unwrap();
+    let resolver = Resolver::new(registry, DNS_TOKENS..DNS_TOKENS + 64, ResolverConfig::default());
     Io::new(poll, resolver, observing, own).unwrap()
 }
 

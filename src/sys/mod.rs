@@ -12,6 +12,7 @@ pub mod map;
 pub mod owned;
 pub mod process;
 pub mod shared;
+pub mod signal;
 pub mod thread;
 
 use std::io;

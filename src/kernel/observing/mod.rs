@@ -6,6 +6,7 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod native;
 pub mod own;
 pub mod page;
 pub mod pulse;
@@ -14,6 +15,7 @@ pub mod requests;
 pub mod slow;
 pub mod stack;
 pub mod state;
+pub mod task;
 pub mod trace;
 
 use mio::Registry;
@@ -49,6 +51,7 @@ pub struct ObservingConfig {
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
+    pub stack: stack::StackConfig,
     pub trace: trace::TraceConfig,
 }
 
@@ -59,6 +62,7 @@ impl ObservingConfig {
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,
+            stack: stack::StackConfig::take(options)?,
             trace: trace::TraceConfig::take(options)?,
         })
     }
@@ -77,13 +81,13 @@ pub struct Observing {
 
 impl Observing {
     /// What can fail is done here, where whoever opens the kernel hears of it.
-    pub fn prepare(name: &str, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
+    pub fn prepare(own: &own::Own, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
         Ok(Observing {
-            name: name.into(),
+            name: own.name().into(),
             admin: admin::Admin::bind(&config.admin, registry)?,
+            push: push::Push::prepare(&config.push, own.area, own.name()),
             config,
             pulse: pulse::Pulse::default(),
-            push: push::Push::default(),
             stack: stack::Stack::default(),
         })
     }
