@@ -53,7 +53,9 @@ def load(number):
         time.sleep(0.01)
 
 def hold_the_interpreter():
+    unread = service("PING")
     ctypes.PyDLL(None).sleep(int(seconds))
+    unread.result()
 
 print(json.dumps({"up": True}), flush=True)
 sys.stdin.readline()
@@ -182,9 +184,9 @@ def test_numbers_move(open_page: Open, shop: Shop) -> None:
     expect(page.locator("#name")).to_have_text("shop")
     expect(page.locator("#about")).to_contain_text(f"pid {kernel['pid']} · version {kernel['version']}")
     expect(page.locator("#ready")).to_contain_text("ready")
-    busy = card(page, "required")
+    busy = card(page, "require=true")
     expect(busy.locator(".pill").first).to_contain_text("up")
-    line = busy.locator("svg")
+    line = busy.locator("svg").first
     expect(line).to_have_attribute("data-samples", re.compile("[2-9]"))
     before = int(line.get_attribute("data-samples") or 0)
     changes(page.locator("#about"))
@@ -205,7 +207,7 @@ def test_requests_in_flight_are_sorted_filtered_and_held(open_page: Open) -> Non
     expect(rows(page, "requests")).to_contain_text("waits for the reply")
     changes(rows(page, "requests").locator("td[data-label=Age]"))
     filter_.fill("no such thing")
-    expect(page.get_by_text("None of these requests fits the filter.")).to_be_visible()
+    expect(page.get_by_text("No request fits the filter.")).to_be_visible()
     filter_.fill("")
     pause = page.get_by_role("button", name="Pause")
     pause.press("Enter")
@@ -258,17 +260,25 @@ def test_hostile_names_are_text(open_page: Open, shop: Shop) -> None:
     expect(command.filter(has_text="&LT;")).to_have_text("<B>&LT;\\u202e")
     state = shop.ask("state")
     state["kernel"].update(name=HOSTILE, missing=[HOSTILE], version=None)
-    state["main"].update(markers=[HOSTILE, "</script>"], state="__proto__")
+    state["main"].update(markers=[HOSTILE, "</script>"], state="__proto__", busy_ms=0)
     for of in state["endpoints"]:
         of.update(url=HOSTILE, kind=HOSTILE, state=HOSTILE, description=HOSTILE, last_error=HOSTILE, attempts="many")
         for peer in of["peers"]:
-            peer.update(name="__proto__", role=HOSTILE, state=HOSTILE, last_error=HOSTILE, latency_us="x", requests=None)
+            peer.update(
+                name="__proto__", role=HOSTILE, state=HOSTILE, last_error=HOSTILE, latency_us="x", requests=None
+            )
     state["endpoints"].append({"peers": [{}, None, {"name": HOSTILE * 200}]})
     state["endpoints"].append({})
     request = {"request": 1, **dict.fromkeys(["url", "peer", "command", "phase", "fate", "marker", "age_ms"], HOSTILE)}
-    metrics = f'# HELP evil {HOSTILE}\n# TYPE evil counter\nevil{{name="a\\"}} {HOSTILE}"}} 7\nrubbish {{{{\n'
+    quoted = HOSTILE.replace('"', '\\"')
+    metrics = f'# HELP evil {HOSTILE}\n# TYPE evil counter\nevil{{name="a\\"}} {quoted}"}} 7\nrubbish {{{{\n'
     stack = {"main": {"python": [{"function": HOSTILE, "file": HOSTILE}, {}], "native": [HOSTILE]}, "error": HOSTILE}
-    said = {"state": state, "requests": {"requests": [request, {}]}, "slow": {"slow": [request, {}]}, "metrics": metrics}
+    said = {
+        "state": state,
+        "requests": {"requests": [request, {}]},
+        "slow": {"slow": [request, {}]},
+        "metrics": metrics,
+    }
     page = open_page({**said, "stack": stack})
     for place in ["#name", "#missing", "#markers", "#endpoints", '[data-part="requests"]', '[data-part="slow"]']:
         expect(page.locator(place)).to_contain_text(HOSTILE)
@@ -309,7 +319,9 @@ def test_counters_and_slow_requests(open_page: Open) -> None:
     expect(orders.locator("td[data-label=Value]")).to_have_text("100")
     page.route("**/metrics", fulfilled(METRICS % {"orders": 200}))
     expect(orders.locator("td[data-label=Rate]")).to_have_text(re.compile(r"^\d[\d,.]*/s$"))
-    expect(rows(page, "metrics").filter(has_text="invoice_seconds")).to_contain_text("mean 20 ms, median 10 ms, p99 98 ms")
+    expect(rows(page, "metrics").filter(has_text="invoice_seconds")).to_contain_text(
+        "mean 20 ms, median 10 ms, p99 98 ms"
+    )
     expect(rows(page, "metrics").filter(has_text="iokernel_sent_bytes_total")).to_contain_text("3.00 KiB")
     names = page.locator('[data-part="metrics"] .family .mono').all_inner_texts()
     assert names == ["carts", "invoice_seconds", "orders_total", "iokernel_sent_bytes_total"]
