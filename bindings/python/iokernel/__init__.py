@@ -30,6 +30,7 @@ from ._errors import (
 from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
 from ._stream import Subscription, Watch
+from ._tracing import trace_from
 from ._values import Attributed
 from .listener import Listener, Request
 
@@ -58,6 +59,7 @@ __all__ = [
     "default_kernel",
     "listen",
     "open",
+    "trace_from",
 ]
 
 

@@ -434,6 +434,7 @@ static PyObject *bind(PyObject *self, PyObject *arguments) {
 static PyMethodDef module_methods[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"futures", futures, METH_VARARGS, futures_doc},
+    {"traced", traced, METH_O, traced_doc},
     {NULL, NULL, 0, NULL},
 };
 
