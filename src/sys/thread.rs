@@ -20,6 +20,18 @@ pub fn spawn_without_signals(name: String, body: impl FnOnce() + Send + 'static)
     made
 }
 
+/// The number by which the system knows the thread that asks (tid).
+pub fn id() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// A thread of this process has that number.
+pub fn is_alive(tid: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid as libc::c_int, 0) == 0 }
+}
+
 /// How many processors this process may run on.
 pub fn processors() -> usize {
     // SAFETY: the set is plain data of the size that is passed.
