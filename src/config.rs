@@ -50,6 +50,12 @@ impl Options {
         Ok(Options { pairs, known: Vec::new() })
     }
 
+    /// What was not taken yet, as it may be shown: secrets are replaced.
+    pub fn shown(&self) -> Vec<(String, String)> {
+        let shown = |(key, value): &(String, String)| (key.clone(), shown_value(key, value));
+        self.pairs.iter().map(shown).collect()
+    }
+
     /// True if `key` is given and was not taken yet.
     pub fn has(&self, key: &str) -> bool {
         self.pairs.iter().any(|(name, _)| name == key)
@@ -198,6 +204,16 @@ pub enum Address {
     Unix(String),
 }
 
+impl Address {
+    /// `host`, `host:port` (IPv6 in brackets) or `unix:/path`.
+    pub fn parse(text: &str, default_port: u16) -> Option<Address> {
+        match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Address::Unix(path.into())),
+            None => parse_host(text, default_port).filter(|_| !text.is_empty()),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -260,7 +276,10 @@ impl Url {
         let (credentials, hosts_given) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
         let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or((c, ""))) {
             None => (None, None),
-            Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
+            Some((user, password)) => {
+                let decoded = |text| decode(text).map_err(|_| bad("percent-encoded UTF-8"));
+                (Some(decoded(user)?), Some(decoded(password)?))
+            }
         };
         let hosts = match unix {
             true if path.is_empty() => return Err(bad("the path of a unix socket, as in unix:///run/redis.sock")),
@@ -316,33 +335,48 @@ fn parse_host(text: &str, default_port: u16) -> Option<Address> {
     (host.len() <= 255 && host.chars().all(valid)).then(|| Address::Host { host: host.into(), port })
 }
 
-/// A URL as it may be shown: password and secret options replaced.
+/// What stands for a secret where it would be shown.
+const HIDDEN: &str = "***";
+/// Options whose names hold one of these are secrets.
+const SECRET_WORDS: [&str; 8] = ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private"];
+
+/// A URL as it may be shown: password and secret options replaced. Also of text that is no URL, as far as it looks like
+/// one.
 pub fn redact(url: &str) -> String {
-    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
-    let mut shown = match before.split_once("//") {
-        Some((scheme, rest)) => {
-            let authority_end = rest.find('/').unwrap_or(rest.len());
-            match rest[..authority_end].rfind('@') {
-                Some(at) => {
-                    let user = rest[..at].split(':').next().unwrap_or("");
-                    format!("{scheme}//{user}:***{}", &rest[at..])
-                }
-                None => before.to_string(),
-            }
-        }
-        None => before.to_string(),
-    };
-    if let Some(query) = query {
-        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((key, _)) if key.contains("pass") || key.contains("secret") || key.contains("token") => {
-                format!("{key}=***")
-            }
-            _ => pair.to_string(),
-        });
-        shown.push('?');
-        shown.push_str(&pairs.collect::<Vec<_>>().join("&"));
+    let Some((scheme, rest)) = url.split_once("//") else { return redact_path(url) };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at(end);
+    if let Some(at) = authority.rfind('@') {
+        let user = authority[..at].split(':').next().unwrap_or("");
+        return format!("{scheme}//{user}:{HIDDEN}{}{}", &authority[at..], redact_path(after));
     }
-    shown
+    // A password with a slash or a question mark that was not encoded.
+    let is_torn = authority.split(',').any(|host| parse_host(host, 0).is_none());
+    match after.rfind('@').filter(|_| is_torn) {
+        Some(at) => format!("{scheme}//{HIDDEN}{}", redact_path(&after[at..])),
+        None => format!("{scheme}//{authority}{}", redact_path(after)),
+    }
+}
+
+/// What follows an authority: a path, and options.
+fn redact_path(text: &str) -> String {
+    let Some((path, query)) = text.split_once('?') else { return text.into() };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, value)) => format!("{key}={}", shown_value(key, value)),
+        None => pair.to_string(),
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
+fn shown_value(key: &str, value: &str) -> String {
+    let key = percent_decode_str(key).decode_utf8_lossy().to_ascii_lowercase();
+    if SECRET_WORDS.iter().any(|word| key.contains(word)) || key == "key" || key.ends_with("_key") {
+        return HIDDEN.into();
+    }
+    // An option may be a URL with secrets of its own, percent-encoded where it stands in another's query.
+    let decoded = percent_decode_str(value).decode_utf8_lossy();
+    let shown = redact(&decoded);
+    if shown == decoded { value.into() } else { shown }
 }
 
 #[cfg(test)]
@@ -392,7 +426,50 @@ mod tests {
     }
 
     #[test]
+    fn addresses_stand_alone() {
+        let shown = |text: &str| Address::parse(text, 8125).map(|address| address.to_string());
+        for (text, expected) in
+            [("h", "h:8125"), ("h:1", "h:1"), ("[::1]:2", "[::1]:2"), ("unix:/run/s", "unix:/run/s")]
+        {
+            assert_eq!(shown(text).as_deref(), Some(expected));
+        }
+        for bad in ["", "unix:", "h:x", "a b", "::1"] {
+            assert_eq!(shown(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         assert_eq!(redact("redis://u:secret@h/0?password=x&a=b"), "redis://u:***@h/0?password=***&a=b");
+        let secret = "S3CR3T";
+        for (url, shown) in [
+            ("redis://:S3CR3T@h", "redis://:***@h"),
+            ("redis://u:S3CR3T@a:1,b:2/0", "redis://u:***@a:1,b:2/0"),
+            ("redis://u:S3@CR3T@h", "redis://u:***@h"),
+            ("redis://u:p/S3CR3T@h/0", "redis://***@h/0"),
+            ("redis://u:p?S3CR3T@h/0?a=b", "redis://***@h/0?a=b"),
+            ("redis://u:p#S3CR3T@h", "redis://***@h"),
+            ("redis+sentinel://h?sentinel_password=S3CR3T", "redis+sentinel://h?sentinel_password=***"),
+            ("redis://h?sentinel_p%61ssword=S3CR3T", "redis://h?sentinel_p%61ssword=***"),
+            ("redis://h?PassWord=S3CR3T&auth=S3CR3T", "redis://h?PassWord=***&auth=***"),
+            ("redis://h?api_key=S3CR3T&x_key=S3CR3T&key=S3CR3T", "redis://h?api_key=***&x_key=***&key=***"),
+            ("redis://h?via=http%3A%2F%2Fu%3AS3CR3T%40x", "redis://h?via=http://u:***@x"),
+            ("unix:/run/x.sock?password=S3CR3T", "unix:/run/x.sock?password=***"),
+            ("unix:///run/x@y.sock?password=S3CR3T", "unix:///run/x@y.sock?password=***"),
+        ] {
+            assert_eq!(redact(url), shown);
+            assert!(!shown.contains(secret), "{url}");
+        }
+        let plain = "redis+cluster://u@h?";
+        assert_eq!(redact("redis://h:7/na@me?keepalive=5s"), "redis://h:7/na@me?keepalive=5s");
+        assert_eq!(redact(plain), "redis+cluster://u:***@h?");
+        let options = Options::parse("name=web&otlp=http://u:S3CR3T@h/x&otlp_token=S3CR3T&graphite=h:2003").unwrap();
+        let shown: Vec<String> = options.shown().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(shown, ["name=web", "otlp=http://u:***@h/x", "otlp_token=***", "graphite=h:2003"]);
+    }
+
+    #[test]
+    fn a_password_that_is_badly_encoded_is_not_told() {
+        assert!(!url("redis://u:S3CR3T%ff@h").unwrap_err().to_string().contains("S3CR3T"));
     }
 }

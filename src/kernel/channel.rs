@@ -31,6 +31,8 @@ pub struct ChannelConfig {
     pub reply_buffer_bytes: usize,
     /// Bytes of one message to the kernel.
     pub message_bytes_max: usize,
+    /// The thread that opened it.
+    pub thread: u32,
 }
 
 impl ChannelConfig {
@@ -47,6 +49,7 @@ impl ChannelConfig {
             push_buffer_bytes: options.bytes("push_buffer", 4 << 20)?,
             reply_buffer_bytes: options.bytes("reply_buffer", 256 << 20)?,
             message_bytes_max: options.bytes("max_request", 128 << 20)?.min(u32::MAX as usize / 2),
+            thread: crate::sys::thread::id(),
         };
         options.finish()?;
         Ok(config)
@@ -187,6 +190,11 @@ impl Channel {
     #[inline]
     pub fn has_credit(&self) -> bool {
         self.live + self.backlog.len() < self.config.credits
+    }
+
+    /// The process's first thread opened it.
+    pub fn is_of_main(&self) -> bool {
+        self.config.thread == std::process::id()
     }
 
     /// Completions that the ring has no room for.

@@ -1,7 +1,10 @@
 //! Listeners: sockets that clients connect to.
 
+use std::fs::{File, Permissions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
@@ -38,7 +41,7 @@ impl Listener {
     pub fn bind(address: &Address, channel: u32, registry: &Registry, token: Token) -> io::Result<Self> {
         let mut socket = match address {
             Address::Host { host, port } => Bound::Tcp(Owned::make(|| bind_tcp(host, *port))?),
-            Address::Unix(path) => Bound::Unix(Owned::make(|| bind_unix(path))?, path.clone()),
+            Address::Unix(path) => Bound::Unix(Owned::make(|| bind_unix(path, None))?, path.clone()),
         };
         match &mut socket {
             Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
@@ -82,7 +85,8 @@ impl Listener {
     }
 }
 
-fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
+/// A socket that listens on an IP address, `localhost`, or `*` for all of IPv4.
+pub fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     let ip: IpAddr = match host {
         "localhost" => Ipv4Addr::LOCALHOST.into(),
         "*" => Ipv4Addr::UNSPECIFIED.into(),
@@ -100,19 +104,40 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-fn bind_unix(path: &str) -> io::Result<UnixListener> {
-    let address = super::dial::unix_address(path.as_ref())?;
-    match UnixListener::bind_addr(&address) {
+/// A unix socket that listens; `@` names an abstract one. With a `mode`, its file never has another: Linux gives the
+/// file the mode of the socket's own inode, which is set before there is a file.
+pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
+    let address = match path.strip_prefix('@') {
+        Some(name) => SockAddr::unix(format!("\0{name}"))?,
+        None => SockAddr::unix(path)?,
+    };
+    let mut socket: OwnedFd = Socket::new(Domain::UNIX, Type::STREAM, None)?.into();
+    if let Some(mode) = mode {
+        let file = File::from(socket);
+        file.set_permissions(Permissions::from_mode(mode))?;
+        socket = file.into();
+    }
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    match socket.bind(&address) {
         // A socket file that nobody listens on is left from a process that died.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && !path.starts_with('@') => {
-            match std::os::unix::net::UnixStream::connect_addr(&address) {
-                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?;
-                    UnixListener::bind_addr(&address)
-                }
-                _ => Err(error),
+            if !is_abandoned(path)? {
+                return Err(error);
             }
+            std::fs::remove_file(path)?;
+            socket.bind(&address)?;
         }
-        bound => bound,
+        bound => bound?,
     }
+    socket.listen(BACKLOG)?;
+    Ok(UnixListener::from_std(socket.into()))
+}
+
+/// True for a socket that refuses connections.
+fn is_abandoned(path: &str) -> io::Result<bool> {
+    // Never blocks: a backlog that is full is an answer, too.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.connect(&SockAddr::unix(path)?).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }

@@ -119,6 +119,7 @@ impl Kernel {
     /// instead of the system's).
     pub fn open(config: &str) -> Result<Self, Failure> {
         let mut options = Options::parse(config)?;
+        let given = options.shown();
         let name = options.text("name").unwrap_or_else(|| "iokernel".into());
         if name.len() > 15 || name.bytes().any(|byte| byte == 0) || name.is_empty() {
             return Err(ConfigError::new("name", &name, "1 to 15 bytes").into());
@@ -131,7 +132,7 @@ impl Kernel {
             names.hosts = Some(path.into());
         }
         let area = metrics_area(options.text("metrics"))?;
-        let observing = ObservingConfig::take(&mut options)?;
+        let observing = ObservingConfig { given, ..ObservingConfig::take(&mut options)? };
         options.finish()?;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
         let io = Owned::with(|| Kernel::prepare(&bell, names, Own::new(area, &name), observing))?;

@@ -115,15 +115,17 @@ impl Io {
     }
 
     /// Every endpoint that the program cannot do without is up.
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.why_not_ready().is_none()
     }
 
     /// An endpoint's state as a MessagePack map.
-    fn state_value(&mut self, key: u32) -> Vec<u8> {
+    pub(super) fn state_value(&mut self, key: u32) -> Vec<u8> {
         let state = self.with_router(key, |router, _, act| (router.state(act), router.version()));
         let of = &self.endpoints[key as usize];
         let mut map = MapWriter::new();
+        map.number("endpoint", u64::from(of.number));
+        map.text("kind", if of.listener.is_some() { "listener" } else { "service" });
         map.text("url", &of.shown);
         if let Some(listener) = &of.listener {
             map.text("state", "up");
@@ -143,7 +145,7 @@ impl Io {
     }
 
     /// The kernel's state: whether the program's dependencies are there, and what it has open.
-    fn kernel_state_value(&self) -> Vec<u8> {
+    pub(super) fn kernel_state_value(&self) -> Vec<u8> {
         let own = || self.endpoints.iter().filter(|(_, of)| !of.internal);
         let word = |of: &super::endpoint::Endpoint| match &of.router {
             None => "up",

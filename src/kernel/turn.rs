@@ -73,6 +73,7 @@ impl Turn {
         io.flush_all();
         io.core.publish();
         if self.is_over(io) {
+            io.end_push();
             shut(io, IOK_STATUS_CLOSED);
             return false;
         }

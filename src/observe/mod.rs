@@ -5,9 +5,20 @@
 //! reads ([`snapshot`]) maps nothing and trusts nothing: an area may be any process's, and half written.
 
 pub mod area;
+pub mod delta;
+pub mod graphite;
+pub mod http;
+pub mod http;
 pub mod markers;
 pub mod metrics;
+pub mod number;
 pub mod read;
 pub mod snapshot;
+pub mod snapshot;
+pub mod statsd;
 #[cfg(test)]
 mod tests;
+pub mod text;
+
+#[cfg(test)]
+mod samples;

@@ -22,6 +22,11 @@ impl Clock {
         Clock { base: Instant::now(), base_ns: monotonic_ns() }
     }
 
+    /// CLOCK_MONOTONIC at the start.
+    pub fn started_ns(&self) -> u64 {
+        self.base_ns
+    }
+
     pub fn instant(&self, ns: u64) -> Instant {
         self.base + Duration::from_nanos(ns.saturating_sub(self.base_ns))
     }

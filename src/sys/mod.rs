@@ -26,3 +26,9 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 pub fn out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
+
+/// The user whose rights this process has.
+pub fn user_id() -> u32 {
+    // SAFETY: no arguments; it cannot fail.
+    unsafe { libc::geteuid() }
+}

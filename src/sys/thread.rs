@@ -20,7 +20,7 @@ pub fn spawn_without_signals(name: String, body: impl FnOnce() + Send + 'static)
     made
 }
 
-/// The number by which the system knows the thread that asks (tid).
+/// The number by which the system knows the thread that calls.
 pub fn id() -> u32 {
     // SAFETY: no arguments.
     unsafe { libc::gettid() as u32 }

@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn malformed(&self, what: &'static str) -> Malformed {
+    pub(super) fn malformed(&self, what: &'static str) -> Malformed {
         Malformed { at: self.at, what }
     }
 

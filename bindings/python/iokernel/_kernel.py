@@ -330,11 +330,14 @@ _default_lock = threading.Lock()
 
 
 def default_kernel() -> Kernel:
-    """The kernel of `iokernel.open` and `iokernel.listen`, started at their first call."""
+    """The kernel of `iokernel.open` and `iokernel.listen`, started at their first call.
+
+    The environment variable IOKERNEL_ADMIN gives it an admin endpoint, as `Kernel(admin=...)` does.
+    """
     global _default
     with _default_lock:
         if _default is None or _default.closed:
-            _default = Kernel(name="iokernel")
+            _default = Kernel(name="iokernel", admin=os.environ.get("IOKERNEL_ADMIN") or None)
         return _default
 
 

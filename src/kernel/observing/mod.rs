@@ -44,6 +44,8 @@ pub const PART_LOOKUP: u64 = 1 << 62;
 /// What the kernel's configuration says of the parts.
 #[derive(Clone, Debug, Default)]
 pub struct ObservingConfig {
+    /// The kernel's options as they may be shown.
+    pub given: Vec<(String, String)>,
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
@@ -53,6 +55,7 @@ pub struct ObservingConfig {
 impl ObservingConfig {
     pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
         Ok(ObservingConfig {
+            given: Vec::new(),
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,

@@ -63,7 +63,7 @@ impl Io {
     fn take_pulse(&mut self) {
         let now_ns = self.core.now_ns;
         let (mut activity, mut is_dry) = (0u64, true);
-        for (_, channel) in &self.core.channels {
+        for (_, channel) in self.core.channels.iter().filter(|(_, channel)| channel.is_of_main()) {
             activity = activity.wrapping_add(channel.activity());
             is_dry &= channel.is_read_dry();
         }

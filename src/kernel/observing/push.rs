@@ -1,19 +1,47 @@
 //! Metrics that are pushed at exact intervals: statsd over UDP, Graphite over TCP; and `/metrics`.
+//!
+//! # Architecture invariants
+//! Ticks come at a start plus whole intervals: one that comes late moves none after it, and one that could not come is
+//! left out and counted. Nothing blocks, and what waits for a slow receiver is bounded by what one interval tells.
+
+mod graphite;
+mod places;
+mod statsd;
 
 use std::net::IpAddr;
 
 use mio::event::Event;
 
+use super::Part;
 use super::admin::{Answer, Ask, Outcome};
 use crate::config::{ConfigError, Options};
+use crate::kernel::core::Target;
 use crate::kernel::io::Io;
+use crate::observe::snapshot::{Family, Kind, Series, Snapshot, Value};
+use crate::observe::text::{Format, render};
+use graphite::{Graphite, GraphiteConfig};
+use statsd::{Statsd, StatsdConfig};
 
+const INTERVAL_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
+const DEFAULT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Keys of the part's timers, lookups and sockets.
+const STATSD_TICK: u32 = 0;
+const STATSD_LOOKUP: u32 = 1;
+const STATSD_MORE: u32 = 2;
+const GRAPHITE_TICK: u32 = 3;
+const GRAPHITE_LINK: u32 = 4;
+
+/// `statsd=`, `graphite=`, and what belongs to them.
 #[derive(Clone, Debug, Default)]
-pub struct PushConfig {}
+pub struct PushConfig {
+    statsd: Option<StatsdConfig>,
+    graphite: Option<GraphiteConfig>,
+}
 
 impl PushConfig {
-    pub fn take(_options: &mut Options) -> Result<Self, ConfigError> {
-        Ok(PushConfig {})
+    pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
+        Ok(PushConfig { statsd: StatsdConfig::take(options)?, graphite: GraphiteConfig::take(options)? })
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -21,19 +49,238 @@ impl PushConfig {
     }
 }
 
+/// An interval of whole milliseconds.
+fn take_interval(options: &mut Options, key: &'static str) -> Result<u64, ConfigError> {
+    let interval = options.duration(key, DEFAULT_INTERVAL)?;
+    let ms = interval.as_millis() as u64;
+    match INTERVAL_MS.contains(&ms) {
+        true => Ok(ms),
+        false => Err(ConfigError::new(key, &format!("{interval:?}"), "a time from 10ms to 1h")),
+    }
+}
+
+/// What stands before each name: letters, digits, `_`, `-`, and dots between them.
+fn take_prefix(options: &mut Options, key: &'static str) -> Result<String, ConfigError> {
+    let given = options.text(key).unwrap_or_default();
+    let prefix = given.trim_end_matches('.');
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if prefix.len() > 128 || !prefix.bytes().all(valid) {
+        return Err(ConfigError::new(key, &given, "at most 128 letters, digits, dots, dashes and underscores"));
+    }
+    Ok(prefix.into())
+}
+
+/// Moments at whole intervals after a start, in milliseconds of the wheel.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    start_ms: u64,
+    interval_ms: u64,
+    /// Which tick comes next.
+    number: u64,
+}
+
+impl Schedule {
+    fn new(start_ms: u64, interval_ms: u64) -> Self {
+        Schedule { start_ms, interval_ms, number: 1 }
+    }
+
+    fn due_ms(&self) -> u64 {
+        self.start_ms + self.number * self.interval_ms
+    }
+
+    /// The tick that was due has come. How many others, due since, are left out.
+    fn come(&mut self, now_ms: u64) -> u64 {
+        let latest = (now_ms.saturating_sub(self.start_ms) / self.interval_ms).max(self.number);
+        let missed = latest - self.number;
+        self.number = latest + 1;
+        missed
+    }
+}
+
+/// How an exporter fares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// Datagrams, or an interval's lines over TCP.
+    sent: u64,
+    /// Datagrams, or intervals, that were given up.
+    dropped: u64,
+    /// Lookups, connects and writes that failed.
+    errors: u64,
+    /// Intervals that passed without their tick.
+    missed: u64,
+}
+
 #[derive(Default)]
-pub struct Push {}
+pub struct Push {
+    statsd: Option<Statsd>,
+    graphite: Option<Graphite>,
+}
+
+impl Push {
+    fn counts(&self) -> Vec<(&'static str, Counts)> {
+        let statsd = self.statsd.as_ref().map(|statsd| ("statsd", statsd.counts));
+        let graphite = self.graphite.as_ref().map(|graphite| ("graphite", graphite.counts));
+        graphite.into_iter().chain(statsd).collect()
+    }
+
+    /// Adds how the exporters fare.
+    fn add_to(&self, snapshot: &mut Snapshot) {
+        type Pick = fn(&Counts) -> u64;
+        let told: [(&str, &str, Pick); 4] = [
+            ("iokernel_push_dropped", "Datagrams or texts of an interval that were given up.", |of| of.dropped),
+            ("iokernel_push_errors", "Lookups, connects and writes of exporters that failed.", |of| of.errors),
+            ("iokernel_push_missed", "Intervals that passed without their push.", |of| of.missed),
+            ("iokernel_push_sent", "Datagrams or texts of an interval that were sent.", |of| of.sent),
+        ];
+        let counts = self.counts();
+        for (name, help, pick) in told.into_iter().filter(|_| !counts.is_empty()) {
+            let series = counts.iter().map(|(exporter, counts)| Series {
+                labels: vec![("exporter".into(), exporter.to_string())],
+                value: Value::Count(pick(counts)),
+            });
+            let family = Family {
+                name: name.into(),
+                kind: Kind::Counter,
+                help: help.into(),
+                unit: String::new(),
+                series: series.collect(),
+            };
+            if let Err(at) = snapshot.families.binary_search_by(|known| known.name.as_str().cmp(name)) {
+                snapshot.families.insert(at, family);
+            }
+        }
+    }
+}
 
 impl Io {
-    pub fn begin_push(&mut self) {}
+    pub fn begin_push(&mut self) {
+        let now_ms = self.core.now_ns / 1_000_000;
+        let config = self.observing.config.push.clone();
+        if let Some(config) = config.statsd {
+            self.observing.push.statsd = Some(Statsd::new(config, now_ms));
+            self.begin_statsd();
+        }
+        if let Some(config) = config.graphite {
+            self.observing.push.graphite = Some(Graphite::new(config, now_ms));
+            self.begin_graphite();
+        }
+    }
 
-    pub fn push_event(&mut self, _key: u32, _event: &Event) {}
+    /// The kernel closes: what was counted since the last tick is told, as far as that needs no wait.
+    pub fn end_push(&mut self) {
+        self.push_statsd();
+        if let Some(statsd) = &mut self.observing.push.statsd {
+            statsd.send_last();
+        }
+        self.push_graphite();
+    }
 
-    pub fn push_timer(&mut self, _key: u32) {}
+    pub fn push_event(&mut self, key: u32, event: &Event) {
+        if key == GRAPHITE_LINK {
+            self.graphite_event(event);
+        }
+    }
 
-    pub fn push_resolved(&mut self, _key: u32, _outcome: Result<Vec<IpAddr>, String>) {}
+    pub fn push_timer(&mut self, key: u32) {
+        match key {
+            STATSD_TICK => self.statsd_tick(),
+            STATSD_LOOKUP => self.statsd_lookup(),
+            STATSD_MORE => self.statsd_more(),
+            GRAPHITE_TICK => self.graphite_tick(),
+            GRAPHITE_LINK => self.graphite_timer(),
+            _ => {}
+        }
+    }
 
-    pub fn answer_metrics(&mut self, _ask: &mut Ask) -> Result<Outcome, ConfigError> {
-        Ok(Outcome::Now(Answer::text(200, "")))
+    pub fn push_resolved(&mut self, key: u32, outcome: Result<Vec<IpAddr>, String>) {
+        match key {
+            STATSD_LOOKUP => self.statsd_resolved(outcome),
+            GRAPHITE_LINK => self.graphite_resolved(outcome),
+            _ => {}
+        }
+    }
+
+    pub fn answer_metrics(&mut self, ask: &mut Ask) -> Result<Outcome, ConfigError> {
+        ask.query.finish()?;
+        let format = Format::accepted(&ask.accept);
+        let body = render(&self.merged_snapshot(), format).into_bytes();
+        Ok(Outcome::Now(Answer { status: 200, content_type: format.content_type(), body }))
+    }
+
+    /// What this process counted.
+    fn counted_here(&mut self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        self.observing.push.add_to(&mut snapshot);
+        snapshot
+    }
+
+    /// What this process and its relatives counted.
+    fn merged_snapshot(&mut self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        self.observing.push.add_to(&mut snapshot);
+        snapshot
+    }
+
+    fn push_timer_at(&mut self, due_ms: u64, key: u32) {
+        self.core.wheel.set(due_ms, Target::Part(Part::Push, key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_moves_none_after_it() {
+        let mut schedule = Schedule::new(1003, 100);
+        assert_eq!(schedule.due_ms(), 1103);
+        assert_eq!((schedule.come(1103), schedule.due_ms()), (0, 1203));
+        assert_eq!((schedule.come(1299), schedule.due_ms()), (0, 1303));
+        assert_eq!((schedule.come(1650), schedule.due_ms()), (3, 1703));
+        assert_eq!((schedule.come(1702), schedule.due_ms()), (0, 1803));
+    }
+
+    fn config(text: &str) -> Result<PushConfig, ConfigError> {
+        let mut options = Options::parse(text)?;
+        let config = PushConfig::take(&mut options)?;
+        options.finish().map(|()| config)
+    }
+
+    #[test]
+    fn options_are_checked() {
+        assert!(config("").unwrap().statsd.is_none());
+        assert!(config("statsd=h&statsd_interval=10ms&statsd_tags=influx&statsd_packet=512").unwrap().statsd.is_some());
+        assert!(config("graphite=[::1]:2003&graphite_tags=true&graphite_prefix=a.b-c_d.").unwrap().graphite.is_some());
+        for bad in [
+            "statsd=",
+            "statsd=h:x",
+            "statsd=h&statsd_interval=9ms",
+            "statsd=h&statsd_interval=2h",
+            "statsd=h&statsd_tags=x",
+            "statsd=h&statsd_packet=65508",
+            "statsd=h&statsd_prefix=a:b",
+            "graphite=unix:",
+            "graphite=h&graphite_tags=1",
+            "graphite=h&graphite_prefix=a%20b",
+        ] {
+            let error = config(bad).unwrap_err().to_string();
+            let key = bad.rsplit('&').next().unwrap().split('=').next().unwrap();
+            assert!(error.starts_with(&format!("{key}: ")), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn exporters_are_told_of_in_their_place() {
+        let config = config("statsd=127.0.0.1:1&graphite=127.0.0.1:2").unwrap();
+        let mut push = Push::default();
+        let mut snapshot = Snapshot::default();
+        push.add_to(&mut snapshot);
+        assert_eq!(snapshot, Snapshot::default());
+        push.statsd = config.statsd.map(|config| Statsd::new(config, 0));
+        push.graphite = config.graphite.map(|config| Graphite::new(config, 0));
+        push.add_to(&mut snapshot);
+        assert_eq!(snapshot.families.len(), 4);
+        assert!(snapshot.families.is_sorted_by_key(|family| &family.name));
+        assert!(snapshot.families.iter().all(|family| family.series.is_sorted_by_key(|series| &series.labels)));
     }
 }
