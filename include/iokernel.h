@@ -285,6 +285,12 @@
 #define IOK_TIMEOUT_NONE UINT32_MAX
 
 /**
+ * For `iok_stack_arm`: the runtime's handler writes its text later, at its next safe point, and ends it with a zero
+ * byte. Without this flag it writes before it returns.
+ */
+#define IOK_STACK_LATE 1
+
+/**
  * One submission ring and one completion ring, used by one thread at a time. Opaque.
  */
 typedef struct iok_channel iok_channel;
@@ -672,6 +678,41 @@ iok_status iok_advance(struct iok_channel *channel, size_t bytes);
  * What ended the channel, or OK while it lives. [N]
  */
 iok_status iok_channel_status(const struct iok_channel *channel);
+
+/**
+ * Begins to let the admin endpoint ask the program's threads where they are, by a signal to the very thread; the
+ * kernel's `stack_signal=` says which, SIGURG by default. `*signal` becomes its number and `*fd` a descriptor to which a
+ * handler of the runtime's own may write its frames as text (at most 64 KiB; non-blocking, never closed in this
+ * process, closed in forked children). For a process, not for a kernel: of several kernels the first one's signal holds.
+ *
+ * 1. `iok_stack_open`. 2. The runtime installs its handler for `*signal`, if it has one: in CPython
+ * `faulthandler.register(signal, file=fd, all_threads=False)`; where a runtime delivers signals at safe points only
+ * (Ruby's `trap`, Perl's `%SIG`, a Lua hook set by a handler in C) a handler that writes its lines and a zero byte. It
+ * runs for our asks alone. 3. `iok_stack_arm`. Without step 2 there are native frames, which every program has.
+ *
+ * Signals of that number which are not ours still reach the handler that the program had before. A forked child takes
+ * the runtime's handler away, if it has one, and opens its own; until then nothing of this happens there. Any thread. [N]
+ *
+ * Errors: NULL, BAD_HANDLE, FORKED, NO_FILES, SYSTEM.
+ */
+iok_status iok_stack_open(struct iok_kernel *kernel, int32_t *signal, int32_t *fd);
+
+/**
+ * Puts the library's handler on top of the one that is installed, which it calls first. `flags`: 0 or
+ * `IOK_STACK_LATE`. Arming twice is harmless. Any thread. [N]
+ *
+ * Errors: BAD_HANDLE, BAD_CONFIG (not opened, or an unknown flag), FORKED, SYSTEM.
+ */
+iok_status iok_stack_arm(struct iok_kernel *kernel, uint32_t flags);
+
+/**
+ * Ends what `iok_stack_open` began; `iok_kernel_close` does so too. `*restored` becomes true if no kernel of this process
+ * uses it any more and the program's handler is in its place again: the runtime may then take its own away. It becomes
+ * false if the program has installed another handler since: that one stays. Closing twice is harmless. Any thread. [N]
+ *
+ * Errors: NULL, BAD_HANDLE, FORKED.
+ */
+iok_status iok_stack_close(struct iok_kernel *kernel, bool *restored);
 
 /**
  * The name of a status, as `"IOK_STATUS_TIMEOUT"`; `"IOK_STATUS_UNKNOWN"` for a number that is none. Static. [N][F]

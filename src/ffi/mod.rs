@@ -9,6 +9,7 @@ pub mod error;
 pub mod handle;
 pub mod kernel;
 pub mod record;
+pub mod stack;
 pub mod version;
 
 use std::ffi::{CStr, c_char};

@@ -35,8 +35,8 @@ mod tests;
 use std::io::Error;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use channel::ChannelConfig;
@@ -54,6 +54,7 @@ use crate::ring::region::Region;
 use crate::ring::wake::Bell;
 use crate::status::*;
 use crate::sys::owned::Owned;
+use crate::sys::signal::Door;
 
 /// How long past its drain time a close waits for the thread.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -112,6 +113,9 @@ pub struct Kernel {
     shared: Arc<Shared>,
     channel_ids: AtomicU64,
     area: Area,
+    /// By which threads are asked where they are.
+    stack_signal: i32,
+    stack: Mutex<Option<Door>>,
 }
 
 impl Kernel {
@@ -134,13 +138,14 @@ impl Kernel {
         let area = metrics_area(options.text("metrics"))?;
         let observing = ObservingConfig { given, ..ObservingConfig::take(&mut options)? };
         options.finish()?;
+        let stack_signal = observing.stack.signal;
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
         let io = Owned::with(|| Kernel::prepare(&bell, names, Own::new(area, &name), observing))?;
         let shared = Arc::new(Shared::new(bell));
         let inner = shared.clone();
         crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
             .map_err(|error| Failure::system("clone", &error))?;
-        Ok(Kernel { shared, channel_ids: AtomicU64::new(1), area })
+        Ok(Kernel { shared, channel_ids: AtomicU64::new(1), area, stack_signal, stack: Mutex::default() })
     }
 
     /// What the thread will own, and the descriptors of its poll.
@@ -201,9 +206,35 @@ impl Kernel {
         self.shared.ask(Control::CloseChannel { key });
     }
 
+    /// Lets the I/O thread ask the program's threads where they are. The signal, and where a handler of the runtime's
+    /// writes its text.
+    pub fn open_stack(&self) -> Result<(i32, RawFd), Failure> {
+        let mut stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        if stack.is_none() {
+            *stack = Some(Door::open(self.stack_signal).map_err(|error| Failure::system("the stack's pipe", &error))?);
+        }
+        Ok(stack.as_ref().map_or((0, -1), |door| (door.signal(), door.text_fd())))
+    }
+
+    /// The runtime's handler is installed, if it has one. `late`: it writes at its next safe point.
+    pub fn arm_stack(&self, late: bool) -> Result<(), Failure> {
+        let stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(door) = stack.as_ref() else {
+            return Err(ConfigError::new("kernel", "", "iok_stack_open before iok_stack_arm").into());
+        };
+        door.arm(late).map_err(|error| Failure::system("sigaction", &error))
+    }
+
+    /// True if that was the last use in this process and the program's handler is in its place again.
+    pub fn close_stack(&self) -> bool {
+        let door = self.stack.lock().unwrap_or_else(PoisonError::into_inner).take();
+        door.is_some_and(Door::close)
+    }
+
     /// Lets requests under way finish for at most `drain`, ends the rest, and waits for the thread. False if the thread
     /// has not ended in time (it then ends by itself).
     pub fn close(&self, drain: Duration) -> bool {
+        self.close_stack();
         self.shared.ask(Control::Close { drain });
         self.shared.wait_finished(drain + CLOSE_GRACE)
     }

@@ -8,17 +8,14 @@ pub mod area;
 pub mod delta;
 pub mod graphite;
 pub mod http;
-pub mod http;
 pub mod markers;
 pub mod metrics;
 pub mod number;
 pub mod read;
-pub mod snapshot;
+#[cfg(test)]
+mod samples;
 pub mod snapshot;
 pub mod statsd;
 #[cfg(test)]
 mod tests;
 pub mod text;
-
-#[cfg(test)]
-mod samples;

@@ -13,6 +13,7 @@ pub mod marker;
 pub mod owned;
 pub mod process;
 pub mod shared;
+pub mod signal;
 pub mod thread;
 
 use std::io;

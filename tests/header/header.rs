@@ -65,7 +65,7 @@ fn without_safety(header: &str) -> String {
 }
 
 /// In the order in which a reader wants them; a file without a place comes last.
-const ORDER: &[&str] = &["version", "kernel", "channel", "record", "error"];
+const ORDER: &[&str] = &["version", "kernel", "channel", "record", "stack", "error"];
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from . import _channel
+from . import _channel, _stack
 from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import ConfigError, Error, Unavailable, error_for
@@ -86,9 +86,13 @@ class Kernel:
 
     Any thread may use it. In a forked child it starts anew, with no connection of the parent's, at its first use.
     As a context manager it closes itself. Raises ConfigError for options that the library does not know.
+
+    `stack` lets the admin endpoint's `/stack` ask this process's threads where they are, by a signal (`stack_signal`,
+    SIGURG by default). It is on where `admin` is given.
     """
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, *, stack: bool | None = None, **config: Any) -> None:
+        self._stack = bool(config.get("admin")) if stack is None else stack
         self._config = query(config)
         self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
@@ -113,6 +117,8 @@ class Kernel:
                 if status:
                     raise error_for(status, 1, text=last_error())
                 self._handle = out[0]
+                if self._stack:
+                    _stack.begin(self._handle)
             return self._handle
 
     def _open_channel(self, config: str = "") -> Any:
@@ -267,6 +273,8 @@ class Kernel:
             handle, self._handle = self._handle, None
         if handle is None:
             return
+        if self._stack:
+            _stack.end(handle)
         status = lib.iok_kernel_close(handle, min(int(drain * 1000), 0x7FFFFFFF))
         channel = self._local.channel
         if channel is not None and not channel.busy:
@@ -355,6 +363,7 @@ def close_default(drain: float = 0.2) -> None:
 def _after_fork() -> None:
     global _default_lock
     _default_lock = threading.Lock()
+    _stack.forget()
     for kernel in list(_kernels):
         kernel._forked()
 

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod cells;
+pub mod native;
 pub mod own;
 pub mod pulse;
 pub mod push;
@@ -14,6 +15,7 @@ pub mod requests;
 pub mod slow;
 pub mod stack;
 pub mod state;
+pub mod task;
 pub mod trace;
 
 use mio::Registry;
@@ -49,6 +51,7 @@ pub struct ObservingConfig {
     pub admin: admin::AdminConfig,
     pub pulse: pulse::PulseConfig,
     pub push: push::PushConfig,
+    pub stack: stack::StackConfig,
     pub trace: trace::TraceConfig,
 }
 
@@ -59,6 +62,7 @@ impl ObservingConfig {
             admin: admin::AdminConfig::take(options)?,
             pulse: pulse::PulseConfig::take(options)?,
             push: push::PushConfig::take(options)?,
+            stack: stack::StackConfig::take(options)?,
             trace: trace::TraceConfig::take(options)?,
         })
     }
