@@ -19,6 +19,9 @@ STAGE   := $(CURDIR)/build/stage
 PYTHON  := .venv/bin/python
 RUN     := $(PYTHON) tests/run.py
 
+# Where bash, zsh and fish look for completions, in this order.
+COMPLETION := share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
+
 # Where bindings find the library of this tree, also when it is built elsewhere.
 export IOKERNEL_LIBRARY ?= $(TARGET)/release/libiokernel.so
 
@@ -96,6 +99,10 @@ install: library
 	ln -sf libiokernel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libiokernel.so.0
 	ln -sf libiokernel.so.0 $(DESTDIR)$(LIBDIR)/libiokernel.so
 	install -m 644 $(TARGET)/release/libiokernel.a $(DESTDIR)$(LIBDIR)/
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin $(COMPLETION))
+	install -m 755 $(TARGET)/release/iokernel $(DESTDIR)$(PREFIX)/bin/
+	set -- $(COMPLETION); for file in bash:$$1/iokernel zsh:$$2/_iokernel fish:$$3/iokernel.fish; do \
+	  $(TARGET)/release/iokernel completion $${file%%:*} >$(DESTDIR)$(PREFIX)/$${file#*:} || exit 1; done
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' iokernel.pc.in \
 	  >$(DESTDIR)$(LIBDIR)/pkgconfig/iokernel.pc
 

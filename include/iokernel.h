@@ -67,6 +67,11 @@
 #define IOK_FEATURE_PEERS (1 << 5)
 
 /**
+ * Feature bit: requests that carry a trace context (`IOK_FLAG_TRACE`).
+ */
+#define IOK_FEATURE_TRACE (1 << 6)
+
+/**
  * Every record and every ring index is a multiple of this.
  */
 #define IOK_RECORD_ALIGN 8
@@ -177,6 +182,18 @@
  * `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
  */
 #define IOK_FLAG_ROUTE (1 << 4)
+
+/**
+ * For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+ * trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
+ * a message of fragments it is in the first.
+ */
+#define IOK_FLAG_TRACE (1 << 5)
+
+/**
+ * Bytes of a trace context (`IOK_FLAG_TRACE`).
+ */
+#define IOK_TRACE_BYTES 32
 
 /**
  * The last completion of its tag.

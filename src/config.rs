@@ -144,6 +144,9 @@ impl Options {
     pub fn finish(&self) -> Result<(), ConfigError> {
         let Some((key, value)) = self.pairs.first() else { return Ok(()) };
         let mut known = self.known.clone();
+        if known.is_empty() {
+            return Err(ConfigError::new(key, value, "no options"));
+        }
         known.sort_unstable();
         known.dedup();
         Err(ConfigError::new(key, value, format!("a known option: {}", known.join(", "))))
@@ -338,7 +341,8 @@ fn parse_host(text: &str, default_port: u16) -> Option<Address> {
 /// What stands for a secret where it would be shown.
 const HIDDEN: &str = "***";
 /// Options whose names hold one of these are secrets.
-const SECRET_WORDS: [&str; 8] = ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private"];
+const SECRET_WORDS: [&str; 9] =
+    ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private", "headers"];
 
 /// A URL as it may be shown: password and secret options replaced. Also of text that is no URL, as far as it looks like
 /// one.

@@ -17,6 +17,7 @@
 //! | [`proto`] | the [`proto::Protocol`] trait, the table of protocols, one folder each; no I/O |
 //! | [`observe`] | counters in shared memory, and the texts that tell them |
 //! | [`value`] | MessagePack in and out |
+//! | `bin/iokernel` | the program `iokernel`, which asks kernels from outside and knows nothing of the other rooms |
 //! | [`config`], [`peer`], [`status`] | the one grammar of URLs and options; peers and roles; how things went |
 //!
 //! From a URL scheme to the wire in four hops: `kernel/submit.rs` (an op) → `kernel/endpoint.rs` (the URL) →

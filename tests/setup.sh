@@ -3,7 +3,7 @@
 # Quick when nothing changed: each part leaves a stamp that names what it was made from.
 #
 #   tests/setup.sh            everything
-#   tests/setup.sh python     one part: system, python
+#   tests/setup.sh python     one part: system, python, statsd
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .stamps
@@ -19,13 +19,16 @@ needs="
   named bind9
   nsupdate bind9-dnsutils
   ip iproute2
+  promtool prometheus
+  node nodejs
+  npm npm
 "
 
 main() {
   case "${1:-all}" in
-    all) system; python ;;
-    system | python) "$1" ;;
-    *) echo "usage: $0 [system|python]" >&2; exit 2 ;;
+    all) system; python; statsd ;;
+    system | python | statsd) "$1" ;;
+    *) echo "usage: $0 [system|python|statsd]" >&2; exit 2 ;;
   esac
 }
 
@@ -74,6 +77,19 @@ python() {
   # The binding from its source tree, so that what is edited is what is tested.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable bindings/python
   echo "$want" >.stamps/python
+}
+
+# The statsd daemon, in build/statsd. Never fails: the test that wants it is skipped where it is not there.
+statsd() {
+  local want=statsd@0.9.0
+  [ -d build/statsd/node_modules/statsd ] && [ "$(cat .stamps/statsd 2>/dev/null)" = "$want" ] && return 0
+  command -v npm >/dev/null || { echo "setup: going on without statsd: npm is missing" >&2; return 0; }
+  mkdir -p build/statsd
+  if npm install --prefix build/statsd --omit=optional --no-audit --no-fund --loglevel=error "$want" >/dev/null; then
+    echo "$want" >.stamps/statsd
+  else
+    echo "setup: npm could not install $want" >&2
+  fi
 }
 
 main "$@"

@@ -1,7 +1,7 @@
-"""Builds the accelerator where a C compiler is, and puts the library into wheels.
+"""Builds the accelerator where a C compiler is, and puts the library and the program `iokernel` into wheels.
 
 The accelerator is optional: without a compiler the wheel is one for any Python 3 of the platform. The library is taken
-from `IOKERNEL_LIBRARY`, or from `target/release` of the source tree.
+from `IOKERNEL_LIBRARY`, or from `target/release` of the source tree; the program from the library's folder.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ except ImportError:
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libiokernel.so"
+PROGRAM = "iokernel"
 # PyUnicode_AsUTF8AndSize belongs to the limited API since 3.10.
 ACCELERATED = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
 
@@ -47,7 +48,13 @@ class BuildPy(build_py):
             raise SystemExit(
                 f"{LIBRARY} was not found: run `cargo build --release` first, or set IOKERNEL_LIBRARY to its path"
             )
-        shutil.copy2(found, Path(self.build_lib) / "iokernel" / LIBRARY)
+        package = Path(self.build_lib) / "iokernel"
+        shutil.copy2(found, package / LIBRARY)
+        program = found.parent / PROGRAM
+        if program.is_file():
+            shutil.copy2(program, package / PROGRAM)
+        else:
+            self.warn(f"{program} was not found: only `doctor` and `--version` of the command line will work")
 
 
 class BdistWheel(bdist_wheel):

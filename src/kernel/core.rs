@@ -4,6 +4,7 @@ use slab::Slab;
 
 use super::channel::Channel;
 use super::observing::Part;
+use super::observing::names::Names;
 use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
@@ -12,7 +13,7 @@ use super::wheel::{TimerKey, Wheel};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
-use crate::sys::clock::{Clock, monotonic_ns};
+use crate::sys::clock::{Clock, UnixClock, monotonic_ns};
 use crate::value::write;
 
 /// What a timer is for.
@@ -68,6 +69,9 @@ pub struct Core {
     credits: Vec<usize>,
     /// Built errors, to save allocations.
     scratch: Vec<u8>,
+    /// What shows of a request's end calls its endpoint and its peer.
+    pub names: Names,
+    pub unix: UnixClock,
     pub slow: Slow,
     pub trace: Trace,
     /// What is counted.
@@ -87,6 +91,8 @@ impl Core {
             own_news: Vec::new(),
             credits: Vec::new(),
             scratch: Vec::new(),
+            names: Names::default(),
+            unix: UnixClock::default(),
             slow: Slow::default(),
             trace: Trace::default(),
             own,
@@ -133,6 +139,7 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            trace: None,
             command: Name::default(),
             bytes: 0,
             marker: head.marker,
@@ -217,9 +224,13 @@ impl Core {
             return Some(request);
         }
         if request.what == What::Request {
+            if self.now_ns - request.queued_ns >= self.slow.least_ns {
+                self.log_slow(&request, &ending);
+            }
+            if request.trace.is_some() {
+                self.end_span(&request, &ending, body);
+            }
             self.own.ended(&request, &ending, self.now_ns);
-            self.slow.ended(&request, &ending, self.now_ns);
-            self.trace.ended(&request, &ending, self.now_ns);
         }
         let Some(channel) = self.channels.get_mut(request.channel as usize) else { return Some(request) };
         if matches!(request.what, What::Incoming { .. }) {
@@ -229,8 +240,6 @@ impl Core {
         if request.flags & IOK_FLAG_QUIET != 0 && ending.status == IOK_STATUS_OK {
             return Some(request);
         }
-        let doubtful = request.doubtful && ending.fate == IOK_FATE_NOT_SENT;
-        let fate = if doubtful { IOK_FATE_MAYBE_EXECUTED } else { ending.fate };
         if request.lost > 0 {
             report_lost(channel, &request, self.now_ns);
         }
@@ -241,7 +250,7 @@ impl Core {
             status: ending.status,
             tag: request.tag,
             peer: ending.peer,
-            fate,
+            fate: request.fate(&ending),
             encoding,
             queued_ns: request.queued_ns,
             sent_ns: request.sent_ns,
@@ -386,6 +395,7 @@ impl Core {
             doubtful: false,
             payload: None,
             lost: 0,
+            trace: None,
             command: Name::default(),
             bytes: 0,
             marker: 0,

@@ -6,7 +6,7 @@ use super::options::EndpointOptions;
 use super::wheel::TimerKey;
 use crate::config::{Address, ConfigError, Url, redact};
 use crate::discovery::{self, Source};
-use crate::proto::{self, Driver, Follow, RequestId};
+use crate::proto::{self, Driver, Follow, RequestId, Tracing};
 use crate::router::Router;
 
 /// What a URL came to.
@@ -15,6 +15,7 @@ pub struct Endpoint {
     pub number: u32,
     /// The URL without its secrets.
     pub shown: String,
+    pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
     pub address: Address,
@@ -46,6 +47,7 @@ impl Endpoint {
         Endpoint {
             number,
             shown: opened.shown,
+            tracing: opened.tracing,
             driver: opened.driver,
             options: opened.options,
             address: opened.address,
@@ -81,6 +83,7 @@ impl Endpoint {
 /// A URL, read as far as it can be without the network.
 pub struct Opened {
     pub shown: String,
+    pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
     pub address: Address,
@@ -98,7 +101,8 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;
-    Ok(Opened { shown: redact(text), driver, options, address: url.address, source })
+    let tracing = scheme.tracing;
+    Ok(Opened { shown: redact(text), tracing, driver, options, address: url.address, source })
 }
 
 /// An unknown scheme is told which ones there are.

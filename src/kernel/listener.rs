@@ -4,7 +4,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
@@ -134,8 +134,11 @@ pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
     Ok(UnixListener::from_std(socket.into()))
 }
 
-/// True for a socket that refuses connections.
+/// True for a socket that refuses connections. A file that is none refuses them too, and is not ours to remove.
 fn is_abandoned(path: &str) -> io::Result<bool> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
     // Never blocks: a backlog that is full is an answer, too.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

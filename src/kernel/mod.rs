@@ -163,7 +163,7 @@ impl Kernel {
             .map_err(|error| Failure::system("epoll_ctl", &error))?;
         let names_fd = registry.as_raw_fd();
         let resolver = Resolver::new(registry, io::DNS_TOKENS..io::DNS_TOKENS + DNS_SOCKETS, names);
-        let observing = Observing::prepare(own.name(), observing, poll.registry())?;
+        let observing = Observing::prepare(&own, observing, poll.registry())?;
         let io = io::Io::new(poll, resolver, observing, own).map_err(|error| Failure::system("dup", &error))?;
         let fds = [io.poll.as_raw_fd(), io.registry.as_raw_fd(), names_fd];
         Ok((io, fds))

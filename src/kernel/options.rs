@@ -27,6 +27,8 @@ pub struct EndpointOptions {
     pub required: bool,
     /// A program that takes nothing for so long loses its leases and its heartbeats.
     pub app_silence: Option<Duration>,
+    /// Requests that take so long are kept in the slow-request log.
+    pub slow: Option<Duration>,
 }
 
 fn as_ms(span: Duration) -> u32 {
@@ -75,6 +77,7 @@ impl EndpointOptions {
             },
             required: false,
             app_silence: None,
+            slow: None,
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
@@ -91,6 +94,8 @@ impl EndpointOptions {
         self.required = options.flag("require", false)?;
         let silence = options.duration("max_app_silence", Duration::ZERO)?;
         self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
+        let slow = options.duration("slow", Duration::ZERO)?;
+        self.slow = (!slow.is_zero()).then_some(slow);
         let spread = if self.terms.spread { "all" } else { "one" };
         self.terms.spread = options.word("peers", spread, &["one", "all"])? == "all";
         let floor = self.terms.ttl_min;

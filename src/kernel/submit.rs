@@ -5,6 +5,7 @@ use super::core::Ending;
 use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
+use super::observing::trace::Context;
 use super::request::{Name, REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
 use crate::ring::layout::*;
@@ -77,8 +78,11 @@ impl Io {
     #[inline]
     fn submission(&mut self, channel: u32, head: &Submission, message: &Message<'_>) {
         let payload = message.bytes();
+        if head.flags & IOK_FLAG_TRACE != 0 {
+            return self.traced(channel, head, payload);
+        }
         match head.op {
-            IOK_OP_REQUEST => self.request(channel, head, payload),
+            IOK_OP_REQUEST => self.request(channel, head, payload, None),
             IOK_OP_ECHO => self.core.answer(channel, head, IOK_STATUS_OK, Body::Bytes(payload)),
             IOK_OP_REPLY => self.reply(channel, head, payload),
             IOK_OP_CANCEL => self.cancel(channel, head.tag),
@@ -104,7 +108,7 @@ impl Io {
     }
 
     #[inline]
-    fn request(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+    pub(super) fn request(&mut self, channel: u32, head: &Submission, payload: &[u8], trace: Option<Box<Context>>) {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
@@ -126,6 +130,11 @@ impl Io {
         };
         let command = Name::of(of.driver.command(payload));
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
+        if trace.is_some()
+            && let Some(request) = self.core.requests.get_mut(id)
+        {
+            request.trace = trace;
+        }
         self.core.describe(id, command, payload.len());
         self.route(id, head, need, payload);
     }
@@ -352,6 +361,7 @@ impl Io {
             self.remove_conn(conn, IOK_STATUS_CLOSED, why);
         }
         self.leases.retain(|(of, _, _)| *of != key);
+        self.forget_endpoint(key);
         self.endpoints.try_remove(key as usize);
         self.core.own.close(key);
         self.tell_kernel_watchers();

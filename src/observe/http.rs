@@ -174,10 +174,10 @@ impl Session {
         if self.input.first().is_some_and(|byte| !is_token(*byte) && (*byte != b'\r' || self.input.len() > 1)) {
             return Err(refusal(400, "this is no HTTP request"));
         }
-        let complete = self.find_end();
-        let has_line = complete || !self.begun && memchr::memchr(b'\n', &self.input).is_some();
-        let read = if has_line { parse(&self.input, &self.hosts)? } else { None };
-        self.begun |= has_line;
+        let read = match self.find_end() {
+            true => parse(&self.input, &self.hosts)?,
+            false => self.look_at_line()?,
+        };
         let Some(read) = read else {
             return if self.input.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(self.too_long()) };
         };
@@ -185,6 +185,14 @@ impl Session {
         self.searched = 0;
         self.begun = false;
         Ok(Some((read.due, read.outcome)))
+    }
+
+    /// Errors of the request line are told before the rest is there.
+    fn look_at_line(&mut self) -> Result<Option<Head>, Refusal> {
+        let end = if self.begun { None } else { memchr::memchr(b'\n', &self.input) };
+        let Some(end) = end else { return Ok(None) };
+        self.begun = true;
+        parse(&self.input[..=end], &self.hosts)
     }
 
     /// True if the input may hold the end of a head: an empty line.

@@ -108,6 +108,7 @@ fn wrong_names_are_refused_with_what_was_expected() {
 
 #[test]
 fn gauges_merge_as_they_say() {
+    let _alone = crate::sys::shared::FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let area = area();
     let gauge = |name, merge| area.series(&Spec { merge, ..Spec::new(Kind::Gauge, name, &[]) }).unwrap();
     let (sum, max, min) = (gauge("s", Merge::Sum), gauge("m", Merge::Max), gauge("n", Merge::Min));

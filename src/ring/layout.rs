@@ -18,6 +18,8 @@ pub const IOK_FEATURE_LEASES: u64 = 1 << 3;
 pub const IOK_FEATURE_STREAMS: u64 = 1 << 4;
 /// Feature bit: services of many peers (`IOK_OP_PEERS`, `IOK_OP_WATCH`, `IOK_FLAG_ROUTE`).
 pub const IOK_FEATURE_PEERS: u64 = 1 << 5;
+/// Feature bit: requests that carry a trace context (`IOK_FLAG_TRACE`).
+pub const IOK_FEATURE_TRACE: u64 = 1 << 6;
 
 /// Every record and every ring index is a multiple of this.
 pub const IOK_RECORD_ALIGN: u32 = 8;
@@ -70,6 +72,12 @@ pub const IOK_FLAG_QUIET: u16 = 1 << 2;
 pub const IOK_FLAG_UNTIL_UP: u16 = 1 << 3;
 /// `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
 pub const IOK_FLAG_ROUTE: u16 = 1 << 4;
+/// For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+/// trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
+/// a message of fragments it is in the first.
+pub const IOK_FLAG_TRACE: u16 = 1 << 5;
+/// Bytes of a trace context (`IOK_FLAG_TRACE`).
+pub const IOK_TRACE_BYTES: u32 = 32;
 
 /// The last completion of its tag.
 pub const IOK_KIND_DONE: u16 = 1;

@@ -249,9 +249,17 @@ pub fn is_locked(file: &File, block: u32) -> bool {
     asked == 0 && range.l_type != libc::F_UNLCK as libc::c_short
 }
 
+/// Held by tests that fork: a child takes a block of every file of its process.
+#[cfg(test)]
+pub static FORKS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn alone() -> std::sync::MutexGuard<'static, ()> {
+        FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 
     const LAYOUT: Layout =
         Layout { common_bytes: PAGE_BYTES, block_bytes: PAGE_BYTES, blocks_max: 3, used_word: 1, fresh_words: (8, 16) };
@@ -284,6 +292,7 @@ mod tests {
 
     #[test]
     fn children_count_in_blocks_of_their_own_which_the_next_ones_take_over() {
+        let _alone = alone();
         let shared = SharedFile::open(None, LAYOUT).unwrap();
         let (counter, gauge) = (&shared.own()[0], &shared.own()[8]);
         counter.store(1, Ordering::Relaxed);
@@ -304,6 +313,7 @@ mod tests {
 
     #[test]
     fn a_process_without_a_block_counts_for_itself() {
+        let _alone = alone();
         let shared = SharedFile::open(None, LAYOUT).unwrap();
         let (ready, go) = (&shared.common()[100], &shared.common()[101]);
         let pids: Vec<i32> = (0..4)
@@ -331,6 +341,7 @@ mod tests {
 
     #[test]
     fn one_of_them_leads_until_it_ends() {
+        let _alone = alone();
         let shared = SharedFile::open(None, LAYOUT).unwrap();
         let led = &shared.common()[100];
         let pid = fork(|| led.store(u64::from(shared.is_leader()) + 1, Ordering::SeqCst));

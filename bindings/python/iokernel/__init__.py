@@ -33,6 +33,7 @@ from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
 from ._markers import Marker
 from ._stream import Subscription, Watch
+from ._tracing import trace_from
 from ._values import Attributed
 from .listener import Listener, Request
 
@@ -70,6 +71,7 @@ __all__ = [
     "listen",
     "marker",
     "open",
+    "trace_from",
 ]
 
 

@@ -456,6 +456,7 @@ static PyMethodDef module_methods[] = {
     {"futures", futures, METH_VARARGS, futures_doc},
     {"contexts", contexts, METH_O, contexts_doc},
     {"always_contexts", always_contexts, METH_NOARGS, always_doc},
+    {"traced", traced, METH_O, traced_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -381,7 +382,8 @@ class Kernel:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<iokernel.Kernel {self._config} {state}>" if self._config else f"<iokernel.Kernel {state}>"
+        config = re.sub(r"(^|&)(otlp_headers)=[^&]*", r"\1\2=***", self._config)
+        return f"<iokernel.Kernel {config} {state}>" if config else f"<iokernel.Kernel {state}>"
 
     def __del__(self) -> None:
         try:

@@ -17,7 +17,7 @@ import cffi  # type: ignore[import-untyped,unused-ignore]
 
 ABI_VERSION = 1
 
-FEATURES = {"fragments": 1, "services": 2, "listeners": 4, "leases": 8, "streams": 16, "peers": 32}
+FEATURES = {"fragments": 1, "services": 2, "listeners": 4, "leases": 8, "streams": 16, "peers": 32, "trace": 64}
 
 _CDEF = """
 typedef int32_t iok_status;

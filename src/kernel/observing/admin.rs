@@ -78,6 +78,7 @@ pub enum Outcome {
 /// Everything that can be asked. `/` is the live page.
 type Route = fn(&mut Io, &mut Ask) -> Result<Outcome, ConfigError>;
 pub static ROUTES: &[(&str, Route)] = &[
+    ("/", Io::answer_page),
     ("/requests", Io::answer_requests),
     ("/state", Io::answer_state),
     ("/config", Io::answer_config),

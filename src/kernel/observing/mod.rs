@@ -7,8 +7,11 @@
 
 pub mod admin;
 pub mod cells;
+pub mod collector;
+pub mod names;
 pub mod native;
 pub mod own;
+pub mod page;
 pub mod pulse;
 pub mod push;
 pub mod requests;
@@ -77,18 +80,20 @@ pub struct Observing {
     pub pulse: pulse::Pulse,
     pub push: push::Push,
     pub stack: stack::Stack,
+    pub collector: collector::Collector,
 }
 
 impl Observing {
     /// What can fail is done here, where whoever opens the kernel hears of it.
-    pub fn prepare(name: &str, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
+    pub fn prepare(own: &own::Own, config: ObservingConfig, registry: &Registry) -> Result<Self, Failure> {
         Ok(Observing {
-            name: name.into(),
+            name: own.name().into(),
             admin: admin::Admin::bind(&config.admin, registry)?,
+            push: push::Push::prepare(&config.push, own.area, own.name()),
             config,
             pulse: pulse::Pulse::default(),
-            push: push::Push::default(),
             stack: stack::Stack::default(),
+            collector: collector::Collector::default(),
         })
     }
 }

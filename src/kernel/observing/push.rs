@@ -17,7 +17,8 @@ use super::admin::{Answer, Ask, Outcome};
 use crate::config::{ConfigError, Options};
 use crate::kernel::core::Target;
 use crate::kernel::io::Io;
-use crate::observe::snapshot::{Family, Kind, Series, Snapshot, Value};
+use crate::observe::area::Area;
+use crate::observe::metrics::Counter;
 use crate::observe::text::{Format, render};
 use graphite::{Graphite, GraphiteConfig};
 use statsd::{Statsd, StatsdConfig};
@@ -45,7 +46,7 @@ impl PushConfig {
     }
 
     pub fn is_wanted(&self) -> bool {
-        false
+        self.statsd.is_some() || self.graphite.is_some()
     }
 }
 
@@ -80,8 +81,12 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(start_ms: u64, interval_ms: u64) -> Self {
-        Schedule { start_ms, interval_ms, number: 1 }
+    fn new(interval_ms: u64) -> Self {
+        Schedule { start_ms: 0, interval_ms, number: 1 }
+    }
+
+    fn begin(&mut self, now_ms: u64) {
+        self.start_ms = now_ms;
     }
 
     fn due_ms(&self) -> u64 {
@@ -97,17 +102,30 @@ impl Schedule {
     }
 }
 
-/// How an exporter fares.
-#[derive(Clone, Copy, Debug, Default)]
+/// How an exporter fares, as cells that every reader of the area sees.
+#[derive(Clone, Copy, Debug)]
 struct Counts {
     /// Datagrams, or an interval's lines over TCP.
-    sent: u64,
+    sent: Counter,
     /// Datagrams, or intervals, that were given up.
-    dropped: u64,
+    dropped: Counter,
     /// Lookups, connects and writes that failed.
-    errors: u64,
+    errors: Counter,
     /// Intervals that passed without their tick.
-    missed: u64,
+    missed: Counter,
+}
+
+impl Counts {
+    fn new(area: Area, kernel: &str, exporter: &str) -> Self {
+        let labels = [("exporter", exporter), ("kernel", kernel)];
+        let counter = |name, help| Counter::new(area, name, help, &labels);
+        Counts {
+            sent: counter("iokernel_push_sent", "Datagrams, or texts of an interval, that were sent."),
+            dropped: counter("iokernel_push_dropped", "Datagrams, or texts of an interval, that were given up."),
+            errors: counter("iokernel_push_errors", "Lookups, connects and writes of an exporter that failed."),
+            missed: counter("iokernel_push_missed", "Intervals that passed without their push."),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -117,53 +135,19 @@ pub struct Push {
 }
 
 impl Push {
-    fn counts(&self) -> Vec<(&'static str, Counts)> {
-        let statsd = self.statsd.as_ref().map(|statsd| ("statsd", statsd.counts));
-        let graphite = self.graphite.as_ref().map(|graphite| ("graphite", graphite.counts));
-        graphite.into_iter().chain(statsd).collect()
-    }
-
-    /// Adds how the exporters fare.
-    fn add_to(&self, snapshot: &mut Snapshot) {
-        type Pick = fn(&Counts) -> u64;
-        let told: [(&str, &str, Pick); 4] = [
-            ("iokernel_push_dropped", "Datagrams or texts of an interval that were given up.", |of| of.dropped),
-            ("iokernel_push_errors", "Lookups, connects and writes of exporters that failed.", |of| of.errors),
-            ("iokernel_push_missed", "Intervals that passed without their push.", |of| of.missed),
-            ("iokernel_push_sent", "Datagrams or texts of an interval that were sent.", |of| of.sent),
-        ];
-        let counts = self.counts();
-        for (name, help, pick) in told.into_iter().filter(|_| !counts.is_empty()) {
-            let series = counts.iter().map(|(exporter, counts)| Series {
-                labels: vec![("exporter".into(), exporter.to_string())],
-                value: Value::Count(pick(counts)),
-            });
-            let family = Family {
-                name: name.into(),
-                kind: Kind::Counter,
-                help: help.into(),
-                unit: String::new(),
-                series: series.collect(),
-            };
-            if let Err(at) = snapshot.families.binary_search_by(|known| known.name.as_str().cmp(name)) {
-                snapshot.families.insert(at, family);
-            }
+    /// What is counted from here on is told; what a process before this one left in its cells is not.
+    pub fn prepare(config: &PushConfig, area: Area, kernel: &str) -> Self {
+        Push {
+            statsd: config.statsd.as_ref().map(|config| Statsd::new(config, area, kernel)),
+            graphite: config.graphite.as_ref().map(|config| Graphite::new(config, area, kernel)),
         }
     }
 }
 
 impl Io {
     pub fn begin_push(&mut self) {
-        let now_ms = self.core.now_ns / 1_000_000;
-        let config = self.observing.config.push.clone();
-        if let Some(config) = config.statsd {
-            self.observing.push.statsd = Some(Statsd::new(config, now_ms));
-            self.begin_statsd();
-        }
-        if let Some(config) = config.graphite {
-            self.observing.push.graphite = Some(Graphite::new(config, now_ms));
-            self.begin_graphite();
-        }
+        self.begin_statsd();
+        self.begin_graphite();
     }
 
     /// The kernel closes: what was counted since the last tick is told, as far as that needs no wait.
@@ -203,22 +187,8 @@ impl Io {
     pub fn answer_metrics(&mut self, ask: &mut Ask) -> Result<Outcome, ConfigError> {
         ask.query.finish()?;
         let format = Format::accepted(&ask.accept);
-        let body = render(&self.merged_snapshot(), format).into_bytes();
+        let body = render(&self.snapshot(), format).into_bytes();
         Ok(Outcome::Now(Answer { status: 200, content_type: format.content_type(), body }))
-    }
-
-    /// What this process counted.
-    fn counted_here(&mut self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        self.observing.push.add_to(&mut snapshot);
-        snapshot
-    }
-
-    /// What this process and its relatives counted.
-    fn merged_snapshot(&mut self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        self.observing.push.add_to(&mut snapshot);
-        snapshot
     }
 
     fn push_timer_at(&mut self, due_ms: u64, key: u32) {
@@ -232,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_late_tick_moves_none_after_it() {
-        let mut schedule = Schedule::new(1003, 100);
+        let mut schedule = Schedule::new(100);
+        schedule.begin(1003);
         assert_eq!(schedule.due_ms(), 1103);
         assert_eq!((schedule.come(1103), schedule.due_ms()), (0, 1203));
         assert_eq!((schedule.come(1299), schedule.due_ms()), (0, 1303));
@@ -248,11 +219,10 @@ mod tests {
 
     #[test]
     fn options_are_checked() {
-        assert!(config("").unwrap().statsd.is_none());
+        assert!(!config("").unwrap().is_wanted() && !config("statsd=&graphite=").unwrap().is_wanted());
         assert!(config("statsd=h&statsd_interval=10ms&statsd_tags=influx&statsd_packet=512").unwrap().statsd.is_some());
         assert!(config("graphite=[::1]:2003&graphite_tags=true&graphite_prefix=a.b-c_d.").unwrap().graphite.is_some());
         for bad in [
-            "statsd=",
             "statsd=h:x",
             "statsd=h&statsd_interval=9ms",
             "statsd=h&statsd_interval=2h",
@@ -267,20 +237,5 @@ mod tests {
             let key = bad.rsplit('&').next().unwrap().split('=').next().unwrap();
             assert!(error.starts_with(&format!("{key}: ")), "{bad}: {error}");
         }
-    }
-
-    #[test]
-    fn exporters_are_told_of_in_their_place() {
-        let config = config("statsd=127.0.0.1:1&graphite=127.0.0.1:2").unwrap();
-        let mut push = Push::default();
-        let mut snapshot = Snapshot::default();
-        push.add_to(&mut snapshot);
-        assert_eq!(snapshot, Snapshot::default());
-        push.statsd = config.statsd.map(|config| Statsd::new(config, 0));
-        push.graphite = config.graphite.map(|config| Graphite::new(config, 0));
-        push.add_to(&mut snapshot);
-        assert_eq!(snapshot.families.len(), 4);
-        assert!(snapshot.families.is_sorted_by_key(|family| &family.name));
-        assert!(snapshot.families.iter().all(|family| family.series.is_sorted_by_key(|series| &series.labels)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
-use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme};
+use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, database_tracing};
 
 mod commands;
 mod encode;
@@ -32,7 +32,8 @@ mod topology;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
-pub const SCHEME: Scheme = Scheme { name: "redis", default_port: 6379, open, samples: samples::SAMPLES };
+pub const SCHEME: Scheme =
+    Scheme { name: "redis", default_port: 6379, tracing: database_tracing("redis"), open, samples: samples::SAMPLES };
 
 /// What the URL chose. Holds a secret, hence no `Debug`.
 pub struct Options {

@@ -26,6 +26,10 @@ class Program:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def hear(self) -> dict[str, Any]:
         """The next thing that it tells."""
         assert self._child.stdout

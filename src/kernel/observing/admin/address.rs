@@ -209,3 +209,106 @@ impl Drop for SocketFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(text: &str) -> Result<Place, String> {
+        let mut options = Options::parse(&format!("admin={text}")).unwrap();
+        AdminConfig::take(&mut options).map(|config| config.place).map_err(|error| error.to_string())
+    }
+
+    fn bind(text: &str) -> Result<Option<Bound>, String> {
+        let config = AdminConfig { given: text.into(), place: read(text).unwrap() };
+        Bound::bind(&config).map_err(|failure| failure.message)
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("iokernel-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn addresses_have_one_grammar() {
+        let tcp = |host: &str, port| Ok(Place::Tcp { host: host.into(), port });
+        let unix = |path: &str| Ok(Place::Unix(path.into()));
+        assert_eq!(take(""), Ok(Place::Nowhere));
+        assert_eq!(take("auto"), Ok(Place::Auto));
+        assert_eq!(take("unix:/run/a.sock"), unix("/run/a.sock"));
+        assert_eq!(take("unix:///run/a.sock"), unix("/run/a.sock"));
+        assert_eq!(take("unix:@name"), unix("@name"));
+        assert_eq!(take("unix:/run/%25p.sock"), unix(&format!("/run/{}.sock", std::process::id())));
+        assert_eq!(take("127.0.0.1:9901"), tcp("127.0.0.1", 9901));
+        assert_eq!(take("localhost:0"), tcp("localhost", 0));
+        assert_eq!(take("[::1]:9901"), tcp("::1", 9901));
+        for wrong in
+            ["unix:", "unix:@", "example.org:1", "127.0.0.1", ":1", "::1:1", "[127.0.0.1]:1", "h:p", "[::1]:70000"]
+        {
+            let told = take(wrong).unwrap_err();
+            assert!(told.starts_with(&format!("admin: {wrong:?}: expected unix:/path")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_socket_file_is_its_owners_and_goes_with_its_socket() {
+        let folder = folder("mode");
+        let path = folder.join("a.sock");
+        let given = format!("unix:{}", path.display());
+        let bound = bind(&given).unwrap().unwrap();
+        assert_eq!(bound.address, given);
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        drop(bound);
+        assert!(!path.exists());
+        fs::remove_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn a_socket_in_use_is_an_error_and_one_left_behind_is_replaced() {
+        let folder = folder("stale");
+        let path = folder.join("a.sock");
+        let given = format!("unix:{}", path.display());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let bound = bind(&given).unwrap().unwrap();
+        let told = bind(&given).err().unwrap();
+        assert_eq!(told, format!("admin: {given:?}: Address already in use (os error 98)"));
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(bound);
+        assert!(path.exists(), "the socket of another was removed");
+        drop(other);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let folder = folder("file");
+        let path = folder.join("precious");
+        fs::write(&path, "text").unwrap();
+        assert!(bind(&format!("unix:{}", path.display())).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+        let told = bind(&format!("unix:{}/none/a.sock", folder.display())).err().unwrap();
+        assert!(told.ends_with("No such file or directory (os error 2)"), "{told}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_sockets_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder("private").join("sockets");
+        make_private(&folder).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        make_private(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(make_private(&folder).is_err());
+        let link = folder.with_file_name("link");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(make_private(&link).is_err(), "a link that a stranger made");
+        fs::remove_dir_all(folder.parent().unwrap()).unwrap();
+    }
+}

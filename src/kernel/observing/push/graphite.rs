@@ -14,7 +14,9 @@ use crate::kernel::dial::{DialOptions, DialState, Dialer, Stream};
 use crate::kernel::io::Io;
 use crate::kernel::observing::{Part, token};
 use crate::kernel::wheel::TimerKey;
+use crate::observe::area::Area;
 use crate::observe::graphite::{Style, lines};
+use crate::observe::read::Whose;
 use crate::observe::snapshot::Snapshot;
 use crate::router::backoff::Backoff;
 
@@ -47,7 +49,7 @@ impl GraphiteConfig {
 }
 
 enum Link {
-    /// Until the timer.
+    /// Until the timer; without one, until there is something to tell.
     Down,
     Resolving,
     Dialling(Dialer),
@@ -129,18 +131,18 @@ impl Outbox {
 }
 
 impl Graphite {
-    pub fn new(config: GraphiteConfig, now_ms: u64) -> Self {
+    pub fn new(config: &GraphiteConfig, area: Area, kernel: &str) -> Self {
         Graphite {
-            style: config.style,
-            schedule: Schedule::new(now_ms, config.interval_ms),
-            places: Places::new(config.address),
+            style: config.style.clone(),
+            schedule: Schedule::new(config.interval_ms),
+            places: Places::new(config.address.clone()),
             link: Link::Down,
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             timer: TimerKey::NONE,
-            before: Snapshot::default(),
+            before: area.snapshot(Whose::All).unwrap_or_default(),
             outbox: Outbox::default(),
             moved_ns: 0,
-            counts: Counts::default(),
+            counts: Counts::new(area, kernel, "graphite"),
         }
     }
 
@@ -148,7 +150,7 @@ impl Graphite {
         let text = lines(&self.before, &now, &self.style, unix_s);
         self.before = now;
         if !text.is_empty() {
-            self.counts.dropped += self.outbox.put(text.into_bytes());
+            self.counts.dropped.add(self.outbox.put(text.into_bytes()));
         }
     }
 
@@ -163,7 +165,7 @@ impl Graphite {
                 Ok(count) => {
                     budget -= count;
                     self.moved_ns = now_ns;
-                    self.counts.sent += u64::from(self.outbox.wrote(count));
+                    self.counts.sent.add(u64::from(self.outbox.wrote(count)));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -206,28 +208,36 @@ impl Io {
     }
 
     pub(super) fn begin_graphite(&mut self) {
-        let Some(due_ms) = self.graphite().map(|graphite| graphite.schedule.due_ms()) else { return };
+        let now_ms = self.core.now_ns / 1_000_000;
+        let Some(graphite) = self.graphite() else { return };
+        graphite.schedule.begin(now_ms);
+        let due_ms = graphite.schedule.due_ms();
         self.push_timer_at(due_ms, GRAPHITE_TICK);
-        self.graphite_dial();
+        if self.core.own.area.is_leader() {
+            self.graphite_dial();
+        }
     }
 
     pub(super) fn graphite_tick(&mut self) {
         let now_ms = self.core.now_ns / 1_000_000;
         let Some(graphite) = self.graphite() else { return };
-        graphite.counts.missed += graphite.schedule.come(now_ms);
+        graphite.counts.missed.add(graphite.schedule.come(now_ms));
         let due_ms = graphite.schedule.due_ms();
         self.push_timer_at(due_ms, GRAPHITE_TICK);
         self.push_graphite();
     }
 
     pub(super) fn push_graphite(&mut self) {
-        if self.graphite().is_none() {
+        // One of the processes that count in the same area tells of all.
+        if self.graphite().is_none() || !self.core.own.area.is_leader() {
             return;
         }
-        let now = self.merged_snapshot();
-        if let Some(graphite) = self.graphite() {
-            graphite.tell(now, unix_seconds());
-            self.graphite_flush();
+        let now = self.snapshot();
+        let Some(graphite) = self.graphite() else { return };
+        graphite.tell(now, unix_seconds());
+        match graphite.link {
+            Link::Down if graphite.timer == TimerKey::NONE => self.graphite_dial(),
+            _ => self.graphite_flush(),
         }
     }
 
@@ -303,8 +313,8 @@ impl Io {
             Link::Dialling(mut dialer) => dialer.abandon(&self.registry),
             _ => {}
         }
-        graphite.counts.errors += 1;
-        graphite.counts.dropped += graphite.outbox.lost();
+        graphite.counts.errors.add(1);
+        graphite.counts.dropped.add(graphite.outbox.lost());
         graphite.backoff.failed(now, &mut fastrand::Rng::new());
         self.core.wheel.clear(graphite.timer);
         let at = graphite.backoff.until().unwrap_or(now);

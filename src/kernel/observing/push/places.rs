@@ -14,13 +14,13 @@ pub struct Places {
     at: usize,
 }
 
-/// The address of an option, if it is given.
+/// The address of an option, if it is given and not empty.
 pub fn take_address(
     options: &mut Options,
     key: &'static str,
     default_port: u16,
 ) -> Result<Option<Address>, ConfigError> {
-    let Some(text) = options.text(key) else { return Ok(None) };
+    let Some(text) = options.text(key).filter(|text| !text.is_empty()) else { return Ok(None) };
     match Address::parse(&text, default_port) {
         Some(address) => Ok(Some(address)),
         None => Err(ConfigError::new(key, &text, "host:port or unix:/path")),

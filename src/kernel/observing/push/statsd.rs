@@ -11,6 +11,8 @@ use crate::config::{Address, ConfigError, Options};
 use crate::kernel::dial::unix_address;
 use crate::kernel::io::Io;
 use crate::kernel::observing::Part;
+use crate::observe::area::Area;
+use crate::observe::read::Whose;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::statsd::{Style, Tags, packets};
 use crate::peer::Place;
@@ -100,15 +102,15 @@ pub struct Statsd {
 }
 
 impl Statsd {
-    pub fn new(config: StatsdConfig, now_ms: u64) -> Self {
+    pub fn new(config: &StatsdConfig, area: Area, kernel: &str) -> Self {
         Statsd {
-            style: config.style,
-            schedule: Schedule::new(now_ms, config.interval_ms),
-            places: Places::new(config.address),
+            style: config.style.clone(),
+            schedule: Schedule::new(config.interval_ms),
+            places: Places::new(config.address.clone()),
             socket: None,
-            before: Snapshot::default(),
+            before: area.snapshot(Whose::Own).unwrap_or_default(),
             waiting: VecDeque::new(),
-            counts: Counts::default(),
+            counts: Counts::new(area, kernel, "statsd"),
         }
     }
 
@@ -127,7 +129,7 @@ impl Statsd {
 
     /// The next try is with another place, and with another socket where that may help.
     fn failed(&mut self, _why: &Error) {
-        self.counts.errors += 1;
+        self.counts.errors.add(1);
         let elsewhere = self.places.turn();
         if elsewhere || !matches!(self.socket, Some(Socket::Udp(_))) {
             self.socket = None;
@@ -139,9 +141,9 @@ impl Statsd {
         if !self.open() {
             return;
         }
-        self.counts.dropped += self.waiting.len() as u64;
+        self.counts.dropped.add(self.waiting.len() as u64);
         let packed = packets(&self.before, &now, &self.style);
-        self.counts.dropped += packed.left_out;
+        self.counts.dropped.add(packed.left_out);
         self.waiting = packed.packets.into();
         self.before = now;
     }
@@ -151,13 +153,13 @@ impl Statsd {
         for _ in 0..BURST {
             let packet = self.waiting.pop_front()?;
             match self.send_one(&packet) {
-                Ok(()) => self.counts.sent += 1,
+                Ok(()) => self.counts.sent.add(1),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.counts.errors += 1;
+                    self.counts.errors.add(1);
                     self.waiting.push_front(packet);
                     return Some(FULL_PAUSE_MS);
                 }
-                Err(_) => self.counts.dropped += 1,
+                Err(_) => self.counts.dropped.add(1),
             }
         }
         (!self.waiting.is_empty()).then_some(BURST_PAUSE_MS)
@@ -199,7 +201,10 @@ impl Io {
     }
 
     pub(super) fn begin_statsd(&mut self) {
-        let Some(due_ms) = self.statsd().map(|statsd| statsd.schedule.due_ms()) else { return };
+        let now_ms = self.core.now_ns / 1_000_000;
+        let Some(statsd) = self.statsd() else { return };
+        statsd.schedule.begin(now_ms);
+        let due_ms = statsd.schedule.due_ms();
         self.push_timer_at(due_ms, STATSD_TICK);
         self.statsd_lookup();
     }
@@ -207,7 +212,7 @@ impl Io {
     pub(super) fn statsd_tick(&mut self) {
         let now_ms = self.core.now_ns / 1_000_000;
         let Some(statsd) = self.statsd() else { return };
-        statsd.counts.missed += statsd.schedule.come(now_ms);
+        statsd.counts.missed.add(statsd.schedule.come(now_ms));
         let due_ms = statsd.schedule.due_ms();
         self.push_timer_at(due_ms, STATSD_TICK);
         self.push_statsd();
@@ -217,7 +222,7 @@ impl Io {
         if self.statsd().is_none() {
             return;
         }
-        let now = self.counted_here();
+        let now = self.snapshot_own();
         if let Some(statsd) = self.statsd() {
             let resting = statsd.waiting.is_empty();
             statsd.tell(now);
@@ -250,7 +255,7 @@ impl Io {
                     statsd.socket = None;
                 }
             }
-            _ => statsd.counts.errors += 1,
+            _ => statsd.counts.errors.add(1),
         }
         let known = statsd.places.current().is_some();
         let again_ms = if known { LOOKUP_EVERY_MS } else { LOOKUP_AGAIN_MS };
@@ -267,7 +272,10 @@ mod tests {
 
     fn statsd(address: &str) -> Statsd {
         let mut options = Options::parse(&format!("statsd={address}")).unwrap();
-        Statsd::new(StatsdConfig::take(&mut options).unwrap().unwrap(), 0)
+        let config = StatsdConfig::take(&mut options).unwrap().unwrap();
+        let mut statsd = Statsd::new(&config, Area::of_process().unwrap(), address);
+        statsd.before = Snapshot::default();
+        statsd
     }
 
     fn counted(count: u64) -> Snapshot {
@@ -298,7 +306,7 @@ mod tests {
             statsd.tell(counted(round));
             assert_eq!(statsd.send(), None);
         }
-        assert!(statsd.counts.errors > 0, "{:?}", statsd.counts);
+        assert!(statsd.counts.errors.get() > 0);
         let receiver = UdpSocket::bind(&address).unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         statsd.tell(counted(10));
