@@ -9,6 +9,7 @@ pub mod event;
 pub mod fork;
 pub mod futex;
 pub mod map;
+pub mod marker;
 pub mod owned;
 pub mod process;
 pub mod shared;
