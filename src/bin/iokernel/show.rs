@@ -141,7 +141,7 @@ fn is_bad(one: &Value) -> bool {
 
 const PEERS: &[Column] = &[
     number("#", 4),
-    prose("PEER", 0, 12),
+    prose("PEER", 0, 15),
     word("STATE", 0),
     word("ROLE", 5),
     number("REQ/S", 1),
@@ -206,8 +206,8 @@ const REQUESTS: &[Column] = &[
     word("PHASE", 1),
     prose("COMMAND", 0, 8),
     number("BYTES", 4),
-    prose("ENDPOINT", 2, 12),
-    prose("PEER", 3, 12),
+    prose("ENDPOINT", 2, 16),
+    prose("PEER", 3, 15),
     word("FATE", 6),
     number("LEASE", 8),
     number("CHANNEL", 9),
