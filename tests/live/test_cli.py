@@ -170,7 +170,7 @@ def test_tcp_abstract_and_auto_are_found_too(folder: Path) -> None:
 def test_nothing_found_names_what_was_tried(folder: Path) -> None:
     free = net.free_port()
     for target, parts in {
-        "nobody-of-this-name": ["nobody-of-this-name", "processes", "admin="],
+        "nobody-of-this-name": ["nobody-of-this-name", "was not found"],
         str(folder / "nothing.sock"): ["nothing.sock", "iokernel list"],
         f"127.0.0.1:{free}": [str(free), "nobody listens"],
         str(os.getpid()): [str(os.getpid()), "admin="],
@@ -241,7 +241,9 @@ def test_top_without_a_terminal_is_one_frame(hung: int, shared_redis_server: Any
     for arguments in (["--once"], []):
         frame = say("top", str(hung), "--interval", "50ms", *arguments)
         assert "\x1b" not in frame
-        assert all(part in frame for part in (f"{WHO}-hung", "main thread", shared_redis_server.url, "REQ/S", "BLPOP")), frame
+        assert all(
+            part in frame for part in (f"{WHO}-hung", "main thread", shared_redis_server.url, "REQ/S", "BLPOP")
+        ), frame
 
 
 class Terminal:
