@@ -68,6 +68,15 @@ impl Options {
         Some(self.pairs.swap_remove(at).1)
     }
 
+    /// What is left of the keys with that prefix, in their order, and their values.
+    pub fn prefixed(&mut self, prefix: &'static str) -> Vec<(String, String)> {
+        self.known.push(prefix);
+        let (found, others) = std::mem::take(&mut self.pairs).into_iter().partition(|(key, _)| key.starts_with(prefix));
+        self.pairs = others;
+        let found: Vec<(String, String)> = found;
+        found.into_iter().map(|(key, value)| (key[prefix.len()..].to_string(), value)).collect()
+    }
+
     fn value<T>(
         &mut self,
         key: &'static str,
@@ -332,7 +341,8 @@ fn parse_host(text: &str, default_port: u16) -> Option<Address> {
 /// What stands for a secret where it would be shown.
 const HIDDEN: &str = "***";
 /// Options whose names hold one of these are secrets.
-const SECRET_WORDS: [&str; 8] = ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private"];
+const SECRET_WORDS: [&str; 9] =
+    ["pass", "secret", "token", "auth", "credential", "apikey", "api_key", "private", "headers"];
 
 /// A URL as it may be shown: password and secret options replaced. Also of text that is no URL, as far as it looks like
 /// one.

@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use super::options::EndpointOptions;
+use super::request::Name;
 use super::wheel::TimerKey;
 use crate::config::{Address, ConfigError, Url, redact};
 use crate::discovery::{self, Source};
-use crate::proto::{self, Driver, Follow, RequestId};
+use crate::proto::{self, Driver, Follow, RequestId, Tracing};
 use crate::router::Router;
+
+/// How much of a request's payload is kept to be shown.
+const ARGUMENTS_BYTES: usize = 512;
 
 /// What a URL came to.
 pub struct Endpoint {
@@ -15,6 +19,7 @@ pub struct Endpoint {
     pub number: u32,
     /// The URL without its secrets.
     pub shown: String,
+    pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
     pub address: Address,
@@ -46,6 +51,7 @@ impl Endpoint {
         Endpoint {
             number,
             shown: opened.shown,
+            tracing: opened.tracing,
             driver: opened.driver,
             options: opened.options,
             address: opened.address,
@@ -71,6 +77,14 @@ impl Endpoint {
         self.options.limits.follow != Follow::Nothing
     }
 
+    /// What is shown of a request: its command, and, where that is wanted and no secret, the beginning of its arguments.
+    #[inline]
+    pub fn shown_of(&self, payload: &[u8]) -> (Name, Option<Box<[u8]>>) {
+        let command = self.driver.command(payload);
+        let shows = self.options.shows_arguments && !self.driver.is_secret(payload);
+        (Name::of(command), shows.then(|| payload[..payload.len().min(ARGUMENTS_BYTES)].into()))
+    }
+
     /// Requests are told their hashes.
     #[inline]
     pub fn hashes(&self) -> bool {
@@ -81,6 +95,7 @@ impl Endpoint {
 /// A URL, read as far as it can be without the network.
 pub struct Opened {
     pub shown: String,
+    pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
     pub address: Address,
@@ -98,7 +113,8 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;
-    Ok(Opened { shown: redact(text), driver, options, address: url.address, source })
+    let tracing = scheme.tracing;
+    Ok(Opened { shown: redact(text), tracing, driver, options, address: url.address, source })
 }
 
 /// An unknown scheme is told which ones there are.

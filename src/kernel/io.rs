@@ -189,6 +189,7 @@ impl Io {
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
+                self.core.names.peer(conn.number, &conn.peer_name);
                 conn.count(|meter| meter.connects.add(1));
                 conn.link = Link::Up(stream);
                 conn.readable = true;
@@ -663,6 +664,7 @@ impl Io {
         {
             listener.conns -= 1;
         }
+        self.core.names.forget_peer(conn.number);
         again
     }
 

@@ -25,8 +25,12 @@ pub struct EndpointOptions {
     pub terms: Terms,
     /// The program is not ready without it.
     pub required: bool,
+    /// Arguments of requests under way are kept, to be shown.
+    pub shows_arguments: bool,
     /// A program that takes nothing for so long loses its leases and its heartbeats.
     pub app_silence: Option<Duration>,
+    /// Requests that take so long are kept in the slow-request log.
+    pub slow: Option<Duration>,
 }
 
 fn as_ms(span: Duration) -> u32 {
@@ -74,7 +78,9 @@ impl EndpointOptions {
                 ttl_max: seconds(300),
             },
             required: false,
+            shows_arguments: false,
             app_silence: None,
+            slow: None,
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
@@ -89,8 +95,11 @@ impl EndpointOptions {
         let user_timeout = options.duration("user_timeout", Duration::ZERO)?;
         self.user_timeout = (!user_timeout.is_zero()).then_some(user_timeout);
         self.required = options.flag("require", false)?;
+        self.shows_arguments = options.flag("show_arguments", false)?;
         let silence = options.duration("max_app_silence", Duration::ZERO)?;
         self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
+        let slow = options.duration("slow", Duration::ZERO)?;
+        self.slow = (!slow.is_zero()).then_some(slow);
         let spread = if self.terms.spread { "all" } else { "one" };
         self.terms.spread = options.word("peers", spread, &["one", "all"])? == "all";
         let floor = self.terms.ttl_min;

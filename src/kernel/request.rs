@@ -1,7 +1,10 @@
 //! Requests under way: one entry from submission to final completion.
 
+use super::core::Ending;
+use super::observing::trace::Context;
 use super::wheel::TimerKey;
 use crate::proto::RequestId;
+use crate::ring::layout::{IOK_FATE_MAYBE_EXECUTED, IOK_FATE_NOT_SENT};
 
 /// The channel of requests that the kernel itself makes, for sources of peers.
 pub const OWN_CHANNEL: u32 = u32::MAX - 1;
@@ -51,11 +54,23 @@ pub struct Request {
     pub payload: Option<Box<[u8]>>,
     /// For streams: pushes dropped since the last LOST.
     pub lost: u64,
+    /// Whose span it is to have, if it is to have one.
+    pub trace: Option<Box<Context>>,
     pub command: Name,
     /// Of its payload.
     pub bytes: u32,
+    /// The payload's beginning, where its endpoint has it kept to be shown.
+    pub arguments: Option<Box<[u8]>>,
     /// The marker that the program was in when it was submitted, or 0.
     pub marker: u32,
+}
+
+impl Request {
+    /// How far it came, all conns that it was given to together.
+    pub fn fate(&self, ending: &Ending) -> u8 {
+        let doubtful = self.doubtful && ending.fate == IOK_FATE_NOT_SENT;
+        if doubtful { IOK_FATE_MAYBE_EXECUTED } else { ending.fate }
+    }
 }
 
 /// The name of a command, as far as it fits.

@@ -52,6 +52,7 @@ impl Io {
         let helpers = opened.source.as_ref().map(|source| source.services()).unwrap_or_default();
         let service = Service::new(opened.options.service);
         let key = self.install(opened, internal);
+        self.name_endpoint(key);
         self.endpoints[key as usize].router = Some(Box::new(service));
         for url in helpers {
             // What a source makes of its own URL is right; a wrong one would leave it without answers.

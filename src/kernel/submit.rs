@@ -5,7 +5,8 @@ use super::core::Ending;
 use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
-use super::request::{Name, REQUESTS_MAX, What};
+use super::observing::trace::Context;
+use super::request::{REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
 use crate::ring::layout::*;
 use crate::router::is_stream;
@@ -77,8 +78,11 @@ impl Io {
     #[inline]
     fn submission(&mut self, channel: u32, head: &Submission, message: &Message<'_>) {
         let payload = message.bytes();
+        if head.flags & IOK_FLAG_TRACE != 0 {
+            return self.traced(channel, head, payload);
+        }
         match head.op {
-            IOK_OP_REQUEST => self.request(channel, head, payload),
+            IOK_OP_REQUEST => self.request(channel, head, payload, None),
             IOK_OP_ECHO => self.core.answer(channel, head, IOK_STATUS_OK, Body::Bytes(payload)),
             IOK_OP_REPLY => self.reply(channel, head, payload),
             IOK_OP_CANCEL => self.cancel(channel, head.tag),
@@ -104,7 +108,7 @@ impl Io {
     }
 
     #[inline]
-    fn request(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
+    pub(super) fn request(&mut self, channel: u32, head: &Submission, payload: &[u8], trace: Option<Box<Context>>) {
         let Some(of) = self.endpoint(head.endpoint).filter(|of| of.listener.is_none()) else {
             return self.no_endpoint(channel, head);
         };
@@ -124,9 +128,14 @@ impl Io {
             0 => of.options.timeout_ms,
             given => given,
         };
-        let command = Name::of(of.driver.command(payload));
+        let (command, arguments) = of.shown_of(payload);
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
-        self.core.describe(id, command, payload.len());
+        if trace.is_some()
+            && let Some(request) = self.core.requests.get_mut(id)
+        {
+            request.trace = trace;
+        }
+        self.core.describe(id, command, payload.len(), arguments);
         self.route(id, head, need, payload);
     }
 
@@ -157,9 +166,9 @@ impl Io {
         match of.driver.classify(payload, of.hashes()) {
             Ok(need) if is_stream(&need.class) => {
                 let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
-                let command = Name::of(of.driver.command(payload));
+                let (command, arguments) = of.shown_of(payload);
                 let id = self.core.begin(channel, head, What::Stream, timeout_ms);
-                self.core.describe(id, command, payload.len());
+                self.core.describe(id, command, payload.len(), arguments);
                 self.route(id, head, need, payload);
             }
             Ok(_) => {
@@ -172,7 +181,7 @@ impl Io {
         }
     }
 
-    fn cancel(&mut self, channel: u32, tag: u64) {
+    pub(super) fn cancel(&mut self, channel: u32, tag: u64) {
         if let Some(id) = self.core.find(channel, tag) {
             self.end_early(id, IOK_STATUS_CANCELLED);
         }
@@ -352,6 +361,7 @@ impl Io {
             self.remove_conn(conn, IOK_STATUS_CLOSED, why);
         }
         self.leases.retain(|(of, _, _)| *of != key);
+        self.forget_endpoint(key);
         self.endpoints.try_remove(key as usize);
         self.core.own.close(key);
         self.tell_kernel_watchers();

@@ -17,7 +17,9 @@ use super::options::EndpointOptions;
 use super::request::What;
 use crate::config::Url;
 use crate::discovery::dns::{Resolver, ResolverConfig};
-use crate::proto::{Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy};
+use crate::proto::{
+    Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy, database_tracing,
+};
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
 use crate::ring::region::Region;
 use crate::router::service::Service;
@@ -67,6 +69,9 @@ impl Driver for Bomb {
     fn classify(&self, _: &[u8], _: bool) -> Result<Need, Refusal> {
         Ok(Need { class: Class::Shared, route: Default::default() })
     }
+    fn is_secret(&self, _: &[u8]) -> bool {
+        false
+    }
     fn client(&self) -> Box<dyn Protocol> {
         Box::new(Bomb(None))
     }
@@ -88,8 +93,8 @@ fn endpoint(io: &mut Io) -> u32 {
     let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
     let options = EndpointOptions::take(&mut url, false, 1, 1).unwrap();
     let router = Service::new(options.service);
-    let opened =
-        Opened { shown: "bomb://".into(), driver: Box::new(Bomb(None)), options, address: url.address, source: None };
+    let (driver, tracing) = (Box::new(Bomb(None)), database_tracing("bomb"));
+    let opened = Opened { shown: "bomb://".into(), tracing, driver, options, address: url.address, source: None };
     let key = io.endpoints.insert(Endpoint::new(opened, 1, false));
     io.endpoints[key].router = Some(Box::new(router));
     key as u32

@@ -167,13 +167,16 @@ impl Turn {
                         io.core.channels.remove(at as usize);
                     }
                 }
-                Control::Close { drain } => self.close_by = Some(io.core.now() + drain),
+                Control::Close { drain } => {
+                    self.close_by = Some(io.core.now() + drain);
+                    io.send_spans();
+                }
             }
         }
     }
 
     fn is_over(&self, io: &Io) -> bool {
-        self.close_by.is_some_and(|by| io.core.now() >= by || io.is_quiet())
+        self.close_by.is_some_and(|by| io.core.now() >= by || io.is_quiet() && io.spans_are_sent())
     }
 
     fn handle_events(&mut self, io: &mut Io) {

@@ -17,6 +17,12 @@ impl TimerKey {
     pub const NONE: TimerKey = TimerKey { index: NONE, generation: 0 };
 }
 
+impl Default for TimerKey {
+    fn default() -> Self {
+        TimerKey::NONE
+    }
+}
+
 struct Node<T> {
     previous: u32,
     next: u32,

@@ -11,6 +11,8 @@ pub mod http;
 pub mod markers;
 pub mod metrics;
 pub mod number;
+pub mod otlp;
+pub mod post;
 pub mod read;
 #[cfg(test)]
 mod samples;

@@ -37,10 +37,32 @@ pub static TABLE: &[Scheme] = &[
 pub struct Scheme {
     pub name: &'static str,
     pub default_port: u16,
+    /// How spans of its requests are described.
+    pub tracing: Tracing,
     /// Reads the protocol's own parts of the URL (user, password, path, options it knows).
     pub open: OpenDriver,
     /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
     pub samples: &'static [Sample],
+}
+
+/// The names that OpenTelemetry's semantic conventions have for what a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// An attribute that every span has, and its value: `("db.system.name", "redis")`.
+    pub system: (&'static str, &'static str),
+    /// The attribute with the name of the command.
+    pub operation: &'static str,
+    /// The attribute with the code of an error reply.
+    pub error_code: &'static str,
+}
+
+/// The conventions of databases (OpenTelemetry semantic conventions 1.38, "Database client spans").
+pub const fn database_tracing(system: &'static str) -> Tracing {
+    Tracing {
+        system: ("db.system.name", system),
+        operation: "db.operation.name",
+        error_code: "db.response.status_code",
+    }
 }
 
 /// See [`Scheme::open`].
@@ -193,6 +215,8 @@ pub trait Driver: Send {
     fn command<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         first_word(body)
     }
+    /// The arguments of this request may be credentials: they are shown to nobody.
+    fn is_secret(&self, body: &[u8]) -> bool;
     /// A new conn of a service.
     fn client(&self) -> Box<dyn Protocol>;
     /// A new conn of a listener.

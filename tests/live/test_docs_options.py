@@ -11,7 +11,7 @@ from support.program import ROOT
 TEXT = (ROOT / "docs" / "endpoints.md").read_text()
 # What stands for a default that is no value.
 VALUES = {"rate": "10/s", "burst": "1", "peer_rate": "10/s", "peer_burst": "1", "max_inflight": "10"}
-VALUES |= {"max_app_silence": "0s", "user_timeout": "0s"}
+VALUES |= {"max_app_silence": "0s", "user_timeout": "0s", "slow": "100ms"}
 BESIDE = {"burst": "rate", "peer_burst": "peer_rate"}
 
 

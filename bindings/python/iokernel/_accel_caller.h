@@ -2,6 +2,9 @@
  * Caller: what endpoints and leases have in common, being called. A part of _accel.c, below what it uses of Core.
  * The first call in a thread or loop, and every call with options, is done by `_call` of _endpoint.py.
  */
+/* Requests get a trace context: the slow path has to ask for it. */
+static int is_traced;
+
 static PyObject *aio_future_class, *get_running_loop, *name_call_slow, *name_loop, *name_tag, *name_channel;
 
 typedef struct {
@@ -54,7 +57,7 @@ static PyObject *slowly(PyObject *self, PyObject *name, PyObject *arguments, PyO
 
 static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *names) {
   Caller *caller = (Caller *)self;
-  if (!names && caller->channel) {
+  if (!names && caller->channel && !is_traced) {
     PyObject *loop = PyObject_CallNoArgs(get_running_loop);
     if (!loop) return NULL;
     Core *core = usable_channel(caller, loop);
@@ -110,5 +113,15 @@ static PyObject *futures(PyObject *self, PyObject *arguments) {
   Py_INCREF(future_class);
   Py_INCREF(aio_future_class);
   Py_INCREF(get_running_loop);
+  Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(traced_doc, "traced(on): whether requests get a trace context");
+
+static PyObject *traced(PyObject *self, PyObject *on) {
+  (void)self;
+  int truth = PyObject_IsTrue(on);
+  if (truth < 0) return NULL;
+  is_traced = truth;
   Py_RETURN_NONE;
 }

@@ -7,6 +7,7 @@ import math
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import _tracing
 from ._errors import BadRequest, Closed, error_for
 from ._future import AioFuture, Future
 from ._native import accelerator
@@ -14,6 +15,7 @@ from ._records import (
     FLAG_IDEMPOTENT,
     FLAG_QUIET,
     FLAG_ROUTE,
+    FLAG_TRACE,
     OP_CLOSE,
     OP_LEASE,
     OP_PEERS,
@@ -26,7 +28,7 @@ from ._records import (
 from ._values import cannot_pack, pack
 
 if TYPE_CHECKING:
-    from ._channel import Channel
+    from ._channel import Channel, Waiter
     from ._kernel import Kernel
     from ._stream import Subscription, Watch
 
@@ -48,6 +50,34 @@ else:
     CallerBase = accelerator.Caller
 
 
+def _context(trace: str | None) -> bytes:
+    """What stands in front of a request's payload."""
+    if trace is None and _tracing.source is not None:
+        trace = _tracing.source()
+    return b"" if trace is None else _tracing.context_bytes(trace)
+
+
+def _traced(
+    channel: Channel,
+    flags: int,
+    number: int,
+    ms: int,
+    key: int,
+    args: tuple[Any, ...],
+    waiter: Waiter,
+    trace: str | None,
+) -> int:
+    """Queues one request that has a trace context, or would have one if there were any. Its tag."""
+    context = _context(trace)
+    if not context:
+        return channel.request(flags, number, ms, key, args, waiter)
+    try:
+        payload = context + pack(args)
+    except Exception as error:
+        raise cannot_pack(error) from None
+    return channel.submit(OP_REQUEST, flags | FLAG_TRACE, number, ms, key, payload, waiter)
+
+
 class _Requests(CallerBase):
     """What endpoints and leases have in common: requests."""
 
@@ -63,7 +93,12 @@ class _Requests(CallerBase):
         raise NotImplementedError
 
     def call(
-        self, *args: Any, timeout: float | None = None, idempotent: bool = False, route: Route | None = None
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        route: Route | None = None,
+        trace: str | None = None,
     ) -> Any:
         """One request, blocking until its reply: `call("GET", "key")`. The GIL is free meanwhile.
 
@@ -73,8 +108,9 @@ class _Requests(CallerBase):
 
         `timeout` is in seconds; None means the endpoint's own (`timeout=30s`), `math.inf` none. `idempotent` says that
         the request may be sent again when its fate is in doubt. `route` (an int, str or bytes): requests of one route
-        go to one peer, for as long as the peers stay the same. Raises an `iokernel.Error` with its `fate`. Ctrl-C
-        interrupts it and cancels the request.
+        go to one peer, for as long as the peers stay the same. `trace` is the W3C `traceparent` of the span that the
+        request is a part of; without one, `iokernel.trace_from` decides. Raises an `iokernel.Error` with its `fate`.
+        Ctrl-C interrupts it and cancels the request.
         """
         number = self._number or self._open()
         channel = self._kernel.thread_channel()
@@ -83,7 +119,10 @@ class _Requests(CallerBase):
         flags, key = FLAG_IDEMPOTENT if idempotent else 0, self._key
         if route is not None:
             flags, key = flags | FLAG_ROUTE, self._routed(route)
-        tag = channel.request(flags, number, ms, key, args, future)
+        if trace is None and _tracing.source is None:
+            tag = channel.request(flags, number, ms, key, args, future)
+        else:
+            tag = _traced(channel, flags, number, ms, key, args, future, trace)
         try:
             channel.wait(future._is_done)
         except BaseException:
@@ -98,9 +137,14 @@ class _Requests(CallerBase):
         return future._value
 
     def _call(
-        self, *args: Any, timeout: float | None = None, idempotent: bool = False, route: Route | None = None
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        route: Route | None = None,
+        trace: str | None = None,
     ) -> Any:
-        """One request; returns at once. Arguments, timeout, route and errors as `call`.
+        """One request; returns at once. Arguments, options and errors as `call`.
 
         Inside of an asyncio loop the result is an `asyncio.Future` of that loop: `await cache("GET", "key")`;
         cancelling it cancels the request. Elsewhere it is an `iokernel.Future`, whose `result()` blocks.
@@ -114,7 +158,10 @@ class _Requests(CallerBase):
         if loop is None:
             channel = self._kernel.thread_channel()
             future = Future(channel)
-            future._tag = channel.request(flags, number, ms, key, args, future)
+            if trace is None and _tracing.source is None:
+                future._tag = channel.request(flags, number, ms, key, args, future)
+            else:
+                future._tag = _traced(channel, flags, number, ms, key, args, future, trace)
             channel.send()
             if accelerator is not None:
                 self._remember(channel)
@@ -122,7 +169,10 @@ class _Requests(CallerBase):
         watched = self._kernel.loop_channel(loop)
         waiting = AioFuture(loop=loop)
         waiting._iok_channel = watched
-        waiting._iok_tag = watched.request(flags, number, ms, key, args, waiting)
+        if trace is None and _tracing.source is None:
+            waiting._iok_tag = watched.request(flags, number, ms, key, args, waiting)
+        else:
+            waiting._iok_tag = _traced(watched, flags, number, ms, key, args, waiting, trace)
         if accelerator is not None:
             self._remember(watched)
         return waiting
@@ -132,7 +182,7 @@ class _Requests(CallerBase):
 
         def _remember(self, channel: Channel) -> None: ...
 
-    def send(self, *args: Any, route: Route | None = None) -> None:
+    def send(self, *args: Any, route: Route | None = None, trace: str | None = None) -> None:
         """One request whose reply nobody waits for. A failure is logged by the logger `iokernel`."""
         number = self._number or self._open()
         flags, key = (FLAG_QUIET, self._key) if route is None else (FLAG_QUIET | FLAG_ROUTE, self._routed(route))
@@ -140,6 +190,9 @@ class _Requests(CallerBase):
             payload = pack(args)
         except Exception as error:
             raise cannot_pack(error) from None
+        context = _context(trace)
+        if context:
+            flags, payload = flags | FLAG_TRACE, context + payload
         loop = _running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
         channel.submit(OP_REQUEST, flags, number, 0, key, payload)

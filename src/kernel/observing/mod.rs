@@ -6,6 +6,9 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod cells;
+pub mod collector;
+pub mod names;
 pub mod native;
 pub mod own;
 pub mod page;
@@ -77,6 +80,7 @@ pub struct Observing {
     pub pulse: pulse::Pulse,
     pub push: push::Push,
     pub stack: stack::Stack,
+    pub collector: collector::Collector,
 }
 
 impl Observing {
@@ -89,6 +93,7 @@ impl Observing {
             config,
             pulse: pulse::Pulse::default(),
             stack: stack::Stack::default(),
+            collector: collector::Collector::default(),
         })
     }
 }

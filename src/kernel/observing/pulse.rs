@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Part;
 use super::admin::{Answer, Ask, Outcome};
 use crate::config::{ConfigError, Options};
+use crate::kernel::core::Core;
 use crate::kernel::io::Io;
 use crate::observe::markers;
 use crate::sys::process::{self, ThreadLook};
@@ -44,6 +45,13 @@ pub struct Pulse {
     activity: u64,
     /// Since when something waits to be taken, and how much was taken then.
     unread: Option<(u64, u64)>,
+}
+
+impl Core {
+    /// What a marker said, by its number.
+    pub fn marker_text(&self, number: u32) -> Option<String> {
+        (number != 0).then(|| markers::text_of(self.own.area.markers(), number)).flatten()
+    }
 }
 
 impl Io {
@@ -90,7 +98,7 @@ impl Io {
 
     /// What a marker said, by its number.
     pub fn marker_text(&self, number: u32) -> Option<String> {
-        (number != 0).then(|| markers::text_of(self.core.own.area.markers(), number)).flatten()
+        self.core.marker_text(number)
     }
 
     /// Somebody may ask about this program at any time.
