@@ -88,7 +88,8 @@ mod tests {
     fn this_process_has_this_thread() {
         let main = std::process::id() as i32;
         assert!(tasks().iter().any(|task| task.tid == main));
-        assert!(!blocks(main, 23));
+        let mine = std::thread::spawn(|| blocks(crate::sys::thread::id() as i32, 23)).join();
+        assert!(mine.is_ok_and(|blocked| !blocked));
         assert_eq!(task(0), None);
     }
 }
