@@ -40,6 +40,8 @@ _ALL = (1.7976931348623157e308,)
 """The one bound of a summary, below which everything is."""
 _MODES = {"max": "max", "livemax": "max", "mostrecent": "max", "livemostrecent": "max", "min": "min", "livemin": "min"}
 
+_CARRIED = (metrics.Counter, metrics.Gauge, metrics.Histogram, metrics.Summary)
+
 _lock = threading.Lock()
 _kernel: Kernel | None = None
 _plain: Any = None
@@ -198,8 +200,8 @@ def _carry(leaf: Any) -> None:
     names = [name for name in ("_value", "_count", "_sum") if hasattr(leaf, name)]
     before = {name: getattr(leaf, name) for name in names}
     buckets = getattr(leaf, "_buckets", ())
-    if any(isinstance(value, _Value) or not hasattr(value, "get") for value in before.values()):
-        return  # Already there, or no numbers: Info and Enum.
+    if any(isinstance(value, _Value) for value in before.values()):
+        return
     created = getattr(leaf, "_created", None)
     leaf._metric_init()
     if created is not None:
@@ -227,6 +229,6 @@ def install(kernel: Kernel | None = None, registry: CollectorRegistry = promethe
             _histogram_before = metrics.Histogram._metric_init
             metrics.Histogram._metric_init = _histogram_init  # type: ignore[method-assign]
         for collector in list(registry._collector_to_names):
-            if isinstance(collector, metrics.MetricWrapperBase):
+            if isinstance(collector, _CARRIED):
                 for leaf in _leaves(collector):
                     _carry(leaf)
