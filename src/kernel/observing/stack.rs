@@ -158,7 +158,7 @@ impl Io {
                 self.observing.stack.jobs.push_front(job);
                 continue;
             };
-            if let Some(why) = self.why_not(&job, &task) {
+            if let Some(why) = self.why_not(&job) {
                 job.tell(told(&task, Some(&why)));
                 self.observing.stack.jobs.push_front(job);
                 continue;
@@ -176,7 +176,7 @@ impl Io {
     }
 
     /// Why a thread need not be asked.
-    fn why_not(&self, job: &Job, task: &Task) -> Option<String> {
+    fn why_not(&self, job: &Job) -> Option<String> {
         let name = signal::name(signal::signal());
         let waited_ms = self.core.now_ns.saturating_sub(job.began_ns) / 1_000_000;
         match signal::state() {
