@@ -44,12 +44,14 @@ admin, fast, stuck, hostile, command, seconds = sys.argv[1:]
 kernel = iokernel.Kernel(name="shop", admin=admin)
 service, silent = kernel.open(fast, require=True), kernel.open(stuck, heartbeat="60s")
 kernel.open(hostile)
+orders = kernel.counter("orders", "Orders taken.", shop="berlin")
 service.wait_ready(5)
 silent.wait_ready(5)
 
 def load(number):
     while True:
         service.call("SET", f"key:{number}", "value")
+        orders.inc()
         time.sleep(0.01)
 
 def hold_the_interpreter():
@@ -66,7 +68,8 @@ for number in range(3):
     threading.Thread(target=load, args=(number,), daemon=True).start()
 print(json.dumps({"loaded": True}), flush=True)
 sys.stdin.readline()
-hold_the_interpreter()
+with kernel.marker("price the order", id=7):
+    hold_the_interpreter()
 print(json.dumps({"over": True}), flush=True)
 sys.stdin.readline()
 import os
@@ -196,6 +199,10 @@ def test_numbers_move(open_page: Open, shop: Shop) -> None:
     expect(busy.locator("td[data-label=Requests]")).to_have_text(re.compile(r"^[1-9][\d,.]*/s$"))
     expect(page.locator("#rate")).to_have_text(re.compile(r"^[1-9]"))
     expect(busy.locator("td[data-label=Latency]")).to_have_text(re.compile("[µm]s$"))
+    orders = rows(page, "metrics").filter(has_text="shop=berlin")
+    changes(orders.locator("td[data-label=Value]"))
+    expect(orders.locator("td[data-label=Rate]")).to_have_text(re.compile(r"^[1-9][\d,.]*/s$"))
+    expect(rows(page, "metrics").filter(has_text="iokernel_requests_total")).to_be_visible()
     assert int(line.get_attribute("data-samples") or 0) > before
     assert line.get_attribute("aria-label")
 
@@ -237,6 +244,7 @@ def test_it_stays_live_while_the_program_hangs(open_page: Open, shop: Shop) -> N
     shop.program.go_on()
     began = time.monotonic()
     expect(page.locator("#main-state")).to_contain_text("stalled")
+    expect(page.locator("#markers")).to_have_text("price the order id=7")
     page.get_by_role("button", name="Take stack").click()
     expect(page.locator("#stack .frames li").first).to_contain_text("hold_the_interpreter")
     expect(page.locator("#stack")).to_contain_text("innermost frame first")
