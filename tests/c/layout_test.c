@@ -36,6 +36,17 @@ AT(iok_completion, first_byte_ns, 56, 8);
 AT(iok_completion, done_ns, 64, 8);
 _Static_assert(sizeof(iok_completion) == IOK_COMPLETION_BYTES, "the payload follows the head");
 
+AT(iok_marker, serial, 0, 4);
+AT(iok_marker, length, 4, 4);
+AT(iok_marker, text, 8, IOK_MARKER_TEXT_BYTES);
+_Static_assert(sizeof(iok_marker) == 64, "serial and length are one word");
+AT(iok_markers, tid, 0, 4);
+AT(iok_markers, current, 4, 4);
+AT(iok_markers, last, 8, 4);
+AT(iok_markers, overflows, 12, 4);
+AT(iok_markers, places, 64, 64 * IOK_MARKER_PLACES);
+_Static_assert(sizeof(iok_markers) == 1024, "a slot");
+
 uint32_t abi_version_from_cpp(void);
 
 int main(void)
