@@ -12,7 +12,8 @@
  *        0, or -1. The child opens a kernel of its own; the parent notices nothing.
  *
  * Threads. A kernel may be used by any thread. A channel is used by one thread at a time; give each thread and each
- * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no signals, no hooks.
+ * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no hooks; and no
+ * signals but the one of iok_stack_open, if you call it.
  * Closing a kernel ends the waits of its channels.
  *
  * Handles are opaque. NULL answers IOK_STATUS_NULL, a closed or unknown one IOK_STATUS_BAD_HANDLE. Closing twice is
@@ -184,7 +185,7 @@
 #define IOK_FLAG_ROUTE (1 << 4)
 
 /**
- * For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+ * For `IOK_OP_REQUEST` alone: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
  * trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
  * a message of fragments it is in the first.
  */
@@ -773,10 +774,10 @@ iok_status iok_channel_status(const struct iok_channel *channel);
  * handler of the runtime's own may write its frames as text (at most 64 KiB; non-blocking, never closed in this
  * process, closed in forked children). For a process, not for a kernel: of several kernels the first one's signal holds.
  *
- * 1. `iok_stack_open`. 2. The runtime installs its handler for `*signal`, if it has one: in CPython
- * `faulthandler.register(signal, file=fd, all_threads=False)`; where a runtime delivers signals at safe points only
- * (Ruby's `trap`, Perl's `%SIG`, a Lua hook set by a handler in C) a handler that writes its lines and a zero byte. It
- * runs for our asks alone. 3. `iok_stack_arm`. Without step 2 there are native frames, which every program has.
+ * After this call the runtime installs its handler for `*signal`, if it has one, and then comes `iok_stack_arm`. In
+ * CPython the handler is `faulthandler.register(signal, file=fd, all_threads=False)`. Where a runtime delivers signals
+ * at safe points only (Ruby's `trap`, Perl's `%SIG`, a Lua hook that a handler in C sets) it is one that writes its lines
+ * and a zero byte. It runs for our asks alone. Without any there are native frames, which every program has.
  *
  * Signals of that number which are not ours still reach the handler that the program had before. A forked child takes
  * the runtime's handler away, if it has one, and opens its own; until then nothing of this happens there. Any thread. [N]

@@ -72,7 +72,7 @@ pub const IOK_FLAG_QUIET: u16 = 1 << 2;
 pub const IOK_FLAG_UNTIL_UP: u16 = 1 << 3;
 /// `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
 pub const IOK_FLAG_ROUTE: u16 = 1 << 4;
-/// For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+/// For `IOK_OP_REQUEST` alone: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
 /// trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
 /// a message of fragments it is in the first.
 pub const IOK_FLAG_TRACE: u16 = 1 << 5;

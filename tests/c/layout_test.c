@@ -36,6 +36,8 @@ AT(iok_completion, first_byte_ns, 56, 8);
 AT(iok_completion, done_ns, 64, 8);
 _Static_assert(sizeof(iok_completion) == IOK_COMPLETION_BYTES, "the payload follows the head");
 
+_Static_assert(IOK_TRACE_BYTES == 32 && IOK_FLAG_TRACE == 32, "a trace context precedes the payload");
+
 AT(iok_marker, serial, 0, 4);
 AT(iok_marker, length, 4, 4);
 AT(iok_marker, text, 8, IOK_MARKER_TEXT_BYTES);
