@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
 
-_area_numbers: dict[Any, int] = {None: 0}
+_area_numbers: dict[str | None, int] = {None: 0}
 """A number for each place that metrics were ever counted in; 0: this process's own."""
 
 
@@ -103,7 +103,8 @@ class Kernel:
         self._config = query(config)
         self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
-        self._area = _area_numbers.setdefault(config.get("metrics"), len(_area_numbers))
+        place = config.get("metrics")
+        self._area = _area_numbers.setdefault(None if place is None else str(place), len(_area_numbers))
         self._series: dict[tuple[Any, ...], Any] = {}
         self._reset()
         _kernels.add(self)

@@ -127,10 +127,9 @@ class _PureMarker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not (_takes_turns() or self._leave()) and self._exit_context():
-            return
-        if _takes_turns() and not self._exit_context():
-            self._leave()
+        if not (self._exit_context() if _takes_turns() else self._leave()):
+            # It was entered in the other way: before a loop began, or inside of one that has ended.
+            self._leave() or self._exit_context()
 
     def _leave(self) -> bool:
         stack = _thread.stacks.get(self._area, [])
@@ -191,7 +190,7 @@ class Marker(_Base):  # type: ignore[misc,unused-ignore]
         return 0
 
     def _enter_context(self) -> Marker:
-        slot = _context_slot(self)
+        slot = _slot_of(self)
         place, serial = slot.enter(self._text)
         entry = Entry(self, self._area, slot, place, serial, entered.get())
         self._entries.add(entry)
@@ -220,10 +219,6 @@ class Marker(_Base):  # type: ignore[misc,unused-ignore]
 
     def __repr__(self) -> str:
         return f"<iokernel.Marker {self.text!r}>"
-
-
-def _context_slot(marker: Marker) -> Slot:
-    return _slot_of(marker)
 
 
 def _use_contexts_always() -> None:
