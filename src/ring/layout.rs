@@ -204,7 +204,8 @@ pub const IOK_MARKER_COUNT_MASK: u32 = (1 << 26) - 1;
 /// without); count the slot's `last` up within `IOK_MARKER_COUNT_MASK` (passing over 0) for its serial; store 0 to
 /// `serial`, then the text, then `serial` and `length` as one 64-bit word with release order, and at the end the serial
 /// to the slot's `current`. To leave it: take `IOK_MARKER_ACTIVE` out of `length` and store the marker around it (or 0)
-/// to `current`. A place that was left stays readable until it is taken again: take the one that was left first.
+/// to `current`. A place that was left stays readable until it is taken again: begin to
+/// look for one at the count modulo `IOK_MARKER_PLACES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Marker {

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import Bench, Row, Unavailable
-from scenarios import app_cpu, asyncio_tasks, beside_computing, blocking_many, blocking_one, core_c, lanes
+from scenarios import app_cpu, asyncio_tasks, beside_computing, blocking_many, blocking_one, cells, core_c, lanes
 
 SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "asyncio": asyncio_tasks.rows,
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "blocking-one": blocking_one.rows,
     "computing": beside_computing.rows,
     "cpu": app_cpu.rows,
+    "cells": cells.rows,
     "ring": core_c.ring,
     "noop": core_c.noop,
     "get": core_c.get_depth,

@@ -38,6 +38,17 @@ _Static_assert(sizeof(iok_completion) == IOK_COMPLETION_BYTES, "the payload foll
 
 _Static_assert(IOK_TRACE_BYTES == 32 && IOK_FLAG_TRACE == 32, "a trace context precedes the payload");
 
+AT(iok_marker, serial, 0, 4);
+AT(iok_marker, length, 4, 4);
+AT(iok_marker, text, 8, IOK_MARKER_TEXT_BYTES);
+_Static_assert(sizeof(iok_marker) == 64, "serial and length are one word");
+AT(iok_markers, tid, 0, 4);
+AT(iok_markers, current, 4, 4);
+AT(iok_markers, last, 8, 4);
+AT(iok_markers, overflows, 12, 4);
+AT(iok_markers, places, 64, 64 * IOK_MARKER_PLACES);
+_Static_assert(sizeof(iok_markers) == 1024, "a slot");
+
 uint32_t abi_version_from_cpp(void);
 
 int main(void)

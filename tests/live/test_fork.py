@@ -96,7 +96,8 @@ def listed(path="/proc/self/fd"):
             found.append((int(name), os.readlink(f"{path}/{name}")))
         except OSError:
             continue
-    return sorted(one for one in found if not one[1].startswith("/proc/"))
+    # Counters stay shared with the parent: their file is the one that a child keeps.
+    return sorted(one for one in found if not one[1].startswith(("/proc/", "/memfd:iokernel-metrics")))
 def run(*command, **options):
     return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout
 before = listed()

@@ -164,9 +164,9 @@ static uint32_t marker_of_task(Core *core) {
 /* Puts a request into the ring. Its tag; 0 without an exception: the slow path has to do it. */
 static uint64_t submit_request(
     Core *core, unsigned flags, unsigned endpoint, unsigned timeout_ms, uint64_t key, PyObject *values, PyObject *waiter) {
+  uint32_t marker = context_marker ? marker_of_task(core) : 0;
   Py_ssize_t bytes = is_queued(core) ? -1 : payload_bytes(values);
   iok_submission *place;
-  uint32_t marker = context_marker && bytes >= 0 ? marker_of_task(core) : 0;
   if (bytes < 0 || iok.reserve(core->channel, (uint32_t)bytes, &place) != 0) return 0;
   if (core->free == NO_SLOT && grow(core) < 0) return 0;
   uint8_t *start = (uint8_t *)(place + 1), *end = put_arguments(start, values);

@@ -38,7 +38,7 @@ typedef struct Thread {
   struct Thread *next;
   iok_markers *slot, own; /* `own`: for a thread that got no slot */
   uint32_t area, tid;
-  unsigned depth, capacity, turn;
+  unsigned depth, capacity;
   Frame *frames;
 } Thread;
 
@@ -88,13 +88,13 @@ static Thread *thread_of(Marker *marker) {
 
 static inline void take_place(Thread *thread, const Marker *marker, Frame *frame) {
   iok_markers *slot = thread->slot;
-  for (int tried = 0; tried < MARKER_PLACES; tried++) {
-    int at = (int)thread->turn;
-    thread->turn = thread->turn + 1 == MARKER_PLACES ? 0 : thread->turn + 1;
+  uint32_t count = (slot->last + 1) & MARKER_COUNT_MASK;
+  if (!count) count = 1;
+  int at = (int)(count % MARKER_PLACES);
+  for (int tried = 0; tried < MARKER_PLACES; tried++, at = at + 1 == MARKER_PLACES ? 0 : at + 1) {
     iok_marker *place = &slot->places[at];
     if (place->length & MARKER_ACTIVE) continue;
-    uint32_t count = (slot->last + 1) & MARKER_COUNT_MASK;
-    uint32_t serial = (slot->last & ~MARKER_COUNT_MASK) | (count ? count : 1);
+    uint32_t serial = (slot->last & ~MARKER_COUNT_MASK) | count;
     slot->last = serial;
     __atomic_store_n(&place->serial, 0, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);

@@ -6,8 +6,8 @@ import contextlib
 import functools
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast
 from urllib.parse import quote
 
 from ._errors import error_for
@@ -25,6 +25,8 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
 
 KEPT_MAX = 10_000
 """Series whose objects a kernel keeps, so that asking for one again is quick."""
+
+Labels = Union[Mapping[str, object], None]  # noqa: UP007
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -8,14 +8,14 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import _channel, _stack
 from ._aio import LoopChannel
-from ._cells import BUCKETS, KEPT_MAX, Counter, Gauge, Histogram, Sum, describe, make
+from ._cells import BUCKETS, KEPT_MAX, Counter, Gauge, Histogram, Labels, Sum, describe, make
 from ._channel import Channel, Completion, Names
 from ._errors import ConfigError, Error, Unavailable, error_for
 from ._future import AioFuture, Future
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
 
-_area_numbers: dict[Any, int] = {None: 0}
+_area_numbers: dict[str | None, int] = {None: 0}
 """A number for each place that metrics were ever counted in; 0: this process's own."""
 
 
@@ -103,7 +103,8 @@ class Kernel:
         self._config = query(config)
         self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
-        self._area = _area_numbers.setdefault(config.get("metrics"), len(_area_numbers))
+        place = config.get("metrics")
+        self._area = _area_numbers.setdefault(None if place is None else str(place), len(_area_numbers))
         self._series: dict[tuple[Any, ...], Any] = {}
         self._reset()
         _kernels.add(self)
@@ -251,10 +252,17 @@ class Kernel:
     # `labels`, `merge` or `buckets`, in `labels`. The same name and labels give the same object.
 
     def counter(
-        self, name: str, /, help: str = "", unit: str = "", *, labels: Mapping[str, object] | None = None, **more: object
+        self,
+        name: str,
+        /,
+        help: str = "",
+        unit: str = "",
+        *,
+        labels: Labels = None,
+        **more: object,
     ) -> Counter:
-        """A counter of whole numbers: `kernel.counter("orders", shop="berlin").inc()`. A `_total` at the end of the name is
-        left out, as exporters add it; a `unit` is added where it is missing.
+        """A counter of whole numbers: `kernel.counter("orders", shop="berlin").inc()`. A `_total` at the end of the
+        name is left out, as exporters add it; a `unit` is added where it is missing.
 
         Raises ConfigError for a wrong name, unit or label; Overloaded if there is no room for another series. Beyond
         1000 series of a name, all are one, with the label `overflow="true"`.
@@ -263,7 +271,14 @@ class Kernel:
         return one
 
     def sum(
-        self, name: str, /, help: str = "", unit: str = "", *, labels: Mapping[str, object] | None = None, **more: object
+        self,
+        name: str,
+        /,
+        help: str = "",
+        unit: str = "",
+        *,
+        labels: Labels = None,
+        **more: object,
     ) -> Sum:
         """A counter of what is no whole number, such as seconds; see `counter`."""
         one: Sum = self._one(describe("sum", name, help, unit, labels, more))
@@ -277,7 +292,7 @@ class Kernel:
         unit: str = "",
         *,
         merge: str = "sum",
-        labels: Mapping[str, object] | None = None,
+        labels: Labels = None,
         **more: object,
     ) -> Gauge:
         """What goes up and down: `kernel.gauge("depth").set(3)`. `merge`: how the gauges of several processes make
@@ -293,7 +308,7 @@ class Kernel:
         unit: str = "",
         *,
         buckets: Sequence[float] = BUCKETS,
-        labels: Mapping[str, object] | None = None,
+        labels: Labels = None,
         **more: object,
     ) -> Histogram:
         """How values are distributed: `kernel.histogram("render", unit="seconds").observe(0.2)`. `buckets`: upper
@@ -311,8 +326,8 @@ class Kernel:
         return one
 
     def marker(self, text: str, /, **fields: object) -> Marker:
-        """What the program is doing: `with kernel.marker("render invoice", id=7):` shows `render invoice id=7` (56 bytes
-        at most) to whoever asks, and with each request submitted meanwhile. Make one once to enter it often."""
+        """What the program is doing: `with kernel.marker("render invoice", id=7):` shows `render invoice id=7` (56
+        bytes at most) to whoever asks, and with each request submitted meanwhile. Make one once to enter it often."""
         return Marker(self, marker_text(text, fields))
 
     def _marker_slot(self) -> int:

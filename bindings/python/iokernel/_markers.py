@@ -1,8 +1,8 @@
 """Markers: what the program is doing, for those who ask while it does.
 
-A marker is entered by writing into the thread's slot of shared memory: no call into the library, no system call. Outside
-of event loops the slot itself says what goes with the thread's requests. Where tasks take turns on a thread, a context
-variable does (see _context.py).
+A marker is entered by writing into the thread's slot of shared memory: no call into the library, no system call.
+Outside of event loops the slot itself says what goes with the thread's requests. Where tasks take turns on a
+thread, a context variable does (see _context.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from ._errors import Error
 from ._native import accelerator
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ._kernel import Kernel
 
 SLOT_BYTES, PLACES, TEXT_BYTES = 1024, 15, 56
 _ACTIVE = 1 << 63
 _COUNT_MASK = (1 << 26) - 1
+_ORDERS = [[(first + at) % PLACES for at in range(PLACES)] for first in range(PLACES)]
 _TURNS = ("trio", "gevent", "curio")
 """Modules with which tasks take turns on a thread outside of asyncio's loops."""
 
@@ -41,7 +40,6 @@ class Slot:
         self._bytes = memoryview(self._memory).cast("B")
         self._words = self._bytes.cast("Q")
         self._halves = self._bytes.cast("I")
-        self._turn = 0
         if not address:
             self._halves[0] = 1
         self.tid = self._halves[0]
@@ -61,18 +59,16 @@ class Slot:
     def enter(self, text: bytes) -> tuple[int, int]:
         """Takes the place that was left first. The place and its serial; -1 and 0 if none is left."""
         words = self._words
-        for _ in range(PLACES):
-            place = self._turn
-            self._turn = (place + 1) % PLACES
+        last = self._halves[2]
+        count = (last + 1) & _COUNT_MASK or 1
+        for place in _ORDERS[count % PLACES]:
             at = 8 + 8 * place
             if not words[at] & _ACTIVE:
                 break
         else:
             self._halves[3] += 1
             return -1, 0
-        last = self._halves[2]
-        serial = (last & ~_COUNT_MASK) | ((last + 1) & _COUNT_MASK or 1)
-        self._halves[2] = serial
+        self._halves[2] = serial = (last & ~_COUNT_MASK) | count
         words[at] = 0
         self._bytes[at * 8 + 8 : at * 8 + 8 + len(text)] = text
         words[at] = serial | len(text) << 32 | _ACTIVE
@@ -131,10 +127,9 @@ class _PureMarker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not (_takes_turns() or self._leave()) and self._exit_context():
-            return
-        if _takes_turns() and not self._exit_context():
-            self._leave()
+        if not (self._exit_context() if _takes_turns() else self._leave()):
+            # It was entered in the other way: before a loop began, or inside of one that has ended.
+            self._leave() or self._exit_context()
 
     def _leave(self) -> bool:
         stack = _thread.stacks.get(self._area, [])
@@ -164,9 +159,9 @@ _Base: Any = _PureMarker if accelerator is None or TYPE_CHECKING else accelerato
 class Marker(_Base):  # type: ignore[misc,unused-ignore]
     """What the program is doing while it is inside: `with kernel.marker("render invoice", id=7):`.
 
-    It is shown by the admin endpoint for as long as it lasts, and goes with each request that is submitted meanwhile. It
-    may be nested, entered again (also inside of itself) and used by many threads and tasks at the same time. A thread
-    shows 15 at a time: what is beyond is not shown. `text`: what is shown, 56 bytes at most.
+    It is shown by the admin endpoint for as long as it lasts, and goes with each request that is submitted meanwhile.
+    It may be nested, entered again (also inside of itself) and used by many threads and tasks at the same time. A
+    thread shows 15 at a time: what is beyond is not shown. `text`: what is shown, 56 bytes at most.
     """
 
     def __init__(self, kernel: Kernel, text: str) -> None:
@@ -183,7 +178,7 @@ class Marker(_Base):  # type: ignore[misc,unused-ignore]
 
     if TYPE_CHECKING:
 
-        def __enter__(self) -> Self:
+        def __enter__(self) -> Marker:
             return self
 
         def __exit__(self, *_: object) -> None: ...
@@ -195,7 +190,7 @@ class Marker(_Base):  # type: ignore[misc,unused-ignore]
         return 0
 
     def _enter_context(self) -> Marker:
-        slot = _context_slot(self)
+        slot = _slot_of(self)
         place, serial = slot.enter(self._text)
         entry = Entry(self, self._area, slot, place, serial, entered.get())
         self._entries.add(entry)
@@ -224,10 +219,6 @@ class Marker(_Base):  # type: ignore[misc,unused-ignore]
 
     def __repr__(self) -> str:
         return f"<iokernel.Marker {self.text!r}>"
-
-
-def _context_slot(marker: Marker) -> Slot:
-    return _slot_of(marker)
 
 
 def _use_contexts_always() -> None:

@@ -4,13 +4,13 @@
     iokernel.prometheus.install()
 
 From then on every Counter, Gauge, Histogram and Summary of `prometheus_client`, those made before included, counts in
-cells of the kernel: `/metrics` of the admin endpoint shows them also while the program hangs, and sums them over prefork
-workers (without PROMETHEUS_MULTIPROC_DIR, without files per process). `generate_latest()` still shows what this process
-has; Info, Enum, custom collectors and gauges with `set_function` stay there alone.
+cells of the kernel: `/metrics` of the admin endpoint shows them also while the program hangs, and sums them over
+prefork workers (without PROMETHEUS_MULTIPROC_DIR, without files per process). `generate_latest()` still shows
+what this process has; Info, Enum, custom collectors and gauges with `set_function` stay there alone.
 
-Modes of gauges: `sum` and `livesum` become `merge="sum"`, `max` and `livemax` `"max"`, `min` and `livemin` `"min"`. A gauge
-counts for as long as its process lives, whatever the mode. `all` and `liveall` (a series for each pid) become `"sum"`,
-`mostrecent` and `livemostrecent` become `"max"`. A Summary is shown as a histogram of one bucket.
+Modes of gauges: `sum` and `livesum` become `merge="sum"`, `max` and `livemax` `"max"`, `min` and `livemin` `"min"`. A
+gauge counts for as long as its process lives, whatever the mode. `all` and `liveall` (a series for each pid) become
+`"sum"`, `mostrecent` and `livemostrecent` become `"max"`. A Summary is shown as a histogram of one bucket.
 
 A metric that the kernel cannot take (its area is full, its name is none of the classic ones) stays as it was, and a
 warning is logged.
@@ -225,7 +225,7 @@ def install(kernel: Kernel | None = None, registry: CollectorRegistry = promethe
         _kernel = kernel or default_kernel()
         if _plain is None:
             _plain = values.ValueClass
-            values.ValueClass = _value_class  # type: ignore[misc,assignment]
+            values.ValueClass = _value_class
             _histogram_before = metrics.Histogram._metric_init
             metrics.Histogram._metric_init = _histogram_init  # type: ignore[method-assign]
         for collector in list(registry._collector_to_names):
