@@ -12,7 +12,8 @@
  *        0, or -1. The child opens a kernel of its own; the parent notices nothing.
  *
  * Threads. A kernel may be used by any thread. A channel is used by one thread at a time; give each thread and each
- * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no signals, no hooks.
+ * event loop a channel of its own. The library calls nothing of yours, ever: no callbacks, no hooks; and no
+ * signals but the one of iok_stack_open, if you call it.
  * Closing a kernel ends the waits of its channels.
  *
  * Handles are opaque. NULL answers IOK_STATUS_NULL, a closed or unknown one IOK_STATUS_BAD_HANDLE. Closing twice is
@@ -184,7 +185,7 @@
 #define IOK_FLAG_ROUTE (1 << 4)
 
 /**
- * For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+ * For `IOK_OP_REQUEST` alone: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
  * trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
  * a message of fragments it is in the first.
  */
@@ -300,6 +301,26 @@
  * No deadline, in `timeout_ms`. 0 means the endpoint's own default.
  */
 #define IOK_TIMEOUT_NONE UINT32_MAX
+
+/**
+ * Markers of one thread that have a place at a time.
+ */
+#define IOK_MARKER_PLACES 15
+
+/**
+ * Bytes of text that a marker holds.
+ */
+#define IOK_MARKER_TEXT_BYTES 56
+
+/**
+ * Beside the length of a marker's text: the marker was entered and not left.
+ */
+#define IOK_MARKER_ACTIVE (1 << 31)
+
+/**
+ * The bits of a serial that count up; those above them are the slot's own.
+ */
+#define IOK_MARKER_COUNT_MASK ((1 << 26) - 1)
 
 /**
  * For `iok_stack_arm`: the runtime's handler writes its text later, at its next safe point, and ends it with a zero
@@ -433,6 +454,57 @@ typedef struct iok_completion {
      */
     uint64_t done_ns;
 } iok_completion;
+
+/**
+ * What a thread is doing, as it says: one marker.
+ *
+ * To enter one: take a place whose `length` has not `IOK_MARKER_ACTIVE` (none is left: count in `overflows`, and go on
+ * without); count the slot's `last` up within `IOK_MARKER_COUNT_MASK` (passing over 0) for its serial; store 0 to
+ * `serial`, then the text, then `serial` and `length` as one 64-bit word with release order, and at the end the serial
+ * to the slot's `current`. To leave it: take `IOK_MARKER_ACTIVE` out of `length` and store the marker around it (or 0)
+ * to `current`. A place that was left stays readable until it is taken again: take the one that was left first.
+ */
+typedef struct iok_marker {
+    /**
+     * The number that submissions carry; 0: the place was never used.
+     */
+    uint32_t serial;
+    /**
+     * Bytes of the text, and `IOK_MARKER_ACTIVE`.
+     */
+    uint32_t length;
+    /**
+     * UTF-8, cut at the start of a character.
+     */
+    uint8_t text[IOK_MARKER_TEXT_BYTES];
+} iok_marker;
+
+/**
+ * The markers of one thread, in shared memory: written by that thread with plain stores, read by the I/O thread.
+ */
+typedef struct iok_markers {
+    /**
+     * The thread's number (gettid). 0 in a forked child: ask for a slot again.
+     */
+    uint32_t tid;
+    /**
+     * Serial of the marker whose number submissions of this thread carry, where they say 0; 0: none.
+     */
+    uint32_t current;
+    /**
+     * The last serial that was given.
+     */
+    uint32_t last;
+    /**
+     * Markers that found no place.
+     */
+    uint32_t overflows;
+    /**
+     * 0.
+     */
+    uint32_t reserved[12];
+    struct iok_marker places[IOK_MARKER_PLACES];
+} iok_markers;
 
 /**
  * Success.
@@ -702,10 +774,10 @@ iok_status iok_channel_status(const struct iok_channel *channel);
  * handler of the runtime's own may write its frames as text (at most 64 KiB; non-blocking, never closed in this
  * process, closed in forked children). For a process, not for a kernel: of several kernels the first one's signal holds.
  *
- * 1. `iok_stack_open`. 2. The runtime installs its handler for `*signal`, if it has one: in CPython
- * `faulthandler.register(signal, file=fd, all_threads=False)`; where a runtime delivers signals at safe points only
- * (Ruby's `trap`, Perl's `%SIG`, a Lua hook set by a handler in C) a handler that writes its lines and a zero byte. It
- * runs for our asks alone. 3. `iok_stack_arm`. Without step 2 there are native frames, which every program has.
+ * After this call the runtime installs its handler for `*signal`, if it has one, and then comes `iok_stack_arm`. In
+ * CPython the handler is `faulthandler.register(signal, file=fd, all_threads=False)`. Where a runtime delivers signals
+ * at safe points only (Ruby's `trap`, Perl's `%SIG`, a Lua hook that a handler in C sets) it is one that writes its lines
+ * and a zero byte. It runs for our asks alone. Without any there are native frames, which every program has.
  *
  * Signals of that number which are not ours still reach the handler that the program had before. A forked child takes
  * the runtime's handler away, if it has one, and opens its own; until then nothing of this happens there. Any thread. [N]
@@ -756,6 +828,46 @@ bool iok_status_fatal(iok_status status);
  * this thread's next error. [N][F]
  */
 const char *iok_last_error(void);
+
+/**
+ * A counter of whole numbers: `*cell` is its cell of this process, which begins at any number. It is `iok_cells` with
+ * `name=NAME`, for a name without `&`, `=` or `%`. [N]
+ *
+ * Errors: as `iok_cells`.
+ */
+iok_status iok_counter(struct iok_kernel *kernel, const char *name, uint64_t **cell);
+
+/**
+ * The cells of a series, made if nobody has made it before. `spec` describes it, percent-encoded:
+ * `kind=histogram&name=took_seconds&unit=seconds&help=How%20long.&label.shop=a&buckets=0.1,1`. [N]
+ *
+ * `kind`: `counter` (the default: a u64 that only grows), `sum` (the bits of a double that only grows), `gauge` (the
+ * bits of a double), `histogram` (one u64 for each bucket, the last one without a bound, then the sum: the bits of a
+ * double; a value is counted in the first bucket whose bound it does not exceed, and in no other). `name`:
+ * `[a-zA-Z_:][a-zA-Z0-9_:]*`; a `_total` at the end of what counts is left out, as exporters add it; `unit` is added at
+ * its end where it is missing. `buckets`: upper bounds, growing, 128 at most (default: 0.005 to 10). `merge`: how gauges
+ * of several processes make one: `sum`, `max` or `min`. Beyond 1000 series of a name, all are one, with the label
+ * `overflow="true"`.
+ *
+ * `*cells` points to the first cell, `*count` says how many there are. They are written without any call: by one thread
+ * with a load and a store, by several with an atomic addition (relaxed). The same series has the same cells each time.
+ * They are readable and writable for as long as the process lives, whatever becomes of the kernel. In a forked child
+ * they are the child's own; a counter there begins where a process that has ended left it, a gauge begins at 0. Readers
+ * see the sum over all processes, also of those that have ended; gauges of those that live.
+ *
+ * Errors: BAD_CONFIG (the text names the key), OVERLOADED (the area has no room for another series), BAD_HANDLE, FORKED,
+ * CLOSED, NULL.
+ */
+iok_status iok_cells(struct iok_kernel *kernel, const char *spec, uint64_t **cells, uint32_t *count);
+
+/**
+ * The slot in which the calling thread says what it is doing: see `iok_marker`. The same one each time, for as long as
+ * the thread lives; other threads must not write to it. What the thread submits carries the slot's `current` from here
+ * on. A forked child asks again (the slot's `tid` is 0 there). 64 threads of a process have one at a time. [N]
+ *
+ * Errors: OVERLOADED (no slot is left), BAD_HANDLE, FORKED, CLOSED, NULL.
+ */
+iok_status iok_marker_slot(struct iok_kernel *kernel, struct iok_markers **out);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -68,6 +68,15 @@ impl Options {
         Some(self.pairs.swap_remove(at).1)
     }
 
+    /// What is left of the keys with that prefix, in their order, and their values.
+    pub fn prefixed(&mut self, prefix: &'static str) -> Vec<(String, String)> {
+        self.known.push(prefix);
+        let (found, others) = std::mem::take(&mut self.pairs).into_iter().partition(|(key, _)| key.starts_with(prefix));
+        self.pairs = others;
+        let found: Vec<(String, String)> = found;
+        found.into_iter().map(|(key, value)| (key[prefix.len()..].to_string(), value)).collect()
+    }
+
     fn value<T>(
         &mut self,
         key: &'static str,

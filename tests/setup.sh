@@ -19,6 +19,7 @@ needs="
   named bind9
   nsupdate bind9-dnsutils
   ip iproute2
+  chromium chromium
   promtool prometheus
   node nodejs
   npm npm

@@ -3,6 +3,7 @@
 //! Every function goes through [`guard`]: a panic becomes `IOK_STATUS_PANIC`, an error leaves its text for
 //! `iok_last_error`. Handles are numbers in the clothes of pointers ([`handle`]), so that a stale one is known as such.
 
+pub mod cell;
 pub mod channel;
 pub mod error;
 pub mod handle;

@@ -13,10 +13,10 @@ pub const IOK_STACK_LATE: u32 = 1;
 /// handler of the runtime's own may write its frames as text (at most 64 KiB; non-blocking, never closed in this
 /// process, closed in forked children). For a process, not for a kernel: of several kernels the first one's signal holds.
 ///
-/// 1. `iok_stack_open`. 2. The runtime installs its handler for `*signal`, if it has one: in CPython
-/// `faulthandler.register(signal, file=fd, all_threads=False)`; where a runtime delivers signals at safe points only
-/// (Ruby's `trap`, Perl's `%SIG`, a Lua hook set by a handler in C) a handler that writes its lines and a zero byte. It
-/// runs for our asks alone. 3. `iok_stack_arm`. Without step 2 there are native frames, which every program has.
+/// After this call the runtime installs its handler for `*signal`, if it has one, and then comes `iok_stack_arm`. In
+/// CPython the handler is `faulthandler.register(signal, file=fd, all_threads=False)`. Where a runtime delivers signals
+/// at safe points only (Ruby's `trap`, Perl's `%SIG`, a Lua hook that a handler in C sets) it is one that writes its lines
+/// and a zero byte. It runs for our asks alone. Without any there are native frames, which every program has.
 ///
 /// Signals of that number which are not ours still reach the handler that the program had before. A forked child takes
 /// the runtime's handler away, if it has one, and opens its own; until then nothing of this happens there. Any thread. [N]

@@ -65,8 +65,9 @@ pub struct Core {
     pub channels: Slab<Channel>,
     /// Of requests of our own, in the order in which it came.
     pub own_news: Vec<OwnNews>,
-    /// Ordinary requests in flight, by the key of their endpoint.
+    /// By the key of their endpoint: ordinary requests in flight, and all that are under way.
     credits: Vec<usize>,
+    live: Vec<usize>,
     /// Built errors, to save allocations.
     scratch: Vec<u8>,
     /// What shows of a request's end calls its endpoint and its peer.
@@ -90,6 +91,7 @@ impl Core {
             channels: Slab::new(),
             own_news: Vec::new(),
             credits: Vec::new(),
+            live: Vec::new(),
             scratch: Vec::new(),
             names: Names::default(),
             unix: UnixClock::default(),
@@ -142,8 +144,10 @@ impl Core {
             trace: None,
             command: Name::default(),
             bytes: 0,
+            arguments: None,
             marker: head.marker,
         });
+        self.lives(head.endpoint, true);
         if timeout_ms != IOK_TIMEOUT_NONE {
             let timer = self.timer(u64::from(timeout_ms), Target::Request(id));
             if let Some(request) = self.requests.get_mut(id) {
@@ -158,9 +162,9 @@ impl Core {
 
     /// Says what a request is, for those who look on.
     #[inline]
-    pub fn describe(&mut self, id: RequestId, command: Name, bytes: usize) {
+    pub fn describe(&mut self, id: RequestId, command: Name, bytes: usize, arguments: Option<Box<[u8]>>) {
         if let Some(request) = self.requests.get_mut(id) {
-            (request.command, request.bytes) = (command, bytes as u32);
+            (request.command, request.bytes, request.arguments) = (command, bytes as u32, arguments);
         }
     }
 
@@ -195,10 +199,20 @@ impl Core {
 
     #[inline]
     fn credit(&mut self, key: usize, counted: bool) {
-        if self.credits.len() <= key {
-            self.credits.resize(key + 1, 0);
+        count_at(&mut self.credits, key, counted);
+    }
+
+    /// Requests of an endpoint that have not ended, streams and those of a listener's clients included.
+    pub fn under_way(&self, key: u32) -> usize {
+        self.live.get(key as usize).copied().unwrap_or(0)
+    }
+
+    /// One more request of an endpoint is under way, or one less.
+    #[inline]
+    fn lives(&mut self, endpoint: u32, lives: bool) {
+        if endpoint != 0 {
+            count_at(&mut self.live, super::io::Io::endpoint_key(endpoint) as usize, lives);
         }
-        self.credits[key] = if counted { self.credits[key] + 1 } else { self.credits[key].saturating_sub(1) };
     }
 
     fn tell_own(&mut self, tag: u64, kind: u16, status: Status, body: Body<'_>) {
@@ -216,6 +230,7 @@ impl Core {
     pub fn end(&mut self, id: RequestId, ending: Ending, body: Body<'_>) -> Option<Request> {
         let request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
+        self.lives(request.endpoint, false);
         if request.counted {
             self.credit(super::io::Io::endpoint_key(request.endpoint) as usize, false);
         }
@@ -398,8 +413,10 @@ impl Core {
             trace: None,
             command: Name::default(),
             bytes: 0,
+            arguments: None,
             marker: 0,
         });
+        self.lives(endpoint, true);
         self.tell(channel, IOK_KIND_REQUEST, endpoint, id, peer, body);
         id
     }
@@ -428,6 +445,14 @@ impl Core {
             channel.publish();
         }
     }
+}
+
+#[inline]
+fn count_at(counts: &mut Vec<usize>, key: usize, more: bool) {
+    if counts.len() <= key {
+        counts.resize(key + 1, 0);
+    }
+    counts[key] = if more { counts[key] + 1 } else { counts[key].saturating_sub(1) };
 }
 
 fn encoded(body: Body<'_>) -> (u8, &[u8]) {

@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use super::options::EndpointOptions;
+use super::request::Name;
 use super::wheel::TimerKey;
 use crate::config::{Address, ConfigError, Url, redact};
 use crate::discovery::{self, Source};
 use crate::proto::{self, Driver, Follow, RequestId, Tracing};
 use crate::router::Router;
+
+/// How much of a request's payload is kept to be shown.
+const ARGUMENTS_BYTES: usize = 512;
 
 /// What a URL came to.
 pub struct Endpoint {
@@ -71,6 +75,14 @@ impl Endpoint {
     #[inline]
     pub fn keeps_payloads(&self) -> bool {
         self.options.limits.follow != Follow::Nothing
+    }
+
+    /// What is shown of a request: its command, and, where that is wanted and no secret, the beginning of its arguments.
+    #[inline]
+    pub fn shown_of(&self, payload: &[u8]) -> (Name, Option<Box<[u8]>>) {
+        let command = self.driver.command(payload);
+        let shows = self.options.shows_arguments && !self.driver.is_secret(payload);
+        (Name::of(command), shows.then(|| payload[..payload.len().min(ARGUMENTS_BYTES)].into()))
     }
 
     /// Requests are told their hashes.

@@ -112,6 +112,7 @@ fn metrics_area(place: Option<String>) -> Result<Area, Failure> {
 pub struct Kernel {
     shared: Arc<Shared>,
     channel_ids: AtomicU64,
+    area: Area,
     /// By which threads are asked where they are.
     stack_signal: i32,
     stack: Mutex<Option<Door>>,
@@ -144,7 +145,7 @@ impl Kernel {
         let inner = shared.clone();
         crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
             .map_err(|error| Failure::system("clone", &error))?;
-        Ok(Kernel { shared, channel_ids: AtomicU64::new(1), stack_signal, stack: Mutex::default() })
+        Ok(Kernel { shared, channel_ids: AtomicU64::new(1), area, stack_signal, stack: Mutex::default() })
     }
 
     /// What the thread will own, and the descriptors of its poll.
@@ -170,17 +171,35 @@ impl Kernel {
 
     /// Opens a channel: the program's end, and the number by which it is closed.
     pub fn open_channel(&self, config: &str) -> Result<(AppSide, u64), Failure> {
-        if self.shared.is_finished() {
-            return Err(Failure { status: IOK_STATUS_CLOSED, message: "the kernel was closed".into() });
-        }
+        self.ask_open()?;
         let config = ChannelConfig::parse(config)?;
         let region = Region::new(config.ring_bytes, config.ring_bytes)
             .map_err(|error| Failure::system("the channel's memory", &error))?;
         let region = Arc::new(region);
         let key = self.channel_ids.fetch_add(1, Ordering::Relaxed);
         self.shared.ask(Control::OpenChannel { region: region.clone(), config, key });
-        let app = AppSide::new(region, self.shared.bell.clone(), config.ring_bytes, config.message_bytes_max);
+        let mut app = AppSide::new(region, self.shared.bell.clone(), config.ring_bytes, config.message_bytes_max);
+        app.mark_by(self.area.markers());
         Ok((app, key))
+    }
+
+    /// The cells of a series, by its description: see [`observing::cells`].
+    pub fn cells(&self, spec: &str) -> Result<&'static [AtomicU64], Failure> {
+        self.ask_open()?;
+        observing::cells::cells(self.area, spec)
+    }
+
+    /// The words in which the thread that asks says what it is doing.
+    pub fn marker_slot(&self) -> Result<&'static [AtomicU64], Failure> {
+        self.ask_open()?;
+        observing::cells::marker_slot(self.area)
+    }
+
+    fn ask_open(&self) -> Result<(), Failure> {
+        match self.shared.is_finished() {
+            true => Err(Failure { status: IOK_STATUS_CLOSED, message: "the kernel was closed".into() }),
+            false => Ok(()),
+        }
     }
 
     pub fn close_channel(&self, key: u64) {

@@ -25,6 +25,8 @@ pub struct EndpointOptions {
     pub terms: Terms,
     /// The program is not ready without it.
     pub required: bool,
+    /// Arguments of requests under way are kept, to be shown.
+    pub shows_arguments: bool,
     /// A program that takes nothing for so long loses its leases and its heartbeats.
     pub app_silence: Option<Duration>,
     /// Requests that take so long are kept in the slow-request log.
@@ -76,6 +78,7 @@ impl EndpointOptions {
                 ttl_max: seconds(300),
             },
             required: false,
+            shows_arguments: false,
             app_silence: None,
             slow: None,
         };
@@ -92,6 +95,7 @@ impl EndpointOptions {
         let user_timeout = options.duration("user_timeout", Duration::ZERO)?;
         self.user_timeout = (!user_timeout.is_zero()).then_some(user_timeout);
         self.required = options.flag("require", false)?;
+        self.shows_arguments = options.flag("show_arguments", false)?;
         let silence = options.duration("max_app_silence", Duration::ZERO)?;
         self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
         let slow = options.duration("slow", Duration::ZERO)?;

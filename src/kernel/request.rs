@@ -59,6 +59,8 @@ pub struct Request {
     pub command: Name,
     /// Of its payload.
     pub bytes: u32,
+    /// The payload's beginning, where its endpoint has it kept to be shown.
+    pub arguments: Option<Box<[u8]>>,
     /// The marker that the program was in when it was submitted, or 0.
     pub marker: u32,
 }

@@ -137,11 +137,19 @@ impl Io {
             map.flag("required", of.options.required);
             map.number("version", *version);
         }
-        map.number("requests", self.core.requests.len() as u64);
-        let inflight =
-            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight());
-        map.number("inflight", inflight.sum::<usize>() as u64);
+        map.number("requests", self.core.under_way(key) as u64);
+        map.number("inflight", self.on_conns(key) as u64);
+        if let Some(heard_ns) =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, c)| c.first_byte_ns).max()
+        {
+            map.number("heard_ms", self.core.now_ns.saturating_sub(heard_ns) / 1_000_000);
+        }
         map.finish()
+    }
+
+    /// Requests that wait for replies on an endpoint's conns, lanes and leases included.
+    pub(super) fn on_conns(&self, key: u32) -> usize {
+        self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.proto.inflight()).sum()
     }
 
     /// The kernel's state: whether the program's dependencies are there, and what it has open.

@@ -6,7 +6,7 @@ use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
 use super::observing::trace::Context;
-use super::request::{Name, REQUESTS_MAX, What};
+use super::request::{REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
 use crate::ring::layout::*;
 use crate::router::is_stream;
@@ -128,14 +128,14 @@ impl Io {
             0 => of.options.timeout_ms,
             given => given,
         };
-        let command = Name::of(of.driver.command(payload));
+        let (command, arguments) = of.shown_of(payload);
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
         if trace.is_some()
             && let Some(request) = self.core.requests.get_mut(id)
         {
             request.trace = trace;
         }
-        self.core.describe(id, command, payload.len());
+        self.core.describe(id, command, payload.len(), arguments);
         self.route(id, head, need, payload);
     }
 
@@ -166,9 +166,9 @@ impl Io {
         match of.driver.classify(payload, of.hashes()) {
             Ok(need) if is_stream(&need.class) => {
                 let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
-                let command = Name::of(of.driver.command(payload));
+                let (command, arguments) = of.shown_of(payload);
                 let id = self.core.begin(channel, head, What::Stream, timeout_ms);
-                self.core.describe(id, command, payload.len());
+                self.core.describe(id, command, payload.len(), arguments);
                 self.route(id, head, need, payload);
             }
             Ok(_) => {
@@ -181,7 +181,7 @@ impl Io {
         }
     }
 
-    fn cancel(&mut self, channel: u32, tag: u64) {
+    pub(super) fn cancel(&mut self, channel: u32, tag: u64) {
         if let Some(id) = self.core.find(channel, tag) {
             self.end_early(id, IOK_STATUS_CANCELLED);
         }

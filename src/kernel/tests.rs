@@ -69,6 +69,9 @@ impl Driver for Bomb {
     fn classify(&self, _: &[u8], _: bool) -> Result<Need, Refusal> {
         Ok(Need { class: Class::Shared, route: Default::default() })
     }
+    fn is_secret(&self, _: &[u8]) -> bool {
+        false
+    }
     fn client(&self) -> Box<dyn Protocol> {
         Box::new(Bomb(None))
     }

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | 0 | u32: the thread's number (tid), 0 for a slot that nobody has |
 //! | 4 | u32: serial of the marker that was entered last and not left, 0 for none |
-//! | 8 | u32: the last serial that was given |
+//! | 8 | u32: the last serial that was given; its upper 6 bits are the slot's own |
+//! | 12 | u32: markers that found no place |
 //! | 64 + 64 n | place n: u32 serial, u32 length of the text in bytes and [`ACTIVE`], 56 bytes of text (UTF-8) |
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -41,16 +41,29 @@ pub fn head(authority: &str, path: &str, headers: &[(String, String)], length: u
 
 /// The answer at the start of what came, or None while more of it is to come. `ended`: the peer has closed the conn.
 pub fn answer(input: &[u8], ended: bool) -> Result<Option<Answer>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Response::new(&mut headers);
-    let at = match head.parse(input).map_err(|error| format!("no HTTP answer: {error}"))? {
-        httparse::Status::Complete(at) => at,
-        httparse::Status::Partial => return more(input, ended),
-    };
-    let status = head.code.unwrap_or(0);
-    if (100..200).contains(&status) {
-        return answer(&input[at..], ended);
+    let mut at = 0;
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Response::new(&mut headers);
+        at += match head.parse(&input[at..]).map_err(|error| format!("no HTTP answer: {error}"))? {
+            httparse::Status::Complete(length) => length,
+            httparse::Status::Partial => return more(input, ended),
+        };
+        // Interim answers come before the final one (RFC 9110, section 15.2).
+        if !head.code.is_some_and(|status| (100..200).contains(&status)) {
+            return final_answer(&head, input, at, ended);
+        }
     }
+}
+
+/// The answer of which the head ends at `at`.
+fn final_answer(
+    head: &httparse::Response<'_, '_>,
+    input: &[u8],
+    at: usize,
+    ended: bool,
+) -> Result<Option<Answer>, String> {
+    let status = head.code.unwrap_or(0);
     let framing = framing(status, head.headers)?;
     let closes = head.version != Some(1) || word(head.headers, "connection", "close");
     let retry_after = value(head.headers, "retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
@@ -195,6 +208,8 @@ mod tests {
         ] {
             assert!(answer(text.as_bytes(), false).is_err(), "{text:?}");
         }
+        let patient = "HTTP/1.1 100 \r\n\r\n".repeat(3000);
+        assert_eq!(answer(patient.as_bytes(), false), Ok(None));
         let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(ANSWER_BYTES_MAX));
         assert!(answer(endless.as_bytes(), false).is_err());
         let huge = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n";

@@ -215,6 +215,8 @@ pub trait Driver: Send {
     fn command<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         first_word(body)
     }
+    /// The arguments of this request may be credentials: they are shown to nobody.
+    fn is_secret(&self, body: &[u8]) -> bool;
     /// A new conn of a service.
     fn client(&self) -> Box<dyn Protocol>;
     /// A new conn of a listener.

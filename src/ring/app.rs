@@ -1,7 +1,7 @@
 //! The program's end of a channel: submit, poll, wait. Used by one thread at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::consumer::{Consumer, Run};
@@ -16,6 +16,7 @@ use crate::status::{
     IOK_STATUS_TIMEOUT, IOK_STATUS_TOO_LARGE, Status,
 };
 use crate::sys::futex::{self, Woken};
+use crate::sys::marker;
 
 /// A channel as its program holds it.
 pub struct AppSide {
@@ -34,6 +35,8 @@ pub struct AppSide {
     end_told: bool,
     doze: Doze,
     spin: Spin,
+    /// Where the program's threads say what they are doing.
+    markers: &'static [AtomicU64],
 }
 
 // SAFETY: `reserved` points into the region, which moves with the channel; one thread uses it at a time.
@@ -55,7 +58,13 @@ impl AppSide {
             end_told: false,
             doze: Doze::default(),
             spin: Spin::new(),
+            markers: &[],
         }
+    }
+
+    /// Submissions carry the marker of their thread, by its word among these.
+    pub fn mark_by(&mut self, markers: &'static [AtomicU64]) {
+        self.markers = markers;
     }
 
     /// The file descriptor that is readable while completions wait. From this call on it is kept so.
@@ -104,6 +113,12 @@ impl AppSide {
         if size < IOK_SUBMISSION_BYTES as usize || size > self.reserved_bytes {
             return IOK_STATUS_BAD_RECORD;
         }
+        // SAFETY: as above.
+        unsafe {
+            if (*head).marker == 0 {
+                (*head).marker = marker::current(self.markers);
+            }
+        }
         self.submissions.push(size);
         self.submissions.publish();
         IOK_STATUS_OK
@@ -127,6 +142,8 @@ impl AppSide {
             IOK_STATUS_OK => {}
             ended => return ended,
         }
+        let marker = if head.marker == 0 { marker::current(self.markers) } else { head.marker };
+        let head = &Submission { marker, ..*head };
         match write_submission(&mut self.submissions, head, payload) {
             Ok(true) => IOK_STATUS_OK,
             Ok(false) => match self.full(size) {

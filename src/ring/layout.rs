@@ -72,7 +72,7 @@ pub const IOK_FLAG_QUIET: u16 = 1 << 2;
 pub const IOK_FLAG_UNTIL_UP: u16 = 1 << 3;
 /// `key` is a route key: requests (and leases) of one key go to one peer for as long as the peers stay the same.
 pub const IOK_FLAG_ROUTE: u16 = 1 << 4;
-/// For `IOK_OP_REQUEST`: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
+/// For `IOK_OP_REQUEST` alone: the payload begins with `IOK_TRACE_BYTES` of W3C trace context, in front of the MessagePack: the
 /// trace id (16 bytes), the parent span id (8), the trace flags (1), the version (1, which is 0), and six bytes of 0. In
 /// a message of fragments it is in the first.
 pub const IOK_FLAG_TRACE: u16 = 1 << 5;
@@ -189,6 +189,51 @@ pub struct Completion {
     pub done_ns: u64,
 }
 
+/// Markers of one thread that have a place at a time.
+pub const IOK_MARKER_PLACES: u32 = 15;
+/// Bytes of text that a marker holds.
+pub const IOK_MARKER_TEXT_BYTES: u32 = 56;
+/// Beside the length of a marker's text: the marker was entered and not left.
+pub const IOK_MARKER_ACTIVE: u32 = 1 << 31;
+/// The bits of a serial that count up; those above them are the slot's own.
+pub const IOK_MARKER_COUNT_MASK: u32 = (1 << 26) - 1;
+
+/// What a thread is doing, as it says: one marker.
+///
+/// To enter one: take a place whose `length` has not `IOK_MARKER_ACTIVE` (none is left: count in `overflows`, and go on
+/// without); count the slot's `last` up within `IOK_MARKER_COUNT_MASK` (passing over 0) for its serial; store 0 to
+/// `serial`, then the text, then `serial` and `length` as one 64-bit word with release order, and at the end the serial
+/// to the slot's `current`. To leave it: take `IOK_MARKER_ACTIVE` out of `length` and store the marker around it (or 0)
+/// to `current`. A place that was left stays readable until it is taken again: take the one that was left first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Marker {
+    /// The number that submissions carry; 0: the place was never used.
+    pub serial: u32,
+    /// Bytes of the text, and `IOK_MARKER_ACTIVE`.
+    pub length: u32,
+    /// UTF-8, cut at the start of a character.
+    pub text: [u8; IOK_MARKER_TEXT_BYTES as usize],
+}
+
+/// The markers of one thread, in shared memory: written by that thread with plain stores, read by the I/O thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MarkerSlot {
+    /// The thread's number (gettid). 0 in a forked child: ask for a slot again.
+    pub tid: u32,
+    /// Serial of the marker whose number submissions of this thread carry, where they say 0; 0: none.
+    pub current: u32,
+    /// The last serial that was given.
+    pub last: u32,
+    /// Markers that found no place.
+    pub overflows: u32,
+    /// 0.
+    pub reserved: [u32; 12],
+    pub places: [Marker; IOK_MARKER_PLACES as usize],
+}
+
+const _: () = assert!(size_of::<Marker>() == 64 && size_of::<MarkerSlot>() == 1024);
 const _: () = assert!(size_of::<Submission>() == IOK_SUBMISSION_BYTES as usize);
 const _: () = assert!(size_of::<Completion>() == IOK_COMPLETION_BYTES as usize);
 

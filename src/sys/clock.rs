@@ -68,3 +68,20 @@ fn measure() -> u64 {
     };
     [look(), look(), look()].into_iter().min().map_or(0, |(_, offset)| offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_leads_to_the_time_of_day_and_is_measured_anew_after_a_while() {
+        let mut clock = UnixClock::default();
+        let now_ns = monotonic_ns();
+        let told = now_ns + clock.offset_ns(now_ns);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        assert!(unix.abs_diff(told) < 1_000_000_000, "{unix} and {told}");
+        clock.offset_ns = 7;
+        assert_eq!(clock.offset_ns(now_ns + OFFSET_NS), 7);
+        assert_ne!(clock.offset_ns(now_ns + OFFSET_NS + 1), 7);
+    }
+}

@@ -9,6 +9,7 @@ pub mod event;
 pub mod fork;
 pub mod futex;
 pub mod map;
+pub mod marker;
 pub mod owned;
 pub mod process;
 pub mod shared;
@@ -25,6 +26,14 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// True for EMFILE and ENFILE: no file descriptor is left.
 pub fn out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Takes a file or folder for this descriptor alone among those who ask for that; WouldBlock if another has it. It is
+/// given back when the descriptor closes.
+pub fn lock(file: &std::fs::File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open for as long as `file` lives.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
 /// The user whose rights this process has.

@@ -1,6 +1,9 @@
 //! What the system tells of this process's threads.
 
+use std::fs::File;
 use std::io::Read;
+
+use super::owned::Owned;
 
 /// A thread at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,15 +27,20 @@ pub fn look_at_main() -> ThreadLook {
 
 /// A thread of this process.
 pub fn look_at(tid: u32) -> ThreadLook {
-    let mut text = [0u8; 4096];
-    let path = format!("/proc/self/task/{tid}/status");
-    let read = super::owned::Owned::make(|| std::fs::File::open(path)).and_then(|mut file| file.read(&mut text));
-    let text = String::from_utf8_lossy(&text[..read.unwrap_or(0)]);
+    let text = read_task(tid as i32, "status").unwrap_or_default();
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     ThreadLook {
         state: field("State:").and_then(|rest| rest.trim_start().chars().next()).unwrap_or('?'),
         switches: field("voluntary_ctxt_switches:").and_then(|rest| rest.trim().parse().ok()).unwrap_or(0),
     }
+}
+
+/// A file of one thread of this process under `/proc/self/task`, cut at 4 KiB.
+pub fn read_task(tid: i32, file: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = Owned::make(|| File::open(format!("/proc/self/task/{tid}/{file}"))).ok()?;
+    (&*file).take(4096).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

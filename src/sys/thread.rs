@@ -26,6 +26,12 @@ pub fn id() -> u32 {
     unsafe { libc::gettid() as u32 }
 }
 
+/// A thread of this process has that number.
+pub fn is_alive(tid: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid as libc::c_int, 0) == 0 }
+}
+
 /// How many processors this process may run on.
 pub fn processors() -> usize {
     // SAFETY: the set is plain data of the size that is passed.

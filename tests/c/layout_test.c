@@ -36,6 +36,8 @@ AT(iok_completion, first_byte_ns, 56, 8);
 AT(iok_completion, done_ns, 64, 8);
 _Static_assert(sizeof(iok_completion) == IOK_COMPLETION_BYTES, "the payload follows the head");
 
+_Static_assert(IOK_TRACE_BYTES == 32 && IOK_FLAG_TRACE == 32, "a trace context precedes the payload");
+
 uint32_t abi_version_from_cpp(void);
 
 int main(void)

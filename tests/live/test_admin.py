@@ -38,8 +38,12 @@ class UnixConnection(http.client.HTTPConnection):
 
 def connect(path: str, timeout: float = 10) -> socket.socket:
     plug = socket.socket(socket.AF_UNIX)
-    plug.settimeout(timeout)
-    plug.connect(path)
+    try:
+        plug.settimeout(timeout)
+        plug.connect(path)
+    except OSError:
+        plug.close()
+        raise
     return plug
 
 
@@ -192,7 +196,7 @@ def test_questions_may_be_sent_ahead(kernel: iokernel.Kernel, path: str) -> None
     sent = b"".join(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % each.encode() for each in paths)
     heard = talk(path, sent + b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert heard.count(b"HTTP/1.1 ") == 201
-    told = [line for line in heard.splitlines() if line.startswith(b"/nothing/") or line.startswith(b"/last")]
+    told = [line for line in heard.splitlines() if line.startswith((b"/nothing/", b"/last"))]
     assert [int(line.split(b":")[0].rpartition(b"/")[2]) for line in told[:-1]] == list(range(0, 200, 4))
     assert told[-1].startswith(b"/last:")
 
@@ -320,6 +324,44 @@ kernel = iokernel.Kernel(admin=f"unix:{path}")
 kernel.listen("redis://127.0.0.1:0")
 os.kill(os.getpid(), 9)
 """
+
+
+AT_ONCE = """
+import iokernel, json, os
+path, ready, go = sys.argv[1], os.pipe(), os.pipe()
+pids = []
+for _ in range(12):
+    pids.append(os.fork())
+    if pids[-1] == 0:
+        os.write(ready[1], b".")
+        os.read(go[0], 1)
+        try:
+            kernel = iokernel.Kernel(admin=f"unix:{path}")
+        except iokernel.Error as error:
+            os._exit(2 if "Address already in use" in str(error) else 3)
+        os.write(ready[1], b"!")
+        os.read(go[0], 1)
+        kernel.close()
+        os._exit(0)
+for _ in range(12):
+    os.read(ready[0], 1)
+os.write(go[1], b"." * 12)
+print(json.dumps({"one": os.read(ready[0], 12) == b"!"}), flush=True)
+sys.stdin.readline()
+os.write(go[1], b"." * 12)
+print(json.dumps(sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)), flush=True)
+"""
+
+
+def test_of_many_processes_at_once_one_has_the_address(path: str) -> None:
+    with Program(ORPHAN, path) as program, pytest.raises(RuntimeError, match="-9"):
+        program.hear()
+    with Program(AT_ONCE, path) as program:
+        assert program.hear() == {"one": True}
+        assert ask_json(path, "/state")["kernel"]["admin"] == f"unix:{path}"
+        program.go_on()
+        assert program.hear() == [0] + [2] * 11
+    assert not os.path.exists(path)
 
 
 def test_the_socket_of_a_dead_process_is_replaced(path: str) -> None:

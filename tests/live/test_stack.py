@@ -20,7 +20,8 @@ import ctypes, faulthandler, json, os, re, signal, sys, threading, time
 import iokernel
 C = ctypes.PyDLL(None, use_errno=True)
 def tell(**told):
-    print(json.dumps(told), flush=True)
+    sys.stdout.write(json.dumps(told) + "\\n")
+    sys.stdout.flush()
 def caught():
     status = open("/proc/self/status").read()
     return bool(int(re.search(r"SigCgt:\\t(\\w+)", status)[1], 16) >> (signal.SIGURG - 1) & 1)
@@ -38,10 +39,12 @@ class Admin(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
     def ask(self, path: str = "/stack") -> tuple[int, Any]:
-        self.request("GET", path)
-        reply = self.getresponse()
-        body = reply.read()
-        self.close()
+        try:
+            self.request("GET", path)
+            reply = self.getresponse()
+            body = reply.read()
+        finally:
+            self.close()
         return reply.status, json.loads(body) if reply.status == 200 else body.decode()
 
     def stack(self, path: str = "/stack") -> dict[str, Any]:
@@ -195,8 +198,8 @@ def test_the_programs_own_handler_is_left_alone(path: Path, when: str) -> None:
         each = 0 if when == "neither" else 2
         program.go_on()
         assert program.hear() == {"heard": each, "caught": True}
-        admin.stack()
         if each:
+            admin.stack()
             program.go_on()
             assert program.hear() == {"heard": 4, "caught": True}
         assert program.hear() == {"heard": 5 if each else 0, "caught": bool(each)}
@@ -371,3 +374,53 @@ def test_nothing_is_installed_unless_asked_for(path: Path) -> None:
         assert "error" not in told and "<module>" in functions(told["main"]), "another kernel's signal serves as well"
         program.go_on()
         program.hear()
+
+
+TWO = (
+    PRELUDE
+    + """
+def waits(left):
+    if left:
+        return waits(left - 1)
+    sys.stdin.readline()
+for _ in range(2):
+    kernels = [iokernel.Kernel(admin=f"unix:{sys.argv[1]}.{number}") for number in range(2)]
+    tell(caught=caught())
+    waits(20)
+    kernels.pop().close()
+    tell(caught=caught())
+    waits(20)
+    kernels.pop().close()
+    tell(caught=caught())
+    waits(0)
+"""
+)
+
+
+def test_kernels_share_one_door(path: Path) -> None:
+    paths = [Path(f"{path}.{number}") for number in range(2)]
+    answers: list[dict[str, Any]] = []
+
+    def ask(of: Path) -> None:
+        for _ in range(30):
+            answers.append(Admin(of).stack())
+
+    with Program(TWO, str(path)) as program:
+        for _ in range(2):
+            assert program.hear() == {"caught": True}
+            hangs_in(Admin(paths[1]), "waits")
+            askers = [threading.Thread(target=ask, args=(one,)) for one in paths]
+            for asker in askers:
+                asker.start()
+            for asker in askers:
+                asker.join()
+            program.go_on()
+            assert program.hear() == {"caught": True}
+            assert functions(hangs_in(Admin(paths[0]), "waits")["main"]).count("waits") == 21
+            program.go_on()
+            assert program.hear() == {"caught": False}
+            program.go_on()
+    assert len(answers) == 120
+    whole = [one for one in answers if "error" not in one]
+    assert len(whole) > 100, [one.get("error") for one in answers]
+    assert all(functions(one["main"]).count("waits") == 21 for one in whole)

@@ -6,18 +6,22 @@ The collector is the test's own HTTP server; what it is sent is read by OpenTele
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import iokernel
 import iokernel.opentelemetry
 import pytest
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from iokernel._records import FLAG_TRACE, OP_LEASE, OP_REQUEST, OP_STREAM
 from opentelemetry import context, trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanPb
@@ -54,13 +58,13 @@ def values(pairs: Any) -> dict[str, Any]:
 
 
 class Collector:
-    """Takes spans over HTTP/1.1. `replies` are given first, each once; then all is well."""
+    """Takes spans over HTTP/1.1. `replies` are given first, each once; None hangs up instead. Then all is well."""
 
     def __init__(self, port: int = 0) -> None:
         self.spans: list[Span] = []
         self.asked: list[tuple[str, dict[str, str], float]] = []
-        self.conns: set[tuple[str, int]] = set()
-        self.replies: list[Reply] = []
+        self.conns: dict[tuple[str, int], socket.socket] = {}
+        self.replies: list[Reply | None] = []
         self.delay = 0.0
         outer = self
 
@@ -82,11 +86,17 @@ class Collector:
     def take(self, asked: BaseHTTPRequestHandler) -> None:
         body = asked.rfile.read(int(asked.headers["Content-Length"]))
         self.asked.append((asked.path, dict(asked.headers.items()), time.monotonic()))
-        self.conns.add(asked.client_address)
+        self.conns[asked.client_address] = asked.connection
         time.sleep(self.delay)
-        status, headers, reply = self.replies.pop(0) if self.replies else (200, {}, b"{}")
-        if status == 200:
-            self._read(body)
+        said = self.replies.pop(0) if self.replies else (200, {}, b"{}")
+        if said is None:
+            self.hang_up()
+        else:
+            if said[0] == 200:
+                self._read(body)
+            self._answer(asked, *said)
+
+    def _answer(self, asked: BaseHTTPRequestHandler, status: int, headers: dict[str, str], reply: bytes) -> None:
         asked.send_response(status)
         for name, value in headers.items():
             asked.send_header(name, value)
@@ -105,12 +115,18 @@ class Collector:
         wait_for(f"{count} spans", lambda: len(self.spans) >= count)
         return self.spans
 
+    def hang_up(self) -> None:
+        for conn in self.conns.values():
+            with contextlib.suppress(OSError):
+                conn.shutdown(socket.SHUT_RDWR)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._server.shutdown()
+        self.hang_up()
         self._server.server_close()
         self._thread.join()
 
@@ -142,7 +158,11 @@ def test_a_span_tells_what_the_request_was(
     [span] = collector.wait(1)
     host, _, port = shared_redis_server.address.rpartition(":")
     assert (span.trace, span.parent, len(bytes.fromhex(span.id))) == (TRACE, PARENT, 8)
-    assert (span.pb.name, span.pb.kind, span.pb.status.code) == ("SET", SpanPb.SPAN_KIND_CLIENT, Status.STATUS_CODE_UNSET)
+    assert (span.pb.name, span.pb.kind, span.pb.status.code) == (
+        "SET",
+        SpanPb.SPAN_KIND_CLIENT,
+        Status.STATUS_CODE_UNSET,
+    )
     assert span.attributes == {
         "db.system.name": "redis",
         "db.operation.name": "SET",
@@ -200,14 +220,41 @@ def test_errors_are_told(collector: Collector, kernel: iokernel.Kernel, shared_r
 
 @pytest.mark.parametrize(
     "wrong",
-    ["", "x", TRACEPARENT.upper(), f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", "ff" + TRACEPARENT[2:],
-     TRACEPARENT + "-x", TRACEPARENT + "\n", 7],
+    [
+        "",
+        "x",
+        TRACEPARENT.upper(),
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        "ff" + TRACEPARENT[2:],
+        TRACEPARENT + "-x",
+        TRACEPARENT + "\n",
+        7,
+    ],
 )
 def test_what_is_no_traceparent_is_refused(kernel: iokernel.Kernel, wrong: Any) -> None:
     redis = kernel.open("redis://127.0.0.1:1")
     for call in (redis.call, redis, redis.send):
         with pytest.raises(iokernel.BadRequest, match="trace: "):
             call("PING", trace=wrong)
+
+
+@pytest.mark.parametrize(
+    ("op", "payload", "said"),
+    [
+        (OP_REQUEST, b"\1" * 25 + b"\0" * 6, "31 bytes"),
+        (OP_REQUEST, b"\0" * 16 + b"\1" * 9 + b"\0" * 7, "trace id"),
+        (OP_REQUEST, b"\1" * 16 + b"\0" * 8 + b"\1" + b"\0" * 7, "parent span id"),
+        (OP_REQUEST, b"\1" * 26 + b"\0" * 6, "version 1"),
+        (OP_STREAM, b"\1" * 25 + b"\0" * 7, "IOK_FLAG_TRACE"),
+        (OP_LEASE, b"\1" * 25 + b"\0" * 7, "IOK_FLAG_TRACE"),
+    ],
+)
+def test_a_record_whose_context_is_none_is_refused(kernel: iokernel.Kernel, op: int, payload: bytes, said: str) -> None:
+    redis = kernel.open("redis://127.0.0.1:1")
+    with pytest.raises(iokernel.BadRequest, match=said) as refused:
+        kernel.submit(op, FLAG_TRACE, redis.number, None, 0, payload).result(5)
+    assert refused.value.code == "BADRECORD"
 
 
 def test_a_version_to_come_is_read_as_far_as_it_is_known(
@@ -312,33 +359,42 @@ def test_one_conn_serves_all_and_a_closed_one_is_dialled_anew(
         redis.call("PING", trace=TRACEPARENT)
         collector.wait(count)
     assert len(collector.conns) == 1
-    # The collector ends the conn without a word, as one does that was idle for long.
-    port, conns = collector.port, len(collector.conns)
-    collector.close()
-    again = Collector(port)
-    try:
-        redis.call("PING", trace=TRACEPARENT)
-        again.wait(1)
-        assert conns == len(again.conns) == 1
-    finally:
-        again.close()
-        collector.close = lambda: None  # type: ignore[method-assign]
+    # The collector ends a conn that is idle.
+    collector.hang_up()
+    redis.call("PING", trace=TRACEPARENT)
+    collector.wait(4)
+    assert len(collector.conns) == 2
+    # It ends one just when it is used: that is not held against it.
+    collector.replies = [None]
+    redis.call("PING", trace=TRACEPARENT)
+    collector.wait(5)
+    assert len(collector.conns) == 3
+    assert collector.asked[-1][2] - collector.asked[-2][2] < 0.1
 
 
 def test_many_spans_come_in_batches_and_a_dead_collector_costs_bounded_memory(
-    shared_redis_server: RedisServer, free_port: int
+    shared_redis_server: RedisServer, free_port: int, tmp_path: Path
 ) -> None:
-    with kernel_for(f"http://127.0.0.1:{free_port}", otlp_queue=600) as kernel:
+    admin = tmp_path / "admin"
+    with kernel_for(
+        f"http://127.0.0.1:{free_port}", otlp_queue=600, otlp_headers="x-key=hush", admin=f"unix:{admin}"
+    ) as kernel:
         redis = kernel.open(shared_redis_server.url)
         for _ in range(30):
             for future in [redis("PING", trace=TRACEPARENT) for _ in range(100)]:
                 future.result(5)
+        down = get(admin, "/state")["traces"]
+        assert get(admin, "/config")["kernel"]["otlp_headers"] == "***"
+        assert 600 <= down["queued"] <= 600 + 512
+        assert down["queued"] + down["dropped"] == 3000
+        assert f"127.0.0.1:{free_port}: Connection refused" in down["last_error"]
         collector = Collector(free_port)
         try:
-            wait_for("the newer spans", lambda: len(collector.spans) >= 600)
-            time.sleep(0.1)
+            wait_for("the newer spans", lambda: get(admin, "/state")["traces"]["queued"] == 0)
             # Those that were under way, and those that waited.
-            assert 600 <= len(collector.spans) <= 600 + 512
+            assert len(collector.spans) == down["queued"]
+            told = get(admin, "/state")["traces"]
+            assert told == {**down, "queued": 0, "sent": down["queued"]}
             assert len(collector.asked) <= 4
         finally:
             collector.close()
@@ -358,13 +414,13 @@ FORKS = """
 import iokernel, json, os, time
 
 redis_url, otlp, traceparent = sys.argv[1:]
-kernel = iokernel.Kernel(name="forks", otlp=otlp, otlp_interval="300ms")
+kernel = iokernel.Kernel(name="forks", otlp=otlp, otlp_interval="150ms")
 redis = kernel.open(redis_url)
 redis.call("SET", "parent", 1, trace=traceparent)
 child = os.fork()
 if not child:
     redis.call("GET", "parent", trace=traceparent)
-    time.sleep(0.6)
+    time.sleep(0.35)
     os._exit(0)
 os.waitpid(child, 0)
 print(json.dumps({"parent": os.getpid(), "child": child}), flush=True)
@@ -387,3 +443,46 @@ def test_a_collector_that_cannot_be_is_refused(wrong: str) -> None:
     with pytest.raises(iokernel.ConfigError, match="otlp") as refused:
         iokernel.Kernel(name="wrong", otlp=wrong)
     assert "hush" not in str(refused.value)
+
+
+SLOW = """
+import ctypes, iokernel, json
+
+redis_url, admin = sys.argv[1:]
+kernel = iokernel.Kernel(name="slow", admin=admin)
+quick, slow = kernel.open(redis_url), kernel.open(redis_url + "?slow=50ms")
+slow.wait_ready(5)
+waiting = [quick("BLPOP", "nothing", 0.2), slow("BLPOP", "nothing", 0.1), slow("PING")]
+print(json.dumps({}), flush=True)
+ctypes.PyDLL(None).usleep(900_000)
+"""
+
+
+def test_slow_requests_are_told_while_the_program_hangs(shared_redis_server: RedisServer, tmp_path: Path) -> None:
+    admin = f"unix:{tmp_path}/admin"
+    with Program(SLOW, shared_redis_server.url, admin) as program:
+        program.hear()
+        time.sleep(0.3)
+        told = get(tmp_path / "admin", "/slow")
+        [entry] = told["slow"]
+        assert told["count"] == 1
+        assert entry["url"] == shared_redis_server.url + "?slow=50ms"
+        assert entry["peer"] == shared_redis_server.address
+        assert (entry["command"], entry["status"], entry["fate"]) == ("BLPOP", "OK", "replied")
+        assert entry["bytes"] == len(b"\x93\xa5BLPOP\xa7nothing\xcb") + 8
+        assert 100 <= entry["total_ms"] < 300
+        assert entry["queued_ms"] + entry["wire_ms"] == pytest.approx(entry["total_ms"], abs=20)
+        assert entry["marker"] is None
+        assert entry["ended"] == pytest.approx(time.time(), abs=1)
+
+
+def get(path: Path, target: str) -> Any:
+    """What the admin endpoint answers."""
+    with socket.socket(socket.AF_UNIX) as conn:
+        conn.settimeout(1)
+        conn.connect(str(path))
+        conn.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: conn.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), answer
+    return json.loads(body)

@@ -12,8 +12,10 @@ async def handler():
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._cells import BUCKETS, Counter, Gauge, Histogram, Sum
 from ._endpoint import Endpoint, Lease
 from ._errors import (
     BadRequest,
@@ -29,6 +31,7 @@ from ._errors import (
 )
 from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
+from ._markers import Marker
 from ._stream import Subscription, Watch
 from ._tracing import trace_from
 from ._values import Attributed
@@ -43,21 +46,30 @@ __all__ = [
     "Closed",
     "ConfigError",
     "ConnectionLost",
+    "Counter",
     "Endpoint",
     "Error",
     "Future",
+    "Gauge",
+    "Histogram",
     "Kernel",
     "Lease",
     "Listener",
+    "Marker",
     "Overloaded",
     "RemoteError",
     "Request",
     "Subscription",
+    "Sum",
     "Timeout",
     "Unavailable",
     "Watch",
+    "counter",
     "default_kernel",
+    "gauge",
+    "histogram",
     "listen",
+    "marker",
     "open",
     "trace_from",
 ]
@@ -79,6 +91,46 @@ def listen(url: str, **options: Any) -> Listener:
     Raises ConfigError for a URL or option that is wrong, Error if the system refuses the address.
     """
     return default_kernel().listen(url, **options)
+
+
+def counter(
+    name: str, /, help: str = "", unit: str = "", *, labels: Mapping[str, object] | None = None, **more: object
+) -> Counter:
+    """A counter of the default kernel; see `Kernel.counter`. It goes on counting whatever becomes of the kernel."""
+    return default_kernel().counter(name, help, unit, labels=labels, **more)
+
+
+def gauge(
+    name: str,
+    /,
+    help: str = "",
+    unit: str = "",
+    *,
+    merge: str = "sum",
+    labels: Mapping[str, object] | None = None,
+    **more: object,
+) -> Gauge:
+    """A gauge of the default kernel; see `Kernel.gauge`."""
+    return default_kernel().gauge(name, help, unit, merge=merge, labels=labels, **more)
+
+
+def histogram(
+    name: str,
+    /,
+    help: str = "",
+    unit: str = "",
+    *,
+    buckets: Sequence[float] = BUCKETS,
+    labels: Mapping[str, object] | None = None,
+    **more: object,
+) -> Histogram:
+    """A histogram of the default kernel; see `Kernel.histogram`."""
+    return default_kernel().histogram(name, help, unit, buckets=buckets, labels=labels, **more)
+
+
+def marker(text: str, /, **fields: object) -> Marker:
+    """What the program is doing, shown by the default kernel: `with iokernel.marker("render invoice", id=7):`."""
+    return default_kernel().marker(text, **fields)
 
 
 atexit.register(close_default)

@@ -13,6 +13,7 @@
 #include <structmember.h>
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "_accel_future.h"
@@ -79,6 +80,7 @@ typedef struct {
   int ended;
   PyObject *out, *unsent, *parts, *pack;
   PyObject *loop; /* the event loop it belongs to; NULL or None for a thread's */
+  unsigned int area; /* whose markers its requests may carry */
 } Core;
 
 /* Grows when a channel goes away: whoever remembers one without holding it looks here first. */
@@ -145,18 +147,33 @@ static int is_queued(Core *core) {
          (core->unsent && PyBytes_Size(core->unsent) > 0);
 }
 
+/* Tells the marker of the running task; NULL until a task has used one. */
+static PyObject *context_marker;
+
+static uint32_t marker_of_task(Core *core) {
+  PyObject *area = PyLong_FromUnsignedLong(core->area);
+  PyObject *number = area ? PyObject_CallFunctionObjArgs(context_marker, area, NULL) : NULL;
+  unsigned long marker = number ? PyLong_AsUnsignedLong(number) : 0;
+  Py_XDECREF(area);
+  Py_XDECREF(number);
+  if (!PyErr_Occurred()) return (uint32_t)marker;
+  PyErr_WriteUnraisable((PyObject *)core);
+  return 0;
+}
+
 /* Puts a request into the ring. Its tag; 0 without an exception: the slow path has to do it. */
 static uint64_t submit_request(
     Core *core, unsigned flags, unsigned endpoint, unsigned timeout_ms, uint64_t key, PyObject *values, PyObject *waiter) {
   Py_ssize_t bytes = is_queued(core) ? -1 : payload_bytes(values);
   iok_submission *place;
+  uint32_t marker = context_marker && bytes >= 0 ? marker_of_task(core) : 0;
   if (bytes < 0 || iok.reserve(core->channel, (uint32_t)bytes, &place) != 0) return 0;
   if (core->free == NO_SLOT && grow(core) < 0) return 0;
   uint8_t *start = (uint8_t *)(place + 1), *end = put_arguments(start, values);
   if (!end) return 0;
   uint64_t tag = put_waiter(core, waiter);
   uint32_t size = (uint32_t)(sizeof *place + (size_t)(end - start));
-  *place = (iok_submission){size, OP_REQUEST, (uint16_t)flags, endpoint, timeout_ms, tag, key, 0, 0};
+  *place = (iok_submission){size, OP_REQUEST, (uint16_t)flags, endpoint, timeout_ms, tag, key, 0, marker};
   iok.commit(core->channel);
   /* A long turn lets the kernel begin before its end. */
   if (++core->unrung >= RING_EVERY) {
@@ -382,6 +399,7 @@ static PyMemberDef core_members[] = {
     {"_parts", T_OBJECT_EX, offsetof(Core, parts), 0, NULL},
     {"_pack", T_OBJECT_EX, offsetof(Core, pack), 0, NULL},
     {"loop", T_OBJECT, offsetof(Core, loop), 0, NULL},
+    {"_area", T_UINT, offsetof(Core, area), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -400,6 +418,8 @@ static PyType_Spec core_spec = {
 };
 
 #include "_accel_caller.h"
+#include "_accel_cells.h"
+#include "_accel_markers.h"
 
 /* The module */
 
@@ -434,6 +454,8 @@ static PyObject *bind(PyObject *self, PyObject *arguments) {
 static PyMethodDef module_methods[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"futures", futures, METH_VARARGS, futures_doc},
+    {"contexts", contexts, METH_O, contexts_doc},
+    {"always_contexts", always_contexts, METH_NOARGS, always_doc},
     {"traced", traced, METH_O, traced_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -453,16 +475,24 @@ PyMODINIT_FUNC PyInit__accel(void) {
       {&name_undeliverable, "_undeliverable"}, {&name_result_slow, "_result"},
       {&name_call_slow, "_call"},           {&name_loop, "loop"},
       {&name_tag, "_iok_tag"},              {&name_channel, "_iok_channel"},
+      {&name_claim, "_claim"},              {&name_enter_context, "_enter_context"},
+      {&name_exit_context, "_exit_context"},
   };
   for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
     *names[index].place = PyUnicode_InternFromString(names[index].text);
     if (!*names[index].place) return NULL;
   }
+  if (pthread_key_create(&threads_key, free_threads) != 0) {
+    PyErr_SetString(PyExc_ImportError, "no key is left for what belongs to a thread");
+    return NULL;
+  }
   PyObject *self = PyModule_Create(&module);
   struct {
     PyType_Spec *spec;
     const char *name;
-  } types[] = {{&core_spec, "Core"}, {&future_spec, "Future"}, {&caller_spec, "Caller"}};
+  } types[] = {{&core_spec, "Core"}, {&future_spec, "Future"}, {&caller_spec, "Caller"},
+               {&marker_spec, "Marker"}, {&counter_cell_spec, "CounterCell"}, {&sum_cell_spec, "SumCell"},
+               {&gauge_cell_spec, "GaugeCell"}, {&histogram_cell_spec, "HistogramCell"}};
   for (size_t index = 0; self && index < sizeof types / sizeof *types; index++) {
     PyObject *type = PyType_FromSpec(types[index].spec);
     if (!type || PyModule_AddObjectRef(self, types[index].name, type) < 0) Py_CLEAR(self);

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from ._channel import Names
 from ._lib import lib
 from ._native import ThreadChannel
 
@@ -15,7 +16,7 @@ from ._native import ThreadChannel
 class LoopChannel(ThreadChannel):
     """Used inside of one loop only; closed with it."""
 
-    def __init__(self, handle: Any, names: dict[int, str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, handle: Any, names: Names, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(handle, names)
         self.loop = loop
         self._process = os.getpid()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import _context
 from ._errors import Error, error_for
 from ._lib import calls, ffi, last_error, lib
 from ._records import (
@@ -73,6 +74,12 @@ class Sink(Protocol):
     def completion(self, done: Completion) -> None: ...
 
 
+class Names(dict[int, str]):
+    """The URLs of a kernel's endpoints by their numbers, and a number for the area of its metrics."""
+
+    area = 0
+
+
 class Completion:
     """One completion, its payload whole."""
 
@@ -119,7 +126,7 @@ class _Answers:
 class Channel:
     """The way of one thread, or of one event loop, to the kernel."""
 
-    def __init__(self, handle: Any, names: dict[int, str], record_max: int = 1 << 18) -> None:
+    def __init__(self, handle: Any, names: Names, record_max: int = 1 << 18) -> None:
         self._handle = handle
         self._raw = calls.pointer(handle)
         self._cells = ffi.new("const void **"), ffi.new("size_t *")
@@ -127,6 +134,7 @@ class Channel:
         counts = ffi.new("size_t *"), ffi.new("size_t *")
         self._taken = [(cell, calls.pointer(cell)) for cell in counts]
         self._names = names
+        self._area = names.area
         self._payload_max = record_max - SUBMISSION_BYTES
         self._pack = packer()
         self._submit_batch = calls.submit_batch
@@ -161,9 +169,9 @@ class Channel:
         size = SUBMISSION_BYTES + len(payload)
         if size > 65536 or self.ended:
             return self.submit(OP_REQUEST, flags, endpoint, timeout_ms, key, payload, waiter, tag)
-        self._append(
-            SUBMISSION.pack(size, OP_REQUEST, flags, endpoint, timeout_ms, tag, key, 0, 0) + payload + PADDING[size & 7]
-        )
+        marker = _context.current(self._area) if _context.used else 0
+        head = SUBMISSION.pack(size, OP_REQUEST, flags, endpoint, timeout_ms, tag, key, 0, marker)
+        self._append(head + payload + PADDING[size & 7])
         self._pending[tag] = waiter
         if not self._scheduled:
             self._schedule()
@@ -195,13 +203,14 @@ class Channel:
         total = len(payload)
         step = self._payload_max
         whole = total <= step
+        marker = _context.current(self._area) if _context.used else 0
         records: list[bytes] = []
         for at in range(0, total or 1, step):
             part = payload if whole else payload[at : at + step]
             more = 0 if at + step >= total else FLAG_MORE
             size = SUBMISSION_BYTES + len(part)
             bytes_total = 0 if whole or at else total
-            head = SUBMISSION.pack(size, op, flags | more, endpoint, timeout_ms, tag, key, bytes_total, 0)
+            head = SUBMISSION.pack(size, op, flags | more, endpoint, timeout_ms, tag, key, bytes_total, marker)
             records += (head, part, PADDING[size & 7])
         self._out += records
         if waiter is not None:

@@ -8,16 +8,19 @@ import os
 import re
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import _channel, _stack
 from ._aio import LoopChannel
-from ._channel import Channel, Completion
+from ._cells import BUCKETS, KEPT_MAX, Counter, Gauge, Histogram, Sum, describe, make
+from ._channel import Channel, Completion, Names
 from ._errors import ConfigError, Error, Unavailable, error_for
 from ._future import AioFuture, Future
 from ._lib import ffi, last_error, lib
+from ._markers import Marker, marker_text
 from ._native import ThreadChannel
 from ._records import FLAG_UNTIL_UP, OP_OPEN, OP_STATE, timeout_ms
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from .listener import Listener
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
+
+_area_numbers: dict[Any, int] = {None: 0}
+"""A number for each place that metrics were ever counted in; 0: this process's own."""
 
 
 def option_text(key: str, value: Any) -> str:
@@ -97,6 +103,8 @@ class Kernel:
         self._config = query(config)
         self._mortal: weakref.WeakSet[Endpoint | Lease] = weakref.WeakSet()
         self._closed = False
+        self._area = _area_numbers.setdefault(config.get("metrics"), len(_area_numbers))
+        self._series: dict[tuple[Any, ...], Any] = {}
         self._reset()
         _kernels.add(self)
         self._open()
@@ -106,7 +114,8 @@ class Kernel:
         self._lock = threading.RLock()
         self._local = _Local()
         self._loops: list[LoopChannel] = []
-        self.names: dict[int, str] = {}
+        self.names = Names()
+        self.names.area = self._area
 
     def _open(self) -> Any:
         with self._lock:
@@ -237,6 +246,82 @@ class Kernel:
         from .listener import Listener
 
         return Listener(self, with_options(url, options))
+
+    # Metrics. Names: `[a-zA-Z_:][a-zA-Z0-9_:]*`. Labels come by their names, or, where one is called `help`, `unit`,
+    # `labels`, `merge` or `buckets`, in `labels`. The same name and labels give the same object.
+
+    def counter(
+        self, name: str, /, help: str = "", unit: str = "", *, labels: Mapping[str, object] | None = None, **more: object
+    ) -> Counter:
+        """A counter of whole numbers: `kernel.counter("orders", shop="berlin").inc()`. A `_total` at the end of the name is
+        left out, as exporters add it; a `unit` is added where it is missing.
+
+        Raises ConfigError for a wrong name, unit or label; Overloaded if there is no room for another series. Beyond
+        1000 series of a name, all are one, with the label `overflow="true"`.
+        """
+        one: Counter = self._one(describe("counter", name, help, unit, labels, more))
+        return one
+
+    def sum(
+        self, name: str, /, help: str = "", unit: str = "", *, labels: Mapping[str, object] | None = None, **more: object
+    ) -> Sum:
+        """A counter of what is no whole number, such as seconds; see `counter`."""
+        one: Sum = self._one(describe("sum", name, help, unit, labels, more))
+        return one
+
+    def gauge(
+        self,
+        name: str,
+        /,
+        help: str = "",
+        unit: str = "",
+        *,
+        merge: str = "sum",
+        labels: Mapping[str, object] | None = None,
+        **more: object,
+    ) -> Gauge:
+        """What goes up and down: `kernel.gauge("depth").set(3)`. `merge`: how the gauges of several processes make
+        one: `"sum"`, `"max"` or `"min"`. See `counter`."""
+        one: Gauge = self._one({**describe("gauge", name, help, unit, labels, more), "merge": merge})
+        return one
+
+    def histogram(
+        self,
+        name: str,
+        /,
+        help: str = "",
+        unit: str = "",
+        *,
+        buckets: Sequence[float] = BUCKETS,
+        labels: Mapping[str, object] | None = None,
+        **more: object,
+    ) -> Histogram:
+        """How values are distributed: `kernel.histogram("render", unit="seconds").observe(0.2)`. `buckets`: upper
+        bounds, growing, 128 at most. See `counter`."""
+        one: Histogram = self._one(describe("histogram", name, help, unit, labels, more), tuple(buckets))
+        return one
+
+    def _one(self, spec: dict[str, str], edges: tuple[float, ...] = ()) -> Any:
+        key = (edges, *(part for part in spec.items() if part[0] != "help"))
+        one = self._series.get(key)
+        if one is None:
+            one = make(self._handle or self._open(), spec, edges)
+            if len(self._series) < KEPT_MAX:
+                self._series[key] = one
+        return one
+
+    def marker(self, text: str, /, **fields: object) -> Marker:
+        """What the program is doing: `with kernel.marker("render invoice", id=7):` shows `render invoice id=7` (56 bytes
+        at most) to whoever asks, and with each request submitted meanwhile. Make one once to enter it often."""
+        return Marker(self, marker_text(text, fields))
+
+    def _marker_slot(self) -> int:
+        """The address of this thread's slot."""
+        out = ffi.new("void **")
+        status = lib.iok_marker_slot(self._handle or self._open(), out)
+        if status:
+            raise error_for(status, 1, text=last_error())
+        return int(ffi.cast("uintptr_t", out[0]))
 
     @property
     def state(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ iok_status iok_channel_status(const iok_channel *channel);
 iok_status iok_submit_batch(iok_channel *channel, const void *records, size_t bytes, size_t *taken);
 iok_status iok_reserve(iok_channel *channel, uint32_t payload_bytes, void **out);
 iok_status iok_commit(iok_channel *channel);
+iok_status iok_cells(iok_kernel *kernel, const char *spec, uint64_t **cells, uint32_t *count);
+iok_status iok_marker_slot(iok_kernel *kernel, void **out);
 iok_status iok_flush(iok_channel *channel);
 iok_status iok_wait(iok_channel *channel, int32_t timeout_ms);
 size_t iok_poll(iok_channel *channel, const void **first, size_t *bytes);

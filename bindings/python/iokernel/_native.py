@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from ._channel import Channel, Waiter
+from ._channel import Channel, Names, Waiter
 from ._lib import ffi, lib
 from ._values import unpack
 
@@ -34,7 +34,7 @@ else:
     class ThreadChannel(accelerator.Core, Channel):
         """A channel whose hot path is in C: `request`, `poll`, `_wait` and `_bell`."""
 
-        def __init__(self, handle: Any, names: dict[int, str], record_max: int = 1 << 18) -> None:
+        def __init__(self, handle: Any, names: Names, record_max: int = 1 << 18) -> None:
             Channel.__init__(self, handle, names, record_max)
             self._attach(int(ffi.cast("uintptr_t", handle)))
 

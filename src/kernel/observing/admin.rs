@@ -24,6 +24,7 @@ use crate::kernel::io::Io;
 use crate::kernel::listener::NO_FILES_PAUSE;
 use crate::kernel::wheel::TimerKey;
 use crate::observe::http::{self, Request};
+use crate::sys::clock::monotonic_ns;
 use crate::sys::owned::Owned;
 
 /// Clients at a time.
@@ -32,6 +33,12 @@ const CONNS_MAX: usize = 64;
 const ACCEPT_BUDGET: usize = 16;
 /// Questions of one client answered in one turn.
 const ASK_BUDGET: usize = 4;
+/// Bytes of answers that clients have still to read, all together.
+const UNREAD_BYTES_MAX: usize = 64 << 20;
+/// Of the thread's time, one part in so many goes to answers, in the long run.
+const TIME_SHARE: i64 = 2;
+/// What answers may take without a pause.
+const TIME_BURST_NS: i64 = 20_000_000;
 /// The keys of the part's events and timers that are no conn's.
 const LISTENER: u32 = u32::MAX;
 const AGAIN: u32 = u32::MAX - 1;
@@ -49,6 +56,8 @@ pub struct Ask {
     pub ticket: Ticket,
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// An HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -65,7 +74,7 @@ impl Answer {
     }
 
     pub fn text(status: u16, text: impl Into<String>) -> Self {
-        Answer { status, content_type: "text/plain; charset=utf-8", body: text.into().into_bytes() }
+        Answer { status, content_type: TEXT, body: text.into().into_bytes() }
     }
 }
 
@@ -96,6 +105,29 @@ pub struct Admin {
     tickets: u64,
     /// Conns with more to do than a turn allows.
     again: Vec<u32>,
+    spent: Spent,
+}
+
+/// The time that answers have taken, so that who asks without end slows nothing but its own answers.
+#[derive(Default)]
+struct Spent {
+    credit_ns: i64,
+    looked_ns: u64,
+}
+
+impl Spent {
+    /// Whether there is time for an answer.
+    fn allows(&mut self, now_ns: u64) -> bool {
+        let passed = now_ns.saturating_sub(self.looked_ns).min(1 << 40) as i64;
+        self.credit_ns = (self.credit_ns + passed / TIME_SHARE).min(TIME_BURST_NS);
+        self.looked_ns = now_ns;
+        self.credit_ns > 0
+    }
+
+    /// An answer that was begun at `start_ns` is made.
+    fn note(&mut self, start_ns: u64, now_ns: u64) {
+        self.credit_ns -= now_ns.saturating_sub(start_ns).min(1 << 40) as i64;
+    }
 }
 
 impl Admin {
@@ -241,9 +273,16 @@ impl Io {
 
     fn admin_pump(&mut self, key: u32) {
         for _ in 0..ASK_BUDGET {
+            let start_ns = monotonic_ns();
+            if !self.observing.admin.spent.allows(start_ns) {
+                break;
+            }
             let Some(conn) = self.observing.admin.conns.get_mut(key as usize) else { return };
             match conn.next() {
-                Ok(event) => self.admin_heard(key, event),
+                Ok(event) => {
+                    self.admin_heard(key, event);
+                    self.observing.admin.spent.note(start_ns, monotonic_ns());
+                }
                 Err(Socket::Gone) => return self.admin_drop(key),
                 Err(Socket::Wait) => return self.admin_rearm(key),
                 Err(Socket::Go) => break,
@@ -291,7 +330,11 @@ impl Io {
 
     fn admin_put(&mut self, key: u32, answer: &Answer) {
         let now_ns = self.core.now_ns;
-        if let Some(conn) = self.observing.admin.conns.get_mut(key as usize) {
+        let unread: usize = self.observing.admin.conns.iter().map(|(_, conn)| conn.unread_bytes()).sum();
+        let Some(conn) = self.observing.admin.conns.get_mut(key as usize) else { return };
+        if unread + answer.body.len() > UNREAD_BYTES_MAX {
+            conn.answer(503, TEXT, b"too many answers are waiting to be read\n", now_ns);
+        } else {
             conn.answer(answer.status, answer.content_type, &answer.body, now_ns);
         }
     }
@@ -339,4 +382,29 @@ fn refuse(mut stream: Stream) {
     );
     let _: Result<usize, Error> = stream.write(format!("{head}{text}").as_bytes());
     let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_a_share_of_the_time_and_no_more() {
+        let mut spent = Spent::default();
+        let (mut now_ns, mut answers) = (1_000_000_000, 0);
+        let end_ns = now_ns + 1_000_000_000;
+        while now_ns < end_ns {
+            if spent.allows(now_ns) {
+                spent.note(now_ns, now_ns + 3_000_000);
+                now_ns += 3_000_000;
+                answers += 1;
+            } else {
+                now_ns += 1_000_000;
+            }
+        }
+        // Half of the second, and the burst.
+        assert!((165..=180).contains(&answers), "{answers}");
+        assert!(spent.allows(end_ns + 100_000_000));
+        assert_eq!(spent.credit_ns, TIME_BURST_NS);
+    }
 }

@@ -324,7 +324,7 @@ impl Io {
         if collector.batch.as_ref().is_some_and(|batch| batch.attempts >= ATTEMPTS_MAX) {
             self.core.trace.counts.failed += collector.batch.take().map_or(0, |batch| batch.spans);
         }
-        let pause = wait.unwrap_or_else(|| self.pause());
+        let pause = self.pause().max(wait.unwrap_or_default());
         self.settle();
         self.part_timer_after(Part::Trace, AGAIN, pause.as_millis() as u64);
     }

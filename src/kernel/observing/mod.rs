@@ -6,6 +6,7 @@
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
 pub mod admin;
+pub mod cells;
 pub mod collector;
 pub mod names;
 pub mod native;

@@ -239,9 +239,7 @@ impl Wanted {
     fn prefers(&self, start: u64, size: u64) -> bool {
         let at = self.frame.inside.wrapping_sub(self.bias);
         let fits = start <= at && (size == 0 || at - start < size);
-        let better = |(known, known_size, _): &(u64, u64, String)| {
-            (size > 0) > (*known_size > 0) || (size > 0) == (*known_size > 0) && start > *known
-        };
+        let better = |(known, known_size, _): &(u64, u64, String)| (size > 0, start) > (*known_size > 0, *known);
         fits && self.best.as_ref().is_none_or(better)
     }
 
@@ -294,9 +292,10 @@ fn look_through<'a>(
 
 /// The file of a mapping, if it is still the one at its path: an upgrade may have put another there.
 fn open(map: &Mapping) -> Option<ReadCache<File>> {
-    let file = File::open(&map.path).ok()?;
-    let found = file.metadata().ok()?;
-    (found.is_file() && found.ino() == map.inode).then(|| ReadCache::new(file))
+    // Looked at before it is opened: opening what is no file (a pipe) might wait.
+    let found = std::fs::metadata(&map.path).ok()?;
+    let is_same = found.is_file() && found.ino() == map.inode;
+    is_same.then(|| File::open(&map.path).ok()).flatten().map(ReadCache::new)
 }
 
 /// How far the file of a mapping lies above its own addresses.

@@ -260,17 +260,18 @@ impl Io {
     fn refresh_gauges(&mut self) {
         let keys: Vec<u32> = self.endpoints.iter().map(|(key, _)| key as u32).collect();
         let mut conns: Vec<usize> = vec![0; self.endpoints.capacity()];
+        let mut inflight = conns.clone();
         for (_, conn) in self.conns.iter().filter(|(_, conn)| conn.ready) {
             conns[conn.endpoint as usize] += 1;
+            inflight[conn.endpoint as usize] += conn.proto.inflight();
         }
         for key in keys {
             let queued = self.with_router(key, |router, _, act| router.state(act).queued).unwrap_or(0);
             let is_up = self.endpoints[key as usize].router.as_ref().is_none_or(|router| router.is_up());
-            let inflight = self.core.inflight(key);
             let Some(Some(meter)) = self.core.own.meters.get(key as usize) else { continue };
             meter.conns.set(conns[key as usize] as f64);
             meter.queued.set(queued as f64);
-            meter.inflight.set(inflight as f64);
+            meter.inflight.set(inflight[key as usize] as f64);
             meter.up.set(f64::from(u8::from(is_up)));
         }
         let (mut unread, mut fill) = (0, 0.0f64);

@@ -9,6 +9,7 @@ mod places;
 mod statsd;
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mio::event::Event;
 
@@ -152,35 +153,44 @@ impl Io {
 
     /// The kernel closes: what was counted since the last tick is told, as far as that needs no wait.
     pub fn end_push(&mut self) {
-        self.push_statsd();
-        if let Some(statsd) = &mut self.observing.push.statsd {
-            statsd.send_last();
-        }
-        self.push_graphite();
+        self.contain_push(|io| {
+            io.push_statsd();
+            if let Some(statsd) = &mut io.observing.push.statsd {
+                statsd.send_last();
+            }
+            io.push_graphite();
+        });
     }
 
     pub fn push_event(&mut self, key: u32, event: &Event) {
         if key == GRAPHITE_LINK {
-            self.graphite_event(event);
+            self.contain_push(|io| io.graphite_event(event));
         }
     }
 
     pub fn push_timer(&mut self, key: u32) {
-        match key {
-            STATSD_TICK => self.statsd_tick(),
-            STATSD_LOOKUP => self.statsd_lookup(),
-            STATSD_MORE => self.statsd_more(),
-            GRAPHITE_TICK => self.graphite_tick(),
-            GRAPHITE_LINK => self.graphite_timer(),
+        self.contain_push(|io| match key {
+            STATSD_TICK => io.statsd_tick(),
+            STATSD_LOOKUP => io.statsd_lookup(),
+            STATSD_MORE => io.statsd_more(),
+            GRAPHITE_TICK => io.graphite_tick(),
+            GRAPHITE_LINK => io.graphite_timer(),
             _ => {}
-        }
+        });
     }
 
     pub fn push_resolved(&mut self, key: u32, outcome: Result<Vec<IpAddr>, String>) {
-        match key {
-            STATSD_LOOKUP => self.statsd_resolved(outcome),
-            GRAPHITE_LINK => self.graphite_resolved(outcome),
+        self.contain_push(|io| match key {
+            STATSD_LOOKUP => io.statsd_resolved(outcome),
+            GRAPHITE_LINK => io.graphite_resolved(outcome),
             _ => {}
+        });
+    }
+
+    /// A panic of an exporter ends the exporters and nothing else.
+    fn contain_push(&mut self, body: impl FnOnce(&mut Io)) {
+        if catch_unwind(AssertUnwindSafe(|| body(self))).is_err() {
+            self.observing.push = Push::default();
         }
     }
 

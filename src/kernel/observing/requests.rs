@@ -8,16 +8,18 @@ use crate::kernel::io::Io;
 use crate::kernel::request::{NO_CONN, OWN_CHANNEL, Request, What};
 use crate::proto::RequestId;
 use crate::ring::layout::IOK_FLAG_IDEMPOTENT;
+use crate::value::{Reader, Token};
 
 /// Requests that one answer may list.
 const LIMIT_MAX: u64 = 10_000;
 const LIMIT: u64 = 100;
 
 impl Io {
-    /// The oldest first. `limit` (100), `endpoint` (its number; 0: all).
+    /// The oldest first. `limit` (100), `endpoint` (its number; 0: all), `arguments` (false).
     pub fn answer_requests(&mut self, ask: &mut Ask) -> Result<Outcome, ConfigError> {
         let limit = ask.query.number("limit", LIMIT, 1..=LIMIT_MAX)? as usize;
         let endpoint = ask.query.number("endpoint", 0, 0..=u64::from(u32::MAX))? as u32;
+        let arguments = ask.query.flag("arguments", false)?;
         ask.query.finish()?;
         let is_shown = |request: &Request| {
             request.channel != OWN_CHANNEL && (endpoint == 0 || request.endpoint == endpoint) && request.endpoint != 0
@@ -31,8 +33,15 @@ impl Io {
             ids.truncate(limit);
         }
         ids.sort_unstable_by_key(by_age);
-        let requests: Vec<Value> =
-            ids.into_iter().filter_map(|id| Some(self.request_json(id, self.core.requests.get(id)?))).collect();
+        let json = |id| {
+            let request = self.core.requests.get(id)?;
+            let mut one = self.request_json(id, request);
+            if let Some(kept) = request.arguments.as_ref().filter(|_| arguments) {
+                one["arguments"] = arguments_json(kept);
+            }
+            Some(one)
+        };
+        let requests: Vec<Value> = ids.into_iter().filter_map(json).collect();
         Ok(Outcome::Now(Answer::json(200, &json!({ "count": count, "requests": requests }))))
     }
 
@@ -76,4 +85,34 @@ impl Io {
         let touched = conn.is_some_and(|conn| conn.written > request.wire_start);
         if touched || request.doubtful { "maybe_executed" } else { "not_sent" }
     }
+}
+
+/// Arguments that are shown, and bytes of each.
+const ARGUMENTS_MAX: usize = 20;
+const ARGUMENT_BYTES: usize = 64;
+
+/// The words of a request's beginning, as text.
+fn arguments_json(kept: &[u8]) -> Value {
+    let mut reader = Reader::new(kept);
+    let mut words = Vec::new();
+    while let Ok(token) = reader.token() {
+        let word = match token {
+            Token::Str(bytes) | Token::Bin(bytes) if bytes.len() > ARGUMENT_BYTES => {
+                format!("{}...", String::from_utf8_lossy(&bytes[..ARGUMENT_BYTES]))
+            }
+            Token::Str(bytes) | Token::Bin(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Token::Array(_) => continue,
+            Token::Int(number) => number.to_string(),
+            Token::Uint(number) => number.to_string(),
+            Token::Float(number) => number.to_string(),
+            Token::Bool(value) => value.to_string(),
+            other => format!("({})", other.kind()),
+        };
+        words.push(Value::from(word));
+        if words.len() == ARGUMENTS_MAX || reader.is_at_end() {
+            break;
+        }
+    }
+    // The first word is the command.
+    Value::from(words.split_off(1.min(words.len())))
 }

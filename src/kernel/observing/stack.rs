@@ -24,8 +24,10 @@ use crate::sys::signal::{self, Claim, State};
 /// How long a thread has to answer, and after which time it is asked once more.
 const ANSWER_MS: u64 = 40;
 const AGAIN_MS: u64 = 20;
-/// How often to look whether another kernel has done with the door.
+/// How often to look whether another kernel has done with the door, or a thread with its last answer.
 const CLAIM_MS: u64 = 2;
+/// So many looks in a row find that a thread blocks the signal before it is told so: it does while it answers.
+const BLOCKED_LOOKS: u32 = 5;
 /// Threads that are asked for one answer, and for how long altogether.
 const ASKED_MAX: usize = 64;
 const ALL_MS: u64 = 500;
@@ -84,6 +86,8 @@ struct Job {
     left: VecDeque<i32>,
     told: Vec<Value>,
     began_ns: u64,
+    /// How often the front thread was found to block the signal.
+    blocked: u32,
 }
 
 /// A thread is being asked.
@@ -105,7 +109,7 @@ impl Io {
         if stack.jobs.len() >= JOBS_MAX {
             return Ok(Outcome::Now(Answer::text(503, "too many asks wait for a stack\n")));
         }
-        let job = Job { ticket: ask.ticket, wanted, left, told: Vec::new(), began_ns: self.core.now_ns };
+        let job = Job { ticket: ask.ticket, wanted, left, told: Vec::new(), began_ns: self.core.now_ns, blocked: 0 };
         match &mut stack.dump {
             Some(dump) if job.left.front() == Some(&dump.task.tid) => dump.jobs.push(job),
             _ => stack.jobs.push_back(job),
@@ -154,12 +158,14 @@ impl Io {
                 self.observing.stack.jobs.push_front(job);
                 continue;
             };
-            if let Some(why) = self.why_not(&job, &task) {
+            if let Some(why) = self.why_not(&job) {
                 job.tell(told(&task, Some(&why)));
                 self.observing.stack.jobs.push_front(job);
                 continue;
             }
-            match Claim::take() {
+            let blocks = task::blocks(task.tid, signal::signal());
+            job.blocked = if blocks { job.blocked + 1 } else { 0 };
+            match if blocks { None } else { Claim::take() } {
                 Some(claim) => self.begin_dump(claim, task, job),
                 None => {
                     self.observing.stack.jobs.push_front(job);
@@ -170,13 +176,13 @@ impl Io {
     }
 
     /// Why a thread need not be asked.
-    fn why_not(&self, job: &Job, task: &Task) -> Option<String> {
+    fn why_not(&self, job: &Job) -> Option<String> {
         let name = signal::name(signal::signal());
         let waited_ms = self.core.now_ns.saturating_sub(job.began_ns) / 1_000_000;
         match signal::state() {
             State::Closed => Some("the program has not opened its stack".into()),
             State::Replaced => Some(format!("the program has another handler for {name}")),
-            State::Armed if task::blocks(task.tid, signal::signal()) => Some(format!("the thread blocks {name}")),
+            State::Armed if job.blocked >= BLOCKED_LOOKS => Some(format!("the thread blocks {name}")),
             State::Armed if job.wanted == Wanted::All && waited_ms >= ALL_MS => {
                 Some(format!("not asked: the others took {ALL_MS} ms"))
             }
@@ -300,6 +306,7 @@ impl Job {
     /// What the front one of the wanted threads has told.
     fn tell(&mut self, told: Value) {
         self.left.pop_front();
+        self.blocked = 0;
         self.told.push(told);
     }
 
@@ -421,4 +428,77 @@ fn python_frame(line: &str) -> Option<Value> {
     let (number, function) = rest.split_once(" in ")?;
     let file = file.trim_matches('"');
     Some(json!({ "file": file, "line": number.parse::<u64>().ok(), "function": function }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u64, ask: u64, words: [u64; 4]) -> Vec<u8> {
+        let [a, b, c, d] = words;
+        [signal::MAGIC, kind, ask, 1, a, b, c, d].iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// All that a thread writes, after rests of an older ask.
+    fn dump() -> Vec<u8> {
+        let older = [record(signal::REGISTERS, 6, [9; 4]), record(signal::END, 6, [0; 4])];
+        let own = [
+            record(signal::BEGIN, 7, [0; 4]),
+            b"text".to_vec(),
+            record(signal::REGISTERS, 7, [1, 2, 3, 4]),
+            b"stack".to_vec(),
+            record(signal::END, 7, [5, 0, 0, 0]),
+            b"late\0".to_vec(),
+        ];
+        older.concat().into_iter().chain(own.concat()).collect()
+    }
+
+    #[test]
+    fn a_dump_comes_apart() {
+        let bytes = dump();
+        let parts = Parts::of(&bytes, 7);
+        assert_eq!((parts.text, parts.stack, parts.late), (&b"text"[..], &b"stack"[..], &b"late"[..]));
+        assert_eq!(parts.registers, Registers { pc: 1, sp: 2, fp: 3, lr: 4 });
+        assert!(parts.is_whole(true) && parts.is_whole(false));
+        let early = Parts::of(&bytes[..bytes.len() - 1], 7);
+        assert!(early.is_whole(false) && !early.is_whole(true));
+    }
+
+    #[test]
+    fn a_dump_may_be_cut_anywhere() {
+        let bytes = dump();
+        for end in 0..bytes.len() - 5 {
+            let parts = Parts::of(&bytes[..end], 7);
+            assert!(!parts.is_whole(false), "{end}");
+        }
+        assert!(!Parts::of(&bytes, 8).began);
+    }
+
+    #[test]
+    fn lines_of_faulthandler_become_frames() {
+        let frame = |line| python_frame(line);
+        let expected = json!({ "file": "/srv/a, line 1 in x.py", "line": 12, "function": "<module>" });
+        assert_eq!(frame("  File \"/srv/a, line 1 in x.py\", line 12 in <module>"), Some(expected));
+        let unknown = json!({ "file": "???", "line": null, "function": "f in g" });
+        assert_eq!(frame("  File ???, line ??? in f in g"), Some(unknown));
+        assert_eq!(frame("Stack (most recent call first):"), None);
+        assert_eq!(frame("  <no Python frame>"), None);
+    }
+
+    #[test]
+    fn signals_that_others_need_are_refused() {
+        let signal = |text: &str| {
+            let mut options = Options::parse(&format!("stack_signal={text}")).unwrap();
+            StackConfig::take(&mut options).map(|config| config.signal)
+        };
+        assert_eq!(signal("URG"), Ok(signal::DEFAULT_SIGNAL));
+        assert_eq!(signal("sigurg"), Ok(signal::DEFAULT_SIGNAL));
+        assert_eq!(signal("23"), Ok(23));
+        assert_eq!(signal::name(signal("RTMIN%2B3").unwrap()), "SIGRTMIN+3");
+        for refused in ["KILL", "STOP", "SEGV", "9", "11", "CHLD", "0", "-1", "65", "RTMIN%2B99", "RTMIN-1", "32", ""] {
+            assert!(signal(refused).is_err(), "{refused}");
+        }
+        let text = signal("KILL").unwrap_err().to_string();
+        assert!(text.starts_with("stack_signal: \"KILL\": expected one of URG"), "{text}");
+    }
 }

@@ -16,6 +16,7 @@ impl Io {
             "main": self.main_json(),
             "endpoints": self.endpoints_json(),
             "channels": self.channels_json(),
+            "traces": self.trace_json(),
         });
         Ok(Outcome::Now(Answer::json(200, &state)))
     }

@@ -1,12 +1,11 @@
 //! What the system itself tells of this process's threads: `/proc/self/task`, proc(5). Reading it waits for nobody.
 
 use std::fs;
-use std::io::Read;
+
+use crate::sys::process::read_task;
 
 /// How many threads are listed.
 pub const THREADS_MAX: usize = 256;
-/// Bytes read of one of these files.
-const FILE_BYTES_MAX: u64 = 4096;
 
 /// One thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub fn tasks() -> Vec<Task> {
 }
 
 pub fn task(tid: i32) -> Option<Task> {
-    parse_stat(tid, &read(tid, "stat")?)
+    parse_stat(tid, &read_task(tid, "stat")?)
 }
 
 /// `1234 (name, which may have ") (" in it) S …`
@@ -40,7 +39,7 @@ fn parse_stat(tid: i32, stat: &str) -> Option<Task> {
 /// Whether the thread keeps a signal from being delivered.
 pub fn blocks(tid: i32, signal: i32) -> bool {
     let bit = 1u64 << (signal - 1);
-    read(tid, "status").and_then(|status| mask(&status, "SigBlk:")).is_some_and(|mask| mask & bit != 0)
+    read_task(tid, "status").and_then(|status| mask(&status, "SigBlk:")).is_some_and(|mask| mask & bit != 0)
 }
 
 fn mask(status: &str, name: &str) -> Option<u64> {
@@ -50,20 +49,12 @@ fn mask(status: &str, name: &str) -> Option<u64> {
 
 /// Where in the system the thread waits, if it does and the system tells.
 pub fn wait_channel(tid: i32) -> Option<String> {
-    read(tid, "wchan").filter(|text| !text.is_empty() && text != "0")
+    read_task(tid, "wchan").filter(|text| !text.is_empty() && text != "0")
 }
 
 /// The system call that the thread is in: its number and arguments.
 pub fn system_call(tid: i32) -> Option<String> {
-    read(tid, "syscall").map(|text| text.trim().to_string()).filter(|text| text != "running")
-}
-
-/// A file of one thread, cut at [`FILE_BYTES_MAX`].
-fn read(tid: i32, file: &str) -> Option<String> {
-    let file = fs::File::open(format!("/proc/self/task/{tid}/{file}")).ok()?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    read_task(tid, "syscall").map(|text| text.trim().to_string()).filter(|text| text != "running")
 }
 
 #[cfg(test)]
@@ -88,7 +79,8 @@ mod tests {
     fn this_process_has_this_thread() {
         let main = std::process::id() as i32;
         assert!(tasks().iter().any(|task| task.tid == main));
-        assert!(!blocks(main, 23));
+        let mine = std::thread::spawn(|| blocks(crate::sys::thread::id() as i32, 23)).join();
+        assert!(mine.is_ok_and(|blocked| !blocked));
         assert_eq!(task(0), None);
     }
 }

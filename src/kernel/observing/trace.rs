@@ -218,6 +218,8 @@ impl Io {
     pub fn traced(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
         let split = match head.op {
             IOK_OP_REQUEST => Context::split(payload),
+            // What ends something is never refused: it has no completion of its own.
+            IOK_OP_CANCEL => return self.cancel(channel, head.tag),
             op => Err(format!("flags: IOK_FLAG_TRACE with op {op}: expected it with IOK_OP_REQUEST alone")),
         };
         match split {

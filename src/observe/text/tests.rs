@@ -141,13 +141,16 @@ fn accept_decides() {
     }
 }
 
-/// A reader of the 0.0.4 format, to the letter: name, labels, value of each sample.
-fn parse(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+/// Name, labels, value.
+type Sample = (String, Vec<(String, String)>, f64);
+
+/// A reader of the 0.0.4 format, to the letter.
+fn parse(text: &str) -> Vec<Sample> {
     let lines = text.strip_suffix('\n').unwrap_or("").split('\n');
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(parse_sample).collect()
 }
 
-fn parse_sample(line: &str) -> (String, Vec<(String, String)>, f64) {
+fn parse_sample(line: &str) -> Sample {
     let end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(end);
     let mut labels = Vec::new();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
 use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, database_tracing};
+use crate::value::{Reader, Token};
 
 mod commands;
 mod encode;
@@ -143,6 +144,22 @@ impl Driver for Redis {
         let class = encode::classify(body, self.options.tracking != Tracking::Off)?;
         let need = Need { class, route: Route::default() };
         if hashes | self.slots { self.routed(need, body, hashes) } else { Ok(need) }
+    }
+
+    fn is_secret(&self, body: &[u8]) -> bool {
+        const WORDS: [&[u8]; 6] = [b"AUTH", b"AUTH2", b"HELLO", b"ACL", b"CONFIG", b"SENTINEL"];
+        let mut reader = Reader::new(body);
+        loop {
+            match reader.token() {
+                Ok(Token::Str(word) | Token::Bin(word)) if WORDS.iter().any(|it| it.eq_ignore_ascii_case(word)) => {
+                    return true;
+                }
+                Ok(_) if !reader.is_at_end() => {}
+                Ok(_) => return false,
+                // What cannot be read is not shown.
+                Err(_) => return true,
+            }
+        }
     }
 
     fn client(&self) -> Box<dyn Protocol> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 
@@ -19,6 +20,9 @@ const SOCKET_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 /// Kernels of one process that `auto` tells apart.
 const AUTO_MAX: u32 = 16;
+/// For how long others may hold a folder: they only bind a socket there.
+const LOCK_TRIES: usize = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const EXPECTED: &str = "unix:/path, unix:@name, an address and a port as in 127.0.0.1:9901, or auto";
 
 /// What `admin=` says.
@@ -132,10 +136,25 @@ fn bind_port(host: &str, port: u16) -> io::Result<Bound> {
 }
 
 fn bind_path(path: &str) -> io::Result<Bound> {
+    let _lock = lock_folder(path);
     let listener = Owned::make(|| bind_unix(path, Some(SOCKET_MODE)))?;
     let file = if path.starts_with('@') { None } else { Some(SocketFile::take(path)?) };
     let shown = file.as_ref().map_or(path, |file| &file.path);
     Ok(Bound { address: format!("unix:{shown}"), socket: Socket::Unix(listener), hosts: Hosts::Any, _file: file })
+}
+
+/// While it is held, no other process of ours finds the socket bound but not yet listening, and takes it for abandoned.
+/// A folder that cannot be had is done without: it may be everybody's, and held by a stranger.
+fn lock_folder(path: &str) -> Option<fs::File> {
+    let path = std::path::absolute(path).ok().filter(|_| !path.starts_with('@'))?;
+    let folder = fs::File::open(path.parent()?).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if crate::sys::lock(&folder).is_ok() {
+            return Some(folder);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    None
 }
 
 fn bind_auto() -> io::Result<Bound> {

@@ -116,7 +116,11 @@ impl Conn {
     }
 
     fn has_unread(&self) -> bool {
-        self.written < self.out.len()
+        self.unread_bytes() > 0
+    }
+
+    pub fn unread_bytes(&self) -> usize {
+        self.out.len() - self.written
     }
 
     pub fn answer(&mut self, status: u16, content_type: &str, body: &[u8], now_ns: u64) {

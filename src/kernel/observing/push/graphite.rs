@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::event::{Event, Source};
+use socket2::SockRef;
 
 use super::places::{Places, take_address};
 use super::{Counts, GRAPHITE_LINK, GRAPHITE_TICK, Schedule, take_interval, take_prefix};
@@ -23,6 +24,8 @@ use crate::router::backoff::Backoff;
 const DEFAULT_PORT: u16 = 2003;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// What the system may hold of what was written: a receiver that comes to itself is not to read of long ago.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// A receiver that takes nothing for so long is dialled anew.
 const STUCK_NS: u64 = 60_000_000_000;
 /// Bytes written in one turn, and how soon there is another.
@@ -273,6 +276,8 @@ impl Io {
             }
             DialState::Failed(_) => self.graphite_lost(),
             DialState::Connected(stream) => {
+                // Best effort: without it the system decides.
+                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
                 graphite.link = Link::Up(stream);
                 graphite.backoff.succeeded();
                 graphite.moved_ns = now_ns;
