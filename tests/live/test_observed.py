@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,18 +28,18 @@ BUSY_LIMIT_S = 1
 
 HANGING = """
 import json, time
-from contextlib import nullcontext
 import iokernel
 from support.hang import hang
 
 redis_url, admin, statsd, seconds = sys.argv[1:]
 kernel = iokernel.Kernel(
-    name="observed", admin=f"unix:{admin}", busy_limit="1s", statsd=statsd, statsd_interval="100ms", statsd_tags="datadog"
+    name="observed", admin=f"unix:{admin}", busy_limit="1s",
+    statsd=statsd, statsd_interval="100ms", statsd_tags="datadog",
 )
 redis = kernel.open(redis_url, require=True, slow="1ms")
 nowhere = kernel.open("redis://127.0.0.1:1", connect_timeout="100ms")
 redis.wait_ready(5)
-orders = kernel.counter("orders", help="Orders that were taken.") if hasattr(kernel, "counter") else None
+orders = kernel.counter("orders", help="Orders that were taken.")
 
 def tell(**told):
     print(json.dumps(told), flush=True)
@@ -48,19 +47,19 @@ def tell(**told):
 def take_orders(count):
     for _ in range(count):
         redis.call("INCR", "orders")
-        if orders is not None:
-            orders.add(1)
+        orders.inc()
 
 def render_invoice():
     return hang(float(seconds))
 
 take_orders(70)
-waits = {name: redis("BLPOP", name, 0, timeout=600) for name in ("early", "late")}
+with kernel.marker("wait for invoices"):
+    waits = {name: redis("BLPOP", name, 0, timeout=600) for name in ("early", "late")}
 queued = nowhere("SET", "where", "nowhere", timeout=600)
 time.sleep(0.2)
-tell(counts=orders is not None)
+tell(waits=True)
 sys.stdin.readline()
-with kernel.marker("render invoice", id=7) if hasattr(kernel, "marker") else nullcontext():
+with kernel.marker("render invoice", id=7):
     took_s = render_invoice()
 tell(took_s=took_s)
 found = {name: [part.decode() for part in wait.result(5)] for name, wait in waits.items()}
@@ -84,8 +83,6 @@ class Seen:
     """When the reply to one of the waiting requests came."""
     took_s: float
     end: dict[str, Any]
-    counts: bool
-    """Whether the program counts its orders in a counter of its own."""
     ticks: list[float]
     counters: dict[str, int]
 
@@ -98,7 +95,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, shared_redis_server: RedisSer
     server, admin = shared_redis_server, str(tmp_path_factory.mktemp("observed") / "admin")
     server.cli("DEL", "early", "late", "orders")
     with StatsdServer() as statsd, Program(HANGING, server.url, admin, statsd.address, str(HANG_S)) as program:
-        told = program.hear()
+        assert program.hear() == {"waits": True}
         before = {path: ask_once(admin, path) for path in PATHS}
         program.go_on()
         began = time.monotonic()
@@ -113,7 +110,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, shared_redis_server: RedisSer
         assert program.hear() == {"closed": True}
         time.sleep(2 * INTERVAL_S)
         ticks, counters = statsd.ticks(INTERVAL_S / 2), dict(statsd.counters())
-    yield Seen(before, meanwhile, after, began, pushed[0], took_s, end, told["counts"], ticks, counters)
+    yield Seen(before, meanwhile, after, began, pushed[0], took_s, end, ticks, counters)
 
 
 def hanging(program: Program, in_the_middle: Callable[[], None]) -> Callable[[], bool]:
@@ -169,6 +166,7 @@ def test_the_requests_are_those_that_were_under_way(seen: Seen) -> None:
         pops = [row for row in told["requests"] if row["command"] == "BLPOP"]
         if one.at < seen.pushed - 0.1 or one.at > seen.pushed + 0.5:
             assert len(pops) == (2 if one.at < seen.pushed else 1)
+        assert {row["marker"] for row in pops} == {"wait for invoices"}
         assert {row["phase"] for row in pops} == {"waits for the reply"}
         assert {row["fate"] for row in pops} == {"maybe_executed"}
         assert found["SET", "not_sent"]["phase"] == "queued"
@@ -188,6 +186,8 @@ def test_the_time_that_the_program_is_busy_grows_and_health_says_so(seen: Seen) 
     grown_ms = busy_ms[-1] - busy_ms[len(states) // 4]
     assert busy_ms[-1] > HANG_S * 1000 * 0.7
     assert abs(grown_ms - passed_ms) < 200, (grown_ms, passed_ms)
+    assert last.json()["main"]["markers"] == ["render invoice id=7"]
+    assert seen.after["/state"].json()["main"]["markers"] == []
     statuses = [(one.at - seen.began, one.status) for one in seen.of("/healthz")]
     turned = next(at for at, status in statuses if status == 503)
     assert BUSY_LIMIT_S - 0.2 < turned < BUSY_LIMIT_S + 1
@@ -213,5 +213,4 @@ def test_nothing_was_lost(seen: Seen) -> None:
     # What was counted, as it was told bit by bit, is the sum: 100 orders, GET, two replies to BLPOP.
     ended = {name: value for name, value in seen.counters.items() if name.startswith("iokernel_requests|")}
     assert sum(value for name, value in ended.items() if "status:ok" in name) == 103
-    if seen.counts:
-        assert sum(value for name, value in seen.counters.items() if re.match(r"orders\b", name)) == 100
+    assert sum(value for name, value in seen.counters.items() if re.match(r"orders\b", name)) == 100

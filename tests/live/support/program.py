@@ -47,6 +47,7 @@ class Program:
 
     def has_told(self) -> bool:
         """Whether `hear` would not wait, when everything that it told before was heard."""
+        assert self._child.stdout
         return bool(select.select([self._child.stdout], [], [], 0)[0])
 
     def go_on(self) -> None:

@@ -16,7 +16,7 @@ class StatsdServer:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.settimeout(0.05)
         stamp_all(self._socket)
-        self.address = "127.0.0.1:{}".format(self._socket.getsockname()[1])
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._told: list[tuple[int, bytes]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
