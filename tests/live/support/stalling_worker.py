@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ PAUSE_S = 0.004
 Times = dict[int, float]
 Take = Callable[[Iterator[int], float], tuple[Times, int]]
 Told = dict[str, Any]
+Turns = Generator[Told, Told, None]
+"""Ready at its first turn; then it is sent an order each time, and gives what came of it."""
 
 
 async def stall_loop(
@@ -108,7 +110,7 @@ class Iokernel:
         return {float(bound): int(count) for bound, count in found if bound != "+Inf"}
 
 
-def iokernel_asyncio(address: str) -> Iterator[Told]:
+def iokernel_asyncio(address: str) -> Turns:
     ours = Iokernel(address)
 
     def take(numbers: Iterator[int], stall_s: float) -> tuple[Times, int]:
@@ -125,7 +127,7 @@ def iokernel_asyncio(address: str) -> Iterator[Told]:
             order = yield ours.measure(take, numbers_of(order), order["stall_s"])
 
 
-def iokernel_threads(address: str) -> Iterator[Told]:
+def iokernel_threads(address: str) -> Turns:
     ours = Iokernel(address)
 
     def take(numbers: Iterator[int], stall_s: float) -> tuple[Times, int]:
@@ -138,7 +140,7 @@ def iokernel_threads(address: str) -> Iterator[Told]:
         order = yield ours.measure(take, numbers_of(order), order["stall_s"])
 
 
-def redis_asyncio(address: str) -> Iterator[Told]:
+def redis_asyncio(address: str) -> Turns:
     import hiredis  # noqa: F401
     import redis.asyncio as redis
 
@@ -158,7 +160,7 @@ def redis_asyncio(address: str) -> Iterator[Told]:
             order = yield runner.run(measure(order))
 
 
-def redis_threads(address: str) -> Iterator[Told]:
+def redis_threads(address: str) -> Turns:
     import hiredis  # noqa: F401
     import redis
 
@@ -171,7 +173,7 @@ def redis_threads(address: str) -> Iterator[Told]:
         order = yield {"around": around, "stalls": stalls}
 
 
-def aiohttp(address: str) -> Iterator[Told]:
+def aiohttp(address: str) -> Turns:
     """Its own measure is that of its TraceConfig, from the start of a request to its end."""
     import aiohttp
 
@@ -221,7 +223,7 @@ def numbers_of(order: Told) -> range:
     return range(order["first"], order["first"] + order["count"])
 
 
-CLIENTS: dict[str, Callable[[str], Iterator[Told]]] = {
+CLIENTS: dict[str, Callable[[str], Turns]] = {
     "iokernel asyncio": iokernel_asyncio,
     "iokernel threads": iokernel_threads,
     "redis-py asyncio": redis_asyncio,
@@ -233,7 +235,7 @@ CLIENTS: dict[str, Callable[[str], Iterator[Told]]] = {
 def main() -> None:
     """The control pipe of `process.Worker`, in the main thread: here it is that stalls."""
     config = json.loads(sys.argv[1])
-    client: Any = CLIENTS[config["client"]](config["address"])
+    client = CLIENTS[config["client"]](config["address"])
     try:
         next(client)
         say(ok="")

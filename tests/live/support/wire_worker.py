@@ -103,10 +103,10 @@ async def arrived(conn: socket.socket) -> tuple[bytes, int]:
 
 async def readable(conn: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    waits = loop.create_future()
-    loop.add_reader(conn, lambda: waits.done() or waits.set_result(None))
+    came = asyncio.Event()
+    loop.add_reader(conn, came.set)
     try:
-        await waits
+        await came.wait()
     finally:
         loop.remove_reader(conn)
 
