@@ -14,7 +14,7 @@ from support.stalling import Client, Stalling
 
 PEERS = {"iokernel asyncio": ("redis-py asyncio", "aiohttp"), "iokernel threads": ("redis-py threads",)}
 # Requests of one run, by the milliseconds of a stall: a dozen for each stall.
-COUNTS = {50: 240, 500: 60}
+COUNTS = {50: 240, 500: 48}
 
 
 def rows(bench: Bench) -> list[Row]:
