@@ -100,7 +100,7 @@ install: library
 	ln -sf libiokernel.so.0 $(DESTDIR)$(LIBDIR)/libiokernel.so
 	install -m 644 $(TARGET)/release/libiokernel.a $(DESTDIR)$(LIBDIR)/
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin $(COMPLETION))
-	install -m 755 $(TARGET)/release/iokernel $(DESTDIR)$(PREFIX)/bin/
+	install -s -m 755 $(TARGET)/release/iokernel $(DESTDIR)$(PREFIX)/bin/
 	set -- $(COMPLETION); for file in bash:$$1/iokernel zsh:$$2/_iokernel fish:$$3/iokernel.fish; do \
 	  $(TARGET)/release/iokernel completion $${file%%:*} >$(DESTDIR)$(PREFIX)/$${file#*:} || exit 1; done
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' iokernel.pc.in \

@@ -151,6 +151,11 @@ impl Area {
         self.shared.is_leader()
     }
 
+    /// Lets another process speak for all.
+    pub fn resign(&self) {
+        self.shared.resign();
+    }
+
     /// Series that found no room.
     pub fn refused(&self) -> u64 {
         self.common()[REFUSED_AT].load(Ordering::Relaxed)
@@ -292,7 +297,7 @@ fn check(spec: &Spec<'_>) -> Result<(), AreaError> {
             return wrong("label", name, "[a-zA-Z_][a-zA-Z0-9_]*, 100 bytes at most, without __ at its start");
         }
         if value.len() > 1024 {
-            return wrong(&format!("label {name}"), &value[..value.floor_char_boundary(40)], "1024 bytes at most");
+            return wrong(&format!("label {name}"), cut(value, 40), "1024 bytes at most");
         }
         if spec.labels.iter().filter(|(other, _)| other == name).count() > 1 {
             return wrong("label", name, "each label once");
@@ -306,6 +311,12 @@ fn check(spec: &Spec<'_>) -> Result<(), AreaError> {
         return wrong("buckets", &format!("{:?}", spec.bounds), "1 to 128 finite numbers, each larger than the last");
     }
     Ok(())
+}
+
+/// The beginning of a text, so many bytes at most.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 fn is_name(text: &str, colons: bool) -> bool {
@@ -341,7 +352,7 @@ fn hash(spec: &Spec<'_>) -> u64 {
 fn text_of(spec: &Spec<'_>) -> Vec<u64> {
     let mut text = Vec::new();
     let labels = spec.labels.iter().flat_map(|(name, value)| [*name, *value]);
-    for part in [spec.name, spec.unit, &spec.help[..spec.help.floor_char_boundary(400)]].into_iter().chain(labels) {
+    for part in [spec.name, spec.unit, cut(spec.help, 400)].into_iter().chain(labels) {
         text.extend(part.bytes().map(|byte| if byte == 0 { b' ' } else { byte }));
         text.push(0);
     }

@@ -80,6 +80,9 @@ pub struct Session {
     closing: bool,
 }
 
+/// What a head came to: what is due after its answer, and what it asks.
+type Read = (Due, Result<Request, Refusal>);
+
 impl Session {
     pub fn new(hosts: Hosts) -> Self {
         Session { hosts, input: Vec::new(), searched: 0, begun: false, due: None, closing: false }
@@ -170,7 +173,7 @@ impl Session {
     }
 
     /// The head in front of the input. An error leaves the framing in doubt.
-    fn read_head(&mut self) -> Result<Option<(Due, Result<Request, Refusal>)>, Refusal> {
+    fn read_head(&mut self) -> Result<Option<Read>, Refusal> {
         if self.input.first().is_some_and(|byte| !is_token(*byte) && (*byte != b'\r' || self.input.len() > 1)) {
             return Err(refusal(400, "this is no HTTP request"));
         }

@@ -181,9 +181,12 @@ impl Entry {
     }
 }
 
+/// The series of a family.
+type ByLabels = BTreeMap<Vec<(String, String)>, Value>;
+
 /// Series of one name become a family; the same series, made twice at the same moment, becomes one.
 fn assemble(entries: Vec<Entry>, merged: Vec<Vec<u64>>) -> Snapshot {
-    let mut families: BTreeMap<String, (Family, BTreeMap<Vec<(String, String)>, Value>)> = BTreeMap::new();
+    let mut families: BTreeMap<String, (Family, ByLabels)> = BTreeMap::new();
     for (entry, cells) in entries.into_iter().zip(merged) {
         let Some(value) = entry.value(&cells) else { continue };
         let (family, series) = families.entry(entry.name.clone()).or_insert_with(|| {

@@ -147,6 +147,13 @@ impl SharedFile {
     pub fn is_leader(&self) -> bool {
         lock(self.file.as_raw_fd(), LEADER)
     }
+
+    /// Lets another speak for all.
+    pub fn resign(&self) {
+        let range = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..range_of(LEADER) };
+        // SAFETY: the range is valid for the call, which does not keep it.
+        unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLK, &range) };
+    }
 }
 
 /// In a forked child: a block of its own for each file.

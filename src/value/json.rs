@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_json() {
-        assert_eq!(shown(|out| write::nil(out)), json!(null));
+        assert_eq!(shown(write::nil), json!(null));
         assert_eq!(shown(|out| write::bool(out, true)), json!(true));
         assert_eq!(shown(|out| write::uint(out, u64::MAX)), json!(u64::MAX));
         assert_eq!(shown(|out| write::int(out, i64::MIN)), json!(i64::MIN));

@@ -153,7 +153,8 @@ def test_a_span_tells_what_the_request_was(
 ) -> None:
     redis = kernel.open(shared_redis_server.url)
     before = time.time_ns()
-    redis.call("SET", "trace", "x", trace=TRACEPARENT)
+    with kernel.marker("pay"):
+        redis.call("SET", "trace", "x", trace=TRACEPARENT)
     after = time.time_ns()
     [span] = collector.wait(1)
     host, _, port = shared_redis_server.address.rpartition(":")
@@ -171,6 +172,7 @@ def test_a_span_tells_what_the_request_was(
         "network.peer.address": "127.0.0.1",
         "network.peer.port": int(port),
         "iokernel.fate": "replied",
+        "iokernel.marker": "pay",
     }
     assert span.resource["service.name"] == "shop"
     assert span.resource["process.pid"] == os.getpid()
@@ -452,7 +454,8 @@ redis_url, admin = sys.argv[1:]
 kernel = iokernel.Kernel(name="slow", admin=admin)
 quick, slow = kernel.open(redis_url), kernel.open(redis_url + "?slow=50ms")
 slow.wait_ready(5)
-waiting = [quick("BLPOP", "nothing", 0.2), slow("BLPOP", "nothing", 0.1), slow("PING")]
+with kernel.marker("render invoice", id=7):
+    waiting = [quick("BLPOP", "nothing", 0.2), slow("BLPOP", "nothing", 0.1), slow("PING")]
 print(json.dumps({}), flush=True)
 ctypes.PyDLL(None).usleep(900_000)
 """
@@ -472,7 +475,7 @@ def test_slow_requests_are_told_while_the_program_hangs(shared_redis_server: Red
         assert entry["bytes"] == len(b"\x93\xa5BLPOP\xa7nothing\xcb") + 8
         assert 100 <= entry["total_ms"] < 300
         assert entry["queued_ms"] + entry["wire_ms"] == pytest.approx(entry["total_ms"], abs=20)
-        assert entry["marker"] is None
+        assert entry["marker"] == "render invoice id=7"
         assert entry["ended"] == pytest.approx(time.time(), abs=1)
 
 

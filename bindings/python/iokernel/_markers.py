@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SLOT_BYTES, PLACES, TEXT_BYTES = 1024, 15, 56
 _ACTIVE = 1 << 63
 _COUNT_MASK = (1 << 26) - 1
-_TURNS = ("trio", "gevent", "greenlet", "curio")
+_TURNS = ("trio", "gevent", "curio")
 """Modules with which tasks take turns on a thread outside of asyncio's loops."""
 
 _always_context = False

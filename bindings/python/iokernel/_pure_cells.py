@@ -21,10 +21,9 @@ _lock: Any = contextlib.nullcontext() if _IS_WHOLE else threading.RLock()
 
 
 def _finite(name: str, value: SupportsFloat) -> float:
-    number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(value):
         raise ValueError(f"{name}: {value!r}: expected a finite number")
-    return number
+    return float(value)
 
 
 def _grows(name: str, below: bool) -> None:
@@ -107,7 +106,7 @@ class GaugeCell(_Cells):
 
     def set(self, value: SupportsFloat, /) -> None:
         """Is so much from here on. Any thread."""
-        self._numbers[0] = float(value)  # type: ignore[call-overload]
+        self._numbers[0] = value  # type: ignore[call-overload]
 
     @property
     def _value(self) -> float:

@@ -66,6 +66,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_wheel_installs_without_a_compiler(wheel: Path, tmp_path: Path, url: str) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "iokernel/libiokernel.so" in names
+    assert "iokernel/iokernel" in names
     assert "iokernel/py.typed" in names
     accelerated = any("_accel" in name and name.endswith(".so") for name in names)
     assert ("-cp310-abi3-linux" in wheel.name) == accelerated
@@ -83,3 +84,6 @@ def test_a_wheel_installs_without_a_compiler(wheel: Path, tmp_path: Path, url: s
     run(*pip, "--no-index", "--disable-pip-version-check", wheel, PATH=str(home / "bin"))
     said = run(home / "bin" / "python", "-c", PROGRAM, url, PATH=str(home / "bin"))
     assert said.strip() == ("accelerated" if accelerated else "pure")
+    script = home / "bin" / "iokernel"
+    assert "complete" in run(script, "completion", "bash", PATH=str(home / "bin"))
+    assert run(script, "--version", PATH=str(home / "bin")).startswith("iokernel ")

@@ -77,10 +77,12 @@ fn existing(pid: u32) -> Result<u32, Fault> {
 
 /// The one kernel of `survey` that `target` means.
 fn choose(target: &Target, mut survey: Survey) -> Result<Address, Fault> {
+    let mut others = Vec::new();
     if let Target::Name(name) = target {
-        survey.kernels.retain(|kernel| kernel.name == *name);
+        (survey.kernels, others) = survey.kernels.into_iter().partition(|kernel| kernel.name == *name);
     }
     match survey.kernels.as_slice() {
+        [] if !others.is_empty() => Err(Fault::no_answer(format!("{target}: was not found, but {}", named(&others)))),
         [] => Err(Fault::no_answer(nothing(target, &survey))),
         [one] => Ok(one.address.clone()),
         many => {
@@ -92,6 +94,18 @@ fn choose(target: &Target, mut survey: Survey) -> Result<Address, Fault> {
             Err(Fault::usage(text))
         }
     }
+}
+
+/// The first few kernels by name and pid.
+fn named(kernels: &[Kernel]) -> String {
+    const SHOWN: usize = 10;
+    let some = kernels.iter().take(SHOWN);
+    let mut text =
+        some.map(|one| format!("\"{}\" ({})", super::words::clean(&one.name), one.pid)).collect::<Vec<_>>().join(", ");
+    if kernels.len() > SHOWN {
+        text.push_str(", and others: `iokernel list`");
+    }
+    text
 }
 
 /// What was tried in vain, and the way out.
@@ -471,6 +485,8 @@ Num       RefCount Protocol Flags    Type St Inode Path
         assert!(fault.text.contains("unix:@api") && fault.text.contains("unix:@web"), "{fault}");
         let fault = choose(&Target::Name("db".into()), two).unwrap_err();
         assert_eq!(fault.status, super::super::fault::NO_ANSWER);
+        assert!(fault.text.contains("\"db\"") && fault.text.contains("\"web\" (8)"), "{fault}");
+        let fault = choose(&Target::Name("db".into()), Survey::default()).unwrap_err();
         assert!(fault.text.contains("\"db\"") && fault.text.contains("admin="), "{fault}");
     }
 }

@@ -95,8 +95,8 @@ fn scheduled(state: &str) -> &str {
 }
 
 const ENDPOINTS: &[Column] = &[
-    number("#", 4),
-    prose("ENDPOINT", 0, 16),
+    number("NUMBER", 7),
+    prose("ENDPOINT", 0, 28),
     word("STATE", 0),
     number("REQ/S", 1),
     number("INFLIGHT", 1),
@@ -140,12 +140,12 @@ fn is_bad(one: &Value) -> bool {
 }
 
 const PEERS: &[Column] = &[
-    number("#", 4),
-    prose("PEER", 0, 12),
+    prose("PEER", 0, 15),
     word("STATE", 0),
+    prose("ENDPOINT", 2, 20),
     word("ROLE", 5),
     number("REQ/S", 1),
-    number("INFLIGHT", 2),
+    number("INFLIGHT", 3),
     number("LATENCY", 1),
     number("REQUESTS", 4),
     number("FAILURES", 3),
@@ -153,7 +153,7 @@ const PEERS: &[Column] = &[
     prose("LAST ERROR", 7, 12),
 ];
 
-/// Every endpoint's peers, each with its endpoint's number.
+/// The peers of all endpoints.
 pub fn peers(state: &Value, rates: &Rates, width: usize) -> Vec<Line> {
     let of = items(&state["endpoints"]).iter();
     let all: Vec<_> = of.flat_map(|one| items(&one["peers"]).iter().map(move |peer| (one, peer))).collect();
@@ -161,13 +161,13 @@ pub fn peers(state: &Value, rates: &Rates, width: usize) -> Vec<Line> {
         let name = text(&peer["name"]);
         let key = one["endpoint"].as_u64().map(|at| (at, Some(name.clone())));
         vec![
-            text(&one["endpoint"]),
             name,
             text(&peer["state"]),
+            text(&one["url"]),
             text(&peer["role"]),
             key.and_then(|key| rates.get(&key)).map(|rate| count(*rate)).unwrap_or_default(),
             words::number(&peer["inflight"], count),
-            words::number(&peer["latency_us"], span_us),
+            words::number(&peer["latency_us"], |us| if us > 0.0 { span_us(us) } else { String::new() }),
             words::number(&peer["requests"], count),
             words::number(&peer["failures"], count),
             words::number(&peer["conns"], count),
@@ -206,8 +206,8 @@ const REQUESTS: &[Column] = &[
     word("PHASE", 1),
     prose("COMMAND", 0, 8),
     number("BYTES", 4),
-    prose("ENDPOINT", 2, 12),
-    prose("PEER", 3, 12),
+    prose("ENDPOINT", 2, 16),
+    prose("PEER", 3, 15),
     word("FATE", 6),
     number("LEASE", 8),
     number("CHANNEL", 9),

@@ -36,8 +36,7 @@ pub fn lines(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<Stri
         cells.max().unwrap_or(0)
     };
     let filled = (0..columns.len()).filter(|at| columns[*at].rank == 0 || longest(*at) > 0);
-    let mut shown: Vec<(usize, usize)> = filled.map(|at| (at, longest(at).max(columns[at].title.len()))).collect();
-    fit(columns, &mut shown, width);
+    let shown = fit(columns, filled.map(|at| (at, longest(at).max(columns[at].title.len()))).collect(), width);
     let titles: Vec<String> = columns.iter().map(|column| column.title.into()).collect();
     let all = std::iter::once(&titles).chain(rows);
     all.map(|row| line(columns, &shown, row, width)).collect()
@@ -47,32 +46,26 @@ fn total(shown: &[(usize, usize)]) -> usize {
     shown.iter().map(|(_, width)| width + GAP).sum::<usize>().saturating_sub(GAP)
 }
 
-fn fit(columns: &[Column], shown: &mut Vec<(usize, usize)>, width: usize) {
-    while total(shown) > width {
-        let over = total(shown) - width;
-        let widest = shown.iter_mut().filter(|(at, now)| *now > columns[*at].least).max_by_key(|(_, now)| *now);
-        if let Some((at, now)) = widest {
-            // One at a time, so that two wide columns share what is missing.
-            *now -= if over > 1 && *now > columns[*at].least + over { over.div_ceil(2) } else { 1 };
-            continue;
-        }
+/// Columns and their widths: without the least important ones where even shrunken columns have no room.
+fn fit(columns: &[Column], mut shown: Vec<(usize, usize)>, width: usize) -> Vec<(usize, usize)> {
+    let least = |(at, now): &(usize, usize)| (*now).min(columns[*at].least);
+    loop {
+        let narrow: Vec<_> = shown.iter().map(|column| (column.0, least(column))).collect();
         let last = shown.iter().enumerate().max_by_key(|(_, (at, _))| columns[*at].rank);
         match last {
-            Some((place, (at, _))) if columns[*at].rank > 0 => {
-                shown.remove(place);
-                // What shrank in vain is given its room back as far as it goes.
-                widen(columns, shown, width);
-            }
-            _ => return,
+            Some((place, (at, _))) if total(&narrow) > width && columns[*at].rank > 0 => shown.remove(place),
+            _ => break,
+        };
+    }
+    // One character at a time from the widest, so that wide columns share what is missing.
+    while total(&shown) > width {
+        let widest = shown.iter_mut().filter(|(at, now)| *now > columns[*at].least).max_by_key(|(_, now)| *now);
+        match widest {
+            Some((_, now)) => *now -= 1,
+            None => break,
         }
     }
-}
-
-fn widen(columns: &[Column], shown: &mut [(usize, usize)], width: usize) {
-    let room = width.saturating_sub(total(shown));
-    if let Some((_, now)) = shown.iter_mut().find(|(at, _)| columns[*at].least != usize::MAX) {
-        *now += room;
-    }
+    shown
 }
 
 fn line(columns: &[Column], shown: &[(usize, usize)], row: &[String], width: usize) -> String {

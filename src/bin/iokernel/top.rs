@@ -223,20 +223,33 @@ fn keys_of(pressed: &[u8]) -> Vec<Key> {
     const CTRL_C: u8 = 3;
     const CTRL_D: u8 = 4;
     const ESCAPE: u8 = 27;
-    match pressed {
-        [ESCAPE] => vec![Key::Show(View::Overview)],
-        // An arrow or another key that is a sequence of its own.
-        [ESCAPE, ..] => Vec::new(),
-        _ => pressed
-            .iter()
-            .filter_map(|byte| match byte {
-                b'q' | b'Q' | &CTRL_C | &CTRL_D => Some(Key::Quit),
-                b'r' | b'R' => Some(Key::Show(View::Requests)),
-                b's' | b'S' => Some(Key::Show(View::Stack)),
-                b'o' | b'O' => Some(Key::Show(View::Overview)),
-                _ => None,
-            })
-            .collect(),
+    let (mut keys, mut rest) = (Vec::new(), pressed);
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match byte {
+            b'q' | b'Q' | &CTRL_C | &CTRL_D => keys.push(Key::Quit),
+            b'r' | b'R' => keys.push(Key::Show(View::Requests)),
+            b's' | b'S' => keys.push(Key::Show(View::Stack)),
+            b'o' | b'O' => keys.push(Key::Show(View::Overview)),
+            // An arrow or another key that is a sequence of its own; by itself, Esc.
+            &ESCAPE => match sequence_length(after) {
+                0 => keys.push(Key::Show(View::Overview)),
+                length => rest = &after[length..],
+            },
+            _ => {}
+        }
+    }
+    keys
+}
+
+/// How long the rest of a sequence after Esc is: `[A`, `[15~`, `OP` (ECMA-48, section 5.4).
+fn sequence_length(after: &[u8]) -> usize {
+    match after {
+        [b'[', rest @ ..] => {
+            1 + rest.iter().position(|byte| (0x40..=0x7e).contains(byte)).map_or(rest.len(), |at| at + 1)
+        }
+        [b'O', ..] => after.len().min(2),
+        _ => 0,
     }
 }
 
@@ -250,6 +263,7 @@ mod tests {
         assert_eq!(keys_of(b"\x03"), [Key::Quit]);
         assert_eq!(keys_of(b"srx"), [Key::Show(View::Stack), Key::Show(View::Requests)]);
         assert_eq!(keys_of(b"\x1b"), [Key::Show(View::Overview)]);
-        assert_eq!(keys_of(b"\x1b[A"), []);
+        assert_eq!(keys_of(b"\x1b[A\x1b[15~\x1bOP\x1b["), []);
+        assert_eq!(keys_of(b"\x1b[Aq"), [Key::Quit]);
     }
 }

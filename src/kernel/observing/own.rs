@@ -80,6 +80,8 @@ struct Whole {
     unread: Gauge,
     fill: Gauge,
     busy: Gauge,
+    /// Spans that were sent, dropped and failed, and how many of each are in the cells.
+    spans: [(Counter, u64); 3],
 }
 
 /// The cells of a kernel.
@@ -123,6 +125,11 @@ impl Own {
                 "For how long the main thread has been busy without a break.",
                 Merge::Max,
             ),
+            spans: [
+                (counter("iokernel_spans_sent", "Spans that a collector took."), 0),
+                (counter("iokernel_spans_dropped", "Spans that found the queue full."), 0),
+                (counter("iokernel_spans_failed", "Spans that no collector took."), 0),
+            ],
         };
         Own { area, name, whole, meters: Vec::new(), awake_ns: 0, refresh_due: false }
     }
@@ -280,6 +287,13 @@ impl Io {
             fill = fill.max(channel.fill());
         }
         let busy_ns = self.main_busy_ns();
+        let counts = &self.core.trace.counts;
+        for ((counter, told), count) in
+            self.core.own.whole.spans.iter_mut().zip([counts.sent, counts.dropped, counts.failed])
+        {
+            counter.add(count.saturating_sub(*told));
+            *told = count;
+        }
         let whole = &self.core.own.whole;
         whole.channels.set(self.core.channels.len() as f64);
         whole.unread.set(unread as f64);

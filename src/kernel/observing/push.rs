@@ -160,6 +160,7 @@ impl Io {
             }
             io.push_graphite();
         });
+        self.core.own.area.resign();
     }
 
     pub fn push_event(&mut self, key: u32, event: &Event) {

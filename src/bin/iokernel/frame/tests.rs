@@ -63,7 +63,7 @@ fn a_small_screen_shows_what_matters() {
 fn a_wide_screen_shows_everything() {
     let lines = texts(&Scene { look: Some(look()), ..Scene::default() }, 200, Some(70));
     let shown = lines.join("\n");
-    assert!(has(&lines, &["#", "ENDPOINT", "INFLIGHT", "QUEUED", "CONNS", "ABOUT"]), "{shown}");
+    assert!(has(&lines, &["NUMBER", "ENDPOINT", "INFLIGHT", "QUEUED", "CONNS", "ABOUT"]), "{shown}");
     assert!(has(&lines, &["redis 7.2.4, 2 peers"]) && has(&lines, &["no such host"]), "{shown}");
     assert!(has(&lines, &["10.0.0.2:6379", "primary", "connection refused"]), "{shown}");
     assert!(has(&lines, &["9.0s", "2.0KiB", "redis://cache.internal:6379/0", "render invoice id=7"]), "{shown}");
