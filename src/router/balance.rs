@@ -35,20 +35,23 @@ fn weight(weight: u16) -> f64 {
     if weight == 0 { 0.01 } else { f64::from(weight) }
 }
 
+/// One in so many goes to a peer drawn at random, so that what is believed of the others stays true.
+const EXPLORE_ONE_IN: usize = 64;
+
 /// Index of the candidate that gets it, of `count` (at least 1).
 pub fn least(rng: &mut fastrand::Rng, count: usize, load: impl Fn(usize) -> Load) -> usize {
     if count < 2 {
         return 0;
     }
     let one = rng.usize(..count);
+    if rng.usize(..EXPLORE_ONE_IN) == 0 {
+        return one;
+    }
     let other = (one + 1 + rng.usize(..count - 1)) % count;
     let (a, b) = (load(one).cost(), load(other).cost());
     // Equal loads are told apart by the draw, in proportion to the weights.
     if a < b { one } else { other }
 }
-
-/// One in so many goes to a peer drawn at random, so that what is believed of the others stays true.
-const EXPLORE_ONE_IN: usize = 64;
 
 /// The candidate with the lowest latency.
 pub fn nearest(rng: &mut fastrand::Rng, count: usize, load: impl Fn(usize) -> Load) -> usize {
@@ -112,6 +115,14 @@ mod tests {
         assert!((0.45..0.55).contains(&share([1, 1], [1_000_000, 1_000_000])));
         assert!(share([3, 1], [1_000_000, 1_000_000]) > 0.65);
         assert!(share([1, 1], [1_000_000, 10_000_000]) > 0.8);
+    }
+
+    #[test]
+    fn a_peer_that_was_slow_once_is_tried_again() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let load = |i: usize| Load { inflight: 0, latency_ns: [200_000, 114_000_000][i], weight: 1 };
+        let slow = (0..10_000).filter(|_| least(&mut rng, 2, load) == 1).count();
+        assert!((40..200).contains(&slow), "{slow}");
     }
 
     #[test]

@@ -22,7 +22,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import Bench, Row, Unavailable
-from scenarios import app_cpu, asyncio_tasks, beside_computing, blocking_many, blocking_one, cells, core_c, lanes
+from scenarios import (
+    app_cpu,
+    asyncio_tasks,
+    beside_computing,
+    blocking_many,
+    blocking_one,
+    cells,
+    core_c,
+    lanes,
+    observed,
+    timing_truth,
+)
 
 SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "asyncio": asyncio_tasks.rows,
@@ -38,6 +49,9 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "memory": core_c.memory,
     "lanes": lanes.rows,
     "timers": core_c.timers,
+    "truth": timing_truth.rows,
+    "hanging": observed.hanging,
+    "scrape": observed.scrape,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,15 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Program:
-    """Runs `source` with `arguments`. It tells JSON, an object a line, and goes on at each line it reads."""
+    """Runs `source` with `arguments`. It tells JSON, an object a line, and goes on at each line it reads.
+
+    It may import iokernel and this package.
+    """
 
     def __init__(self, source: str, *arguments: str) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        path = f"import sys; sys.path.insert(0, {str(ROOT / 'bindings' / 'python')!r})\n"
+        paths = [str(ROOT / "bindings" / "python"), str(ROOT / "tests" / "live")]
+        path = f"import sys; sys.path[:0] = {paths!r}\n"
         self._child = subprocess.Popen(
             [sys.executable, "-c", path + source, *arguments],
             stdin=subprocess.PIPE,
@@ -39,6 +44,11 @@ class Program:
             raise RuntimeError(f"the program ended with {self._child.wait(10)}:\n{self._errors.read()}")
         told: dict[str, Any] = json.loads(line)
         return told
+
+    def has_told(self) -> bool:
+        """Whether `hear` would not wait, when everything that it told before was heard."""
+        assert self._child.stdout
+        return bool(select.select([self._child.stdout], [], [], 0)[0])
 
     def go_on(self) -> None:
         assert self._child.stdin
