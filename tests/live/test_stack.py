@@ -125,7 +125,8 @@ def test_a_wait_in_the_system_is_named_and_goes_on(path: Path) -> None:
         program.hear()
         admin = Admin(path)
         told = hangs_in(admin, "waits_for_good")
-        assert told["main"]["state"] == "S"
+        # It may still be leaving the handler of the ask before.
+        assert told["main"]["state"] in "SR"
         assert any("read" in frame for frame in told["main"]["native"]), told
         for _ in range(20):
             admin.stack()
