@@ -19,15 +19,21 @@ MARK = re.compile(rb"truth-(\d+);")
 TAIL_BYTES = 32
 
 
-class Times:
-    """When each mark passed first, in one direction: nanoseconds since 1970."""
+Times = dict[int, int]
+"""When each mark passed, in one direction: nanoseconds since 1970."""
+
+
+class Marks:
+    """Finds the marks in a stream that comes in pieces."""
 
     def __init__(self) -> None:
-        self.of: dict[int, int] = {}
+        self._tail = b""
 
-    def note(self, data: bytes, at_ns: int) -> None:
-        for found in MARK.finditer(data):
-            self.of.setdefault(int(found[1]), at_ns)
+    def note(self, times: Times, data: bytes, at_ns: int) -> None:
+        """A mark passes with the piece that its end is in."""
+        text, seen = self._tail + data, len(self._tail)
+        times.update({int(found[1]): at_ns for found in MARK.finditer(text) if found.end() > seen})
+        self._tail = text[-TAIL_BYTES:]
 
 
 class WireWorker:
@@ -35,7 +41,8 @@ class WireWorker:
         self._upstream = upstream
         self._dice = random.Random(seed)
         self._listener = worker.Listener("127.0.0.1:0", self._serve)
-        self._asked, self._answered = Times(), Times()
+        self._asked: Times = {}
+        self._answered: Times = {}
 
     def start(self) -> str:
         self._listener.start()
@@ -44,8 +51,8 @@ class WireWorker:
     def handle(self, order: dict[str, Any]) -> Any:
         if order["do"] != "seen":
             raise ValueError(f"unknown order {order['do']!r}")
-        asked, answered = self._asked.of, self._answered.of
-        self._asked, self._answered = Times(), Times()
+        asked, answered = self._asked, self._answered
+        self._asked, self._answered = {}, {}
         return {number: (at_ns - asked[number]) / 1e9 for number, at_ns in answered.items()}
 
     async def _serve(self, client: socket.socket) -> None:
@@ -62,11 +69,10 @@ class WireWorker:
                         pump.cancel()
 
     async def _requests(self, client: socket.socket, server: socket.socket) -> None:
-        data = tail = b"-"
+        data, marks = b"-", Marks()
         while data:
             data, at_ns = await arrived(client)
-            self._asked.note(tail + data, at_ns or time.time_ns())
-            tail = (tail + data)[-TAIL_BYTES:]
+            marks.note(self._asked, data, at_ns or time.time_ns())
             await asyncio.get_running_loop().sock_sendall(server, data)
 
     async def _replies(self, client: socket.socket, server: socket.socket) -> None:
@@ -81,15 +87,14 @@ class WireWorker:
             giving.cancel()
 
     async def _give(self, client: socket.socket, held: asyncio.Queue[tuple[float, bytes]]) -> None:
-        loop, tail = asyncio.get_running_loop(), b""
+        loop, marks = asyncio.get_running_loop(), Marks()
         while True:
             due, data = await held.get()
             await asyncio.sleep(due - loop.time())
             before_ns = time.time_ns()
             await loop.sock_sendall(client, data)
             # Without a packet's own stamp, what is known is that it left no sooner.
-            self._answered.note(tail + data, timestamps.sent(client) or before_ns)
-            tail = (tail + data)[-TAIL_BYTES:]
+            marks.note(self._answered, data, timestamps.sent(client) or before_ns)
 
 
 async def arrived(conn: socket.socket) -> tuple[bytes, int]:
