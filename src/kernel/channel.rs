@@ -197,6 +197,11 @@ impl Channel {
         self.config.thread == std::process::id()
     }
 
+    /// An event loop watches it: what comes is taken as soon as the loop turns.
+    pub fn is_of_loop(&self) -> bool {
+        self.region.words().app_watches.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Completions that the ring has no room for.
     pub fn backlog(&self) -> usize {
         self.backlog.len()

@@ -249,6 +249,7 @@ impl Conn {
     pub fn flush(&mut self, mut sent: impl FnMut(RequestId, u64)) -> io::Result<Flushed> {
         let Link::Up(stream) = &mut self.link else { return Ok(Flushed::Blocked) };
         let mut budget = WRITE_BUDGET;
+        let mut now_ns = 0;
         let flushed = loop {
             if self.out_at == self.out.len() {
                 break Flushed::All;
@@ -258,6 +259,10 @@ impl Conn {
             }
             let chunk = &self.out[self.out_at..];
             let chunk = &chunk[..chunk.len().min(budget)];
+            // Before the write: it wakes the peer, which may run in our place at once.
+            if !self.unsent.is_empty() {
+                now_ns = monotonic_ns();
+            }
             match stream.write(chunk) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
@@ -280,7 +285,6 @@ impl Conn {
         if self.unsent.is_empty() {
             return Ok(flushed);
         }
-        let now_ns = monotonic_ns();
         while self.unsent.front().is_some_and(|unsent| unsent.end <= self.written) {
             if let Some(unsent) = self.unsent.pop_front() {
                 sent(unsent.id, now_ns);

@@ -72,6 +72,7 @@ impl AppSide {
         use std::os::fd::AsRawFd;
         if !self.fd_watched {
             self.fd_watched = true;
+            self.region.words().app_watches.0.store(1, Ordering::Relaxed);
             self.arm();
         }
         self.region.bell.as_raw_fd()

@@ -85,7 +85,9 @@ pub struct Words {
     pub app_wants_room: Line<AtomicU32>,
     /// 0 while the channel lives, then the status (as bits) that ended it.
     pub ended: Line<AtomicU32>,
+    /// Not 0: the program watches the descriptor.
+    pub app_watches: Line<AtomicU32>,
 }
 
 const _: () = assert!(size_of::<Description>() <= WORDS_OFFSET);
-const _: () = assert!(size_of::<Words>() == 8 * 128);
+const _: () = assert!(size_of::<Words>() == 9 * 128);

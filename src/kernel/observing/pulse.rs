@@ -2,9 +2,9 @@
 //! `/healthz` makes of that.
 //!
 //! The I/O thread looks at the main thread from outside, a few times a second: is it asleep, has it slept since the last
-//! look (the system counts voluntary switches), has it taken or submitted anything. Each of these is a break. While one
-//! of its channels has something unread for longer than a look, nothing but taking it counts: a C call that sleeps with
-//! the interpreter's lock held is no break.
+//! look (the system counts voluntary switches), has it taken or submitted anything. Each of these is a break. While
+//! something lies unread in the channel of an event loop of its for longer than two looks, nothing but taking it counts:
+//! a loop that turns takes what comes, and a C call that sleeps with the interpreter's lock held is no break.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Io {
         let (mut activity, mut is_dry) = (0u64, true);
         for (_, channel) in self.core.channels.iter().filter(|(_, channel)| channel.is_of_main()) {
             activity = activity.wrapping_add(channel.activity());
-            is_dry &= channel.is_read_dry();
+            is_dry &= !channel.is_of_loop() || channel.is_read_dry();
         }
         let look = process::look_at_main();
         let pulse = &mut self.observing.pulse;
