@@ -663,7 +663,8 @@ uint64_t iok_features(void);
 
 /**
  * Starts a kernel: its I/O thread, without any network. `config`: `name=web-1` names the thread (at most 15 bytes);
- * `resolv_conf=` and `hosts=` name files to read instead of the system's. NULL or "" for the defaults. The handle goes
+ * `resolv_conf=` and `hosts=` name files to read instead of the system's; `admin=`, `busy_limit=`, `metrics=`, `statsd=`,
+ * `graphite=`, `otlp=` and those beside them say who may ask the kernel, and whom it tells (docs/observability.md). NULL or "" for the defaults. The handle goes
  * to `*out` and belongs to the caller until `iok_kernel_close`. Any thread. [N]
  *
  * Errors: BAD_CONFIG (the text names the key), NULL, NO_FILES, NO_MEMORY, SYSTEM.

@@ -15,8 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("observe", &["ring", "sys"]),
     ("ring", &["sys"]),
     ("sys", &[]),
-    // Programs beside the library: they ask it from outside, so none of its rooms may stand in them.
-    ("bin", &[]),
+    // Programs beside the library: they ask it from outside, or read the areas that it writes.
+    ("bin", &["observe"]),
 ];
 
 /// Numbers, names and grammar without behaviour.

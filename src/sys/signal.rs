@@ -231,8 +231,9 @@ fn pipe() -> io::Result<(RawFd, RawFd)> {
         let ends = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         Ok::<_, io::Error>((ends, [fds[0], fds[1], -1]))
     })?;
-    let ends = Box::leak(Box::new(ends));
-    Ok((ends.0.as_raw_fd(), ends.1.as_raw_fd()))
+    let fds = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
+    std::mem::forget(ends);
+    Ok(fds)
 }
 
 fn current(signal: i32) -> io::Result<libc::sigaction> {

@@ -378,3 +378,29 @@ def test_the_entry_point_says_where_it_looked_for_the_program(folder: Path) -> N
     assert all(part in done.stderr for part in (str(alone / "iokernel"), str(copy), "cargo build")), done.stderr
     version = subprocess.run([*PYTHON, "--version"], env=environment, capture_output=True, text=True, check=True)
     assert version.stdout.startswith("iokernel ")
+
+
+ALONE = """
+import ctypes, iokernel, json, os, sys
+kernel = iokernel.Kernel(name="alone", metrics=sys.argv[1] or None)
+kernel.counter("jobs").inc(5)
+print(json.dumps({}), flush=True)
+ctypes.PyDLL(None).sleep(60)
+"""
+
+
+def test_counters_of_a_program_that_cannot_be_asked_are_read_from_its_memory() -> None:
+    with Program(ALONE, "") as program:
+        program.hear()
+        assert "jobs_total 5\n" in say("metrics", str(program.pid))
+        assert say("metrics", str(program.pid), "--openmetrics").endswith("# EOF\n")
+        os.kill(program.pid, signal.SIGKILL)
+    name = f"{WHO}-cells"
+    try:
+        with Program(ALONE, name) as program:
+            program.hear()
+            assert "jobs_total 5\n" in say("metrics", name)
+            os.kill(program.pid, signal.SIGKILL)
+        assert "jobs_total 5\n" in say("metrics", name), "what the dead counted stays"
+    finally:
+        Path(f"/dev/shm/iokernel-{name}").unlink(missing_ok=True)

@@ -5,13 +5,15 @@
 //! | `args` | the words after `iokernel` |
 //! | `target`, `find` | which kernel is meant, and where it listens |
 //! | `http` | the question and the answer |
+//! | `cells` | counters read from the memory of a process that cannot be asked |
 //! | `show`, `table`, `words` | an answer as lines of text |
 //! | `top`, `frame`, `terminal` | the live view: looking, drawing, and the terminal it is drawn on |
 //!
-//! It knows nothing of the library but its answers, so that it can ask kernels of other versions.
+//! It knows nothing of the library but its answers and the shape of areas, so that it can ask kernels of other versions.
 #![forbid(unsafe_code)]
 
 mod args;
+mod cells;
 mod fault;
 mod find;
 mod frame;
@@ -181,7 +183,11 @@ fn metrics(asking: &Asking, openmetrics: bool) -> Result<u8, Fault> {
         return Err(Fault::usage("metrics: --json: expected without, because metrics are text in Prometheus' format"));
     }
     let accept = if openmetrics { "application/openmetrics-text; version=1.0.0" } else { "" };
-    print(&asking.fetch(&asking.locate()?, "/metrics", accept)?)
+    match asking.locate() {
+        Ok(address) => print(&asking.fetch(&address, "/metrics", accept)?),
+        // Nobody to ask: what is counted can be read all the same.
+        Err(fault) => print(cells::text(&asking.target, openmetrics).ok_or(fault)?.as_bytes()),
+    }
 }
 
 /// Both questions that a supervisor asks. Status 1 if either is answered with an error.
