@@ -205,9 +205,11 @@ def test_what_is_required_and_missing(kernel: iokernel.Kernel, free_port: int) -
 def test_wait_ready_waits(kernel: iokernel.Kernel, redis_server: RedisServer) -> None:
     redis_server.stop()
     kernel.open(redis_server.url, require=True, max_backoff="100ms")
-    threading.Timer(0.3, redis_server.start).start()
+    later = threading.Timer(0.3, redis_server.start)
+    later.start()
     kernel.wait_ready(10)
     assert kernel.state["ready"] is True
+    later.join()
 
 
 def test_watch_of_a_kernel(kernel: iokernel.Kernel, redis_server: RedisServer) -> None:
