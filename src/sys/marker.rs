@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn a_thread_has_a_word_for_each_area() {
-        let area = || -> &'static [AtomicU64] { Box::leak(Box::new([const { AtomicU64::new(0) }; 2])) };
-        let areas = [area(), area(), area()];
+        static AREAS: [[AtomicU64; 2]; 3] = [const { [const { AtomicU64::new(0) }; 2] }; 3];
+        let areas: [&'static [AtomicU64]; 3] = [&AREAS[0], &AREAS[1], &AREAS[2]];
         for (number, words) in areas.iter().enumerate() {
             assert_eq!(current(words), 0);
             words[1].store((number as u64 + 7) << 32 | 1, Ordering::Relaxed);
