@@ -260,12 +260,11 @@ impl Conn {
             let chunk = &self.out[self.out_at..];
             let chunk = &chunk[..chunk.len().min(budget)];
             // Before the write: it wakes the peer, which may run in our place at once.
-            if !self.unsent.is_empty() {
-                now_ns = monotonic_ns();
-            }
+            let begun_ns = if self.unsent.is_empty() { 0 } else { monotonic_ns() };
             match stream.write(chunk) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
+                    now_ns = begun_ns;
                     self.out_at += count;
                     self.written += count as u64;
                     if let Some(meter) = &self.meter {

@@ -139,9 +139,9 @@ impl Io {
         }
         map.number("requests", self.core.under_way(key) as u64);
         map.number("inflight", self.on_conns(key) as u64);
-        if let Some(heard_ns) =
-            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, c)| c.first_byte_ns).max()
-        {
+        let heard =
+            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(_, conn)| conn.first_byte_ns).max();
+        if let Some(heard_ns) = heard.filter(|heard_ns| *heard_ns != 0) {
             map.number("heard_ms", self.core.now_ns.saturating_sub(heard_ns) / 1_000_000);
         }
         map.finish()

@@ -108,14 +108,14 @@ fn wrong_names_are_refused_with_what_was_expected() {
 
 #[test]
 fn gauges_merge_as_they_say() {
-    let _alone = crate::sys::shared::FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let area = area();
     let gauge = |name, merge| area.series(&Spec { merge, ..Spec::new(Kind::Gauge, name, &[]) }).unwrap();
     let (sum, max, min) = (gauge("s", Merge::Sum), gauge("m", Merge::Max), gauge("n", Merge::Min));
     let set = |number: f64| [sum, max, min].map(|cells| cells[0].store(number.to_bits(), Ordering::Relaxed));
     set(3.0);
-    beside_a_child(
-        area,
+    let word = &area.shared().common()[super::area::TEXTS_AT + super::area::TEXT_WORDS_MAX - 1];
+    crate::sys::shared::beside_a_child(
+        word,
         || {
             set(4.0);
         },
@@ -151,29 +151,5 @@ fn a_corrupt_area_is_read_without_harm() {
         }
         let _ = area.snapshot(Whose::All).unwrap();
         let _ = area.series(&Spec::new(Kind::Counter, "more", &[("l", &rng.u8(..).to_string())]));
-    }
-}
-
-/// Forks: the child does its part and stays until the parent has done its own.
-fn beside_a_child(area: Area, child: impl FnOnce(), parent: impl FnOnce()) {
-    let word = &area.shared().common()[super::area::TEXTS_AT + super::area::TEXT_WORDS_MAX - 1];
-    let wait_for = |value| {
-        while word.load(Ordering::SeqCst) != value {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-    };
-    // SAFETY: the child uses atomics, sleeps and leaves; the parent waits for it.
-    unsafe {
-        let pid = libc::fork();
-        if pid == 0 {
-            child();
-            word.store(1, Ordering::SeqCst);
-            wait_for(2);
-            libc::_exit(0);
-        }
-        wait_for(1);
-        parent();
-        word.store(2, Ordering::SeqCst);
-        libc::waitpid(pid, std::ptr::null_mut(), 0);
     }
 }

@@ -258,7 +258,32 @@ pub fn is_locked(file: &File, block: u32) -> bool {
 
 /// Held by tests that fork: a child takes a block of every file of its process.
 #[cfg(test)]
-pub static FORKS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static FORKS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// For tests: forks; the child does its part and stays until the parent has done its own. `word` is shared, and 0.
+#[cfg(test)]
+pub fn beside_a_child(word: &AtomicU64, child: impl FnOnce(), parent: impl FnOnce()) {
+    let _alone = FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let wait_for = |value| {
+        while word.load(Ordering::SeqCst) != value {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    // SAFETY: the child uses atomics, sleeps and leaves; the parent waits for it.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            child();
+            word.store(1, Ordering::SeqCst);
+            wait_for(2);
+            libc::_exit(0);
+        }
+        wait_for(1);
+        parent();
+        word.store(2, Ordering::SeqCst);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ from typing import Any
 
 import iokernel
 import pytest
+from support.fakes import Say
 from support.net import wait_for
 from support.program import Program
 from support.servers import RedisServer
@@ -116,6 +117,34 @@ def test_curl_asks(kernel: iokernel.Kernel, path: str) -> None:
     command = ["curl", "-sS", "--fail", "--unix-socket", path, "http://localhost/state"]
     done = subprocess.run(command, capture_output=True, timeout=20, check=True)
     assert json.loads(done.stdout)["kernel"]["name"] == "admin"
+
+
+def test_arguments_are_shown_where_they_are_kept_and_asked_for_and_no_secret(
+    kernel: iokernel.Kernel, path: str, make_fake: Callable[..., Any]
+) -> None:
+    late = Say(b"+late\r\n", wait_ms=60_000)
+    silent = make_fake({"HELLO": b"-ERR unknown command\r\n", "GET": late, "AUTH": late, "CONFIG": late})
+    shows = kernel.open(f"redis://{silent.address}", show_arguments=True)
+    hides = kernel.open(f"redis://{silent.address}")
+    waits = [shows("GET", "which-key"), shows("CONFIG", "SET", "requirepass", "hush-1"), hides("GET", "hidden-key")]
+    waits.append(shows(["GET", "of-batch"], ["CONFIG", "SET", "requirepass", "hush-2"]))
+    wait_for("the requests", lambda: ask_json(path, "/requests")["count"] == len(waits))
+    assert (shows.state["requests"], hides.state["requests"]) == (3, 1), "each endpoint tells its own"
+    asked = ask_json(path, "/requests?arguments=true")["requests"]
+    assert [one.get("arguments") for one in asked] == [["which-key"], None, None, None]
+    assert all("arguments" not in one for one in ask_json(path, "/requests")["requests"])
+    assert "hush" not in json.dumps(asked) and "hidden-key" not in json.dumps(asked)
+
+
+def test_when_a_peer_was_heard_is_told_once_it_was(
+    kernel: iokernel.Kernel, redis_server: RedisServer, make_fake: Callable[..., Any]
+) -> None:
+    mute = kernel.open(f"redis://{make_fake({'HELLO': Say(b'', wait_ms=60_000)}).address}")
+    service = kernel.open(redis_server.url)
+    service.call("PING")
+    assert service.state["heard_ms"] < 5000
+    wait_for("the conn", lambda: mute.state["state"] == "connecting")
+    assert "heard_ms" not in mute.state
 
 
 def test_the_state_is_what_the_program_hears(
