@@ -35,6 +35,8 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("Instant::now", OUTSIDE_SANS_IO, "time is passed in, so that a run can be replayed"),
     ("SystemTime", OUTSIDE_SANS_IO, "time is passed in, so that a run can be replayed"),
     ("thread", OUTSIDE_SANS_IO, "sans-IO rooms start nothing"),
+    ("File::open", &["sys", "bin"], "what is open is known to forked children"),
+    ("fs::read", &["sys", "bin"], "what is open is known to forked children"),
     ("println", &["bin"], "a library prints nothing"),
     ("eprintln", &["bin"], "a library prints nothing"),
     ("dbg", &[], "a library prints nothing"),

@@ -8,8 +8,7 @@
 //! one look to the next, as it may be half-written. What cannot be read changes nothing. An empty file is not an empty
 //! set, which is `[]`. A peer that is told by name has its name looked up whenever it is dialled.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use super::stamp::Stamp;
 use super::{Ask, News, Source, Terms};
 use crate::config::{Address, ConfigError, Url};
 use crate::peer::Peer;
+use crate::sys;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -110,9 +110,7 @@ fn words(error: &io::Error) -> String {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| words(&error))?;
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| words(&error))?;
+    let bytes = sys::file::read(path, FILE_BYTES_MAX + 1).map_err(|error| words(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("more than {FILE_BYTES_MAX} bytes"));
     }

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod file;
 pub mod fork;
 pub mod futex;
 pub mod map;

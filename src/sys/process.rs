@@ -1,9 +1,6 @@
 //! What the system tells of this process's threads.
 
-use std::fs::File;
-use std::io::Read;
-
-use super::owned::Owned;
+use super::file;
 
 /// A thread at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,10 +33,8 @@ pub fn look_at(tid: u32) -> ThreadLook {
 }
 
 /// A file of one thread of this process under `/proc/self/task`, cut at 4 KiB.
-pub fn read_task(tid: i32, file: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let file = Owned::make(|| File::open(format!("/proc/self/task/{tid}/{file}"))).ok()?;
-    (&*file).take(4096).read_to_end(&mut bytes).ok()?;
+pub fn read_task(tid: i32, name: &str) -> Option<String> {
+    let bytes = file::read(format!("/proc/self/task/{tid}/{name}"), 4096).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 

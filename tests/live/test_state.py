@@ -169,8 +169,10 @@ def test_readiness_in_threads(make_redis_server: MakeServer) -> None:
         kernel.open(server.url, require=True, max_backoff="100ms")
         with pytest.raises(iokernel.Unavailable):
             kernel.wait_ready(0.2)
-        threading.Timer(0.3, server.start).start()
+        later = threading.Timer(0.3, server.start)
+        later.start()
         kernel.wait_ready(10)
+        later.join()
         assert kernel.state["ready"] is True
 
 

@@ -1,7 +1,5 @@
 //! Whom to ask and how, as resolv.conf(5) and the hosts file tell, read again when they change.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::discovery::hosts::Hosts;
 use crate::discovery::stamp::Stamp;
+use crate::sys::file;
 
 /// How often the files are looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -118,7 +117,7 @@ fn parse_server(text: &str) -> Option<SocketAddr> {
     let index = match link.parse() {
         Ok(index) => index,
         Err(_) if link.contains('/') => return None,
-        Err(_) => fs::read_to_string(format!("/sys/class/net/{link}/ifindex")).ok()?.trim().parse().ok()?,
+        Err(_) => small(&format!("/sys/class/net/{link}/ifindex"))?.trim().parse().ok()?,
     };
     Some(SocketAddrV6::new(address.parse::<Ipv6Addr>().ok()?, DNS_PORT, 0, index).into())
 }
@@ -155,7 +154,7 @@ impl Files {
         }
         self.looked = Some(now);
         if let Some(text) = changed(self.given.resolv_conf.as_deref(), &mut self.config_seen) {
-            let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let hostname = small("/proc/sys/kernel/hostname").unwrap_or_default();
             self.config = Arc::new(self.given.with_resolv_conf(&text, &hostname));
         }
         if let Some(text) = changed(self.given.hosts.as_deref(), &mut self.hosts_seen) {
@@ -164,14 +163,18 @@ impl Files {
     }
 }
 
+/// A line that the system tells in a file.
+fn small(path: &str) -> Option<String> {
+    String::from_utf8(file::read(path, 4096).ok()?).ok()
+}
+
 fn changed(path: Option<&Path>, seen: &mut Option<Stamp>) -> Option<String> {
     let path = path?;
     let stamp = Stamp::of(path).ok()?;
     if *seen == Some(stamp) {
         return None;
     }
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let bytes = file::read(path, FILE_BYTES_MAX).ok()?;
     *seen = Some(stamp);
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,6 +13,9 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadCache};
+
+use crate::sys::file;
+use crate::sys::owned::Owned;
 
 /// Frames of one stack.
 const FRAMES_MAX: usize = 128;
@@ -31,7 +33,7 @@ const NAMES_MAX: usize = 8192;
 const NAME_CHARS_MAX: usize = 200;
 
 type Elf = FileHeader64<Endianness>;
-type Sections<'a> = SectionTable<'a, Elf, &'a ReadCache<File>>;
+type Sections<'a> = SectionTable<'a, Elf, &'a ReadCache<Owned<File>>>;
 
 /// Where a thread was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl Symbols {
     }
 
     /// Takes the unwind tables of a file. Its bias.
-    fn learn(&mut self, map: &Mapping, data: &ReadCache<File>) -> Option<u64> {
+    fn learn(&mut self, map: &Mapping, data: &ReadCache<Owned<File>>) -> Option<u64> {
         let header = Elf::parse(data).ok()?;
         let endian = header.endian().ok()?;
         let bias = bias(header, endian, data, map)?;
@@ -253,7 +255,7 @@ impl Wanted {
 }
 
 /// Looks through the file's symbols, once: the whole table if it was not stripped, else what it exports.
-fn find_symbols(data: &ReadCache<File>, wanted: &mut [Wanted]) -> Option<()> {
+fn find_symbols(data: &ReadCache<Owned<File>>, wanted: &mut [Wanted]) -> Option<()> {
     let header = Elf::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let sections = header.sections(endian, data).ok()?;
@@ -268,7 +270,7 @@ fn find_symbols(data: &ReadCache<File>, wanted: &mut [Wanted]) -> Option<()> {
 fn look_through<'a>(
     sections: &Sections<'a>,
     endian: Endianness,
-    data: &'a ReadCache<File>,
+    data: &'a ReadCache<Owned<File>>,
     kind: elf::SectionType,
     wanted: &mut [Wanted],
 ) -> Option<()> {
@@ -291,15 +293,15 @@ fn look_through<'a>(
 }
 
 /// The file of a mapping, if it is still the one at its path: an upgrade may have put another there.
-fn open(map: &Mapping) -> Option<ReadCache<File>> {
+fn open(map: &Mapping) -> Option<ReadCache<Owned<File>>> {
     // Looked at before it is opened: opening what is no file (a pipe) might wait.
     let found = std::fs::metadata(&map.path).ok()?;
     let is_same = found.is_file() && found.ino() == map.inode;
-    is_same.then(|| File::open(&map.path).ok()).flatten().map(ReadCache::new)
+    is_same.then(|| file::open(&map.path).ok()).flatten().map(ReadCache::new)
 }
 
 /// How far the file of a mapping lies above its own addresses.
-fn bias(header: &Elf, endian: Endianness, data: &ReadCache<File>, map: &Mapping) -> Option<u64> {
+fn bias(header: &Elf, endian: Endianness, data: &ReadCache<Owned<File>>, map: &Mapping) -> Option<u64> {
     let segments = header.program_headers(endian, data).ok()?;
     let holds = |segment: &&elf::ProgramHeader64<Endianness>| {
         let (from, bytes) = (segment.p_offset(endian), segment.p_filesz(endian));
@@ -313,10 +315,7 @@ fn bias(header: &Elf, endian: Endianness, data: &ReadCache<File>, map: &Mapping)
 
 /// What of files is mapped as code, from `/proc/self/maps` (proc(5)).
 fn maps() -> Vec<Mapping> {
-    let Ok(file) = File::open("/proc/self/maps") else { return Vec::new() };
-    let mut text = Vec::new();
-    // A part is better than nothing.
-    let _ = file.take(MAPS_BYTES_MAX).read_to_end(&mut text);
+    let Ok(text) = file::read("/proc/self/maps", MAPS_BYTES_MAX) else { return Vec::new() };
     String::from_utf8_lossy(&text).lines().filter_map(mapping).collect()
 }
 

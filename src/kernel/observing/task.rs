@@ -1,7 +1,6 @@
 //! What the system itself tells of this process's threads: `/proc/self/task`, proc(5). Reading it waits for nobody.
 
-use std::fs;
-
+use crate::sys::file;
 use crate::sys::process::read_task;
 
 /// How many threads are listed.
@@ -18,9 +17,8 @@ pub struct Task {
 
 /// The threads of this process by number, the first [`THREADS_MAX`] of them.
 pub fn tasks() -> Vec<Task> {
-    let Ok(entries) = fs::read_dir("/proc/self/task") else { return Vec::new() };
-    let tids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut tids: Vec<i32> = tids.take(THREADS_MAX).collect();
+    let Ok(names) = file::names("/proc/self/task", THREADS_MAX) else { return Vec::new() };
+    let mut tids: Vec<i32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     tids.sort_unstable();
     tids.into_iter().filter_map(task).collect()
 }

@@ -145,9 +145,9 @@ fn bind_path(path: &str) -> io::Result<Bound> {
 
 /// While it is held, no other process of ours finds the socket bound but not yet listening, and takes it for abandoned.
 /// A folder that cannot be had is done without: it may be everybody's, and held by a stranger.
-fn lock_folder(path: &str) -> Option<fs::File> {
+fn lock_folder(path: &str) -> Option<Owned<fs::File>> {
     let path = std::path::absolute(path).ok().filter(|_| !path.starts_with('@'))?;
-    let folder = fs::File::open(path.parent()?).ok()?;
+    let folder = crate::sys::file::open(path.parent()?).ok()?;
     for _ in 0..LOCK_TRIES {
         if crate::sys::lock(&folder).is_ok() {
             return Some(folder);
