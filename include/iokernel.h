@@ -73,6 +73,11 @@
 #define IOK_FEATURE_TRACE (1 << 6)
 
 /**
+ * Feature bit: requests and streams that take more messages (`IOK_OP_SEND`, `IOK_OP_CREDIT`, `IOK_KIND_END`).
+ */
+#define IOK_FEATURE_SENDS (1 << 7)
+
+/**
  * Every record and every ring index is a multiple of this.
  */
 #define IOK_RECORD_ALIGN 8
@@ -160,6 +165,19 @@
 #define IOK_OP_WATCH 13
 
 /**
+ * One more message for the request or stream that was submitted under the tag `key` (of a listener: for the request whose
+ * `REQUEST` completion had it). Payload: one MessagePack value, as the protocol has it. `DONE` once it is on its way, which
+ * is when the next may come without piling up; with `IOK_FLAG_QUIET` only if it fails.
+ */
+#define IOK_OP_SEND 14
+
+/**
+ * Gives bytes of the window back (`window=`) of the stream under the tag `key`: `tag` of them, as payload bytes of `PUSH`es
+ * that the program is done with. Has no completion.
+ */
+#define IOK_OP_CREDIT 15
+
+/**
  * More fragments of this message follow, under the same tag. Records of other tags may stand between them.
  */
 #define IOK_FLAG_MORE (1 << 0)
@@ -231,6 +249,11 @@
  * Nothing happened; taking it shows that the program lives (`max_app_silence`). Its tag is 0. Pass over it.
  */
 #define IOK_KIND_TICK 7
+
+/**
+ * The peer sends nothing more under this tag; what we send still goes. Payload: a last word, as the protocol has it.
+ */
+#define IOK_KIND_END 8
 
 /**
  * Nothing of the request was written: sending it again is safe.

@@ -285,6 +285,10 @@ impl Url {
             }
         };
         let hosts = match unix {
+            // As requests-unixsocket and httpx write it: the path percent-encoded in the host's place.
+            true if hosts_given.starts_with("%2F") || hosts_given.starts_with("%2f") => {
+                vec![Address::Unix(decode(hosts_given)?)]
+            }
             true if path.is_empty() => return Err(bad("the path of a unix socket, as in unix:///run/redis.sock")),
             true => vec![Address::Unix(decode(path)?)],
             false => {

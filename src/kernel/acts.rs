@@ -106,8 +106,10 @@ impl Acts<'_> {
         }
         let start = conn.wire_position();
         let mut wire = std::mem::take(&mut conn.out);
-        let mut out = crate::proto::Out { wire: &mut wire, events: &mut Nothing };
-        let outcome = conn.proto.command(now, Command::Request { id, body, asking: how == How::Asking }, &mut out);
+        let streams = self.io.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
+        let mut out = crate::proto::Out { wire: &mut wire, files: &mut Vec::new(), events: &mut Nothing };
+        let outcome =
+            conn.proto.command(now, Command::Request { id, body, asking: how == How::Asking, streams }, &mut out);
         conn.out = wire;
         outcome?;
         // What is kept until its reply needs no second place until it is written.

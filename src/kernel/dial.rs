@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::peer::Place;
+use crate::proto::Transport;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -281,6 +282,16 @@ impl Stream {
                 },
                 Err(_) => "unix:?".into(),
             },
+        }
+    }
+
+    /// What a protocol is told of it.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Stream::Tcp(stream) => {
+                Transport { peer: stream.peer_addr().ok(), local: stream.local_addr().ok(), ..Transport::default() }
+            }
+            Stream::Unix(_) => Transport::default(),
         }
     }
 

@@ -189,11 +189,12 @@ impl Io {
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
+                let transport = stream.transport();
                 self.core.names.peer(conn.number, &conn.peer_name);
                 conn.count(|meter| meter.connects.add(1));
                 conn.link = Link::Up(stream);
                 conn.readable = true;
-                self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
+                self.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
                 self.flush(key);
                 self.read(key);
             }
@@ -211,7 +212,7 @@ impl Io {
         let mut notes = Vec::new();
         let mut wire = std::mem::take(&mut conn.out);
         let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
-        let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
+        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink });
         let learnt = sink.finish();
         conn.out = wire;
         learnt.keep(conn);
@@ -324,7 +325,7 @@ impl Io {
         let mut need = 1;
         let mut outcome = Ok(());
         while at < input.len() && !conn.proto.paused() {
-            let mut out = Out { wire: &mut wire, events: &mut sink };
+            let mut out = Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink };
             match conn.proto.handle_input(now, &input[at..], &mut out) {
                 Ok(Progress::Consumed(count)) => at += count,
                 Ok(Progress::Need(count)) => {

@@ -158,6 +158,8 @@ impl Emit for Sink<'_> {
             Event::Reply { id, error, body } => self.reply(id, error, body),
             Event::Rejected { id, why, body } => self.rejected(id, why, body),
             Event::Push { topic, body } => self.push(topic, body),
+            Event::Accepted { .. } | Event::Chunk { .. } | Event::End { .. } | Event::Settled { .. } => {}
+            Event::Health { .. } | Event::Access(_) => {}
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
                 self.incoming.push_back((slot, id));

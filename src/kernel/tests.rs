@@ -18,7 +18,8 @@ use super::request::What;
 use crate::config::Url;
 use crate::discovery::dns::{Resolver, ResolverConfig};
 use crate::proto::{
-    Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy, database_tracing,
+    Admit, Class, Command, Driver, Fault, Need, Out, Progress, Protocol, Refusal, RequestId, Tenancy, Then, Transport,
+    database_tracing,
 };
 use crate::ring::layout::{IOK_OP_REQUEST, IOK_TIMEOUT_NONE, Submission};
 use crate::ring::region::Region;
@@ -29,7 +30,7 @@ use crate::sys::owned::Owned;
 struct Bomb(Option<RequestId>);
 
 impl Protocol for Bomb {
-    fn handle_open(&mut self, _: Instant, _: &mut Out<'_>) -> Result<(), Fault> {
+    fn handle_open(&mut self, _: Instant, _: &Transport, _: &mut Out<'_>) -> Result<(), Fault> {
         Ok(())
     }
     fn handle_input(&mut self, _: Instant, _: &[u8], _: &mut Out<'_>) -> Result<Progress, Fault> {
@@ -47,8 +48,8 @@ impl Protocol for Bomb {
     fn admit(&self, _: &[u8]) -> Admit {
         Admit::Later
     }
-    fn command(&mut self, _: Instant, _: Command<'_>, _: &mut Out<'_>) -> Result<(), Refusal> {
-        Ok(())
+    fn command(&mut self, _: Instant, _: Command<'_>, _: &mut Out<'_>) -> Result<Then, Refusal> {
+        Ok(Then::Done)
     }
     fn inflight(&self) -> usize {
         1
@@ -67,7 +68,7 @@ impl Protocol for Bomb {
 
 impl Driver for Bomb {
     fn classify(&self, _: &[u8], _: bool) -> Result<Need, Refusal> {
-        Ok(Need { class: Class::Shared, route: Default::default() })
+        Ok(Need { class: Class::Shared, idempotent: false, route: Default::default() })
     }
     fn is_secret(&self, _: &[u8]) -> bool {
         false

@@ -295,6 +295,7 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     let key = entry.key() as u32;
     let registered = stream.register(&io.registry, Io::token(key), Interest::READABLE | Interest::WRITABLE);
     let name = stream.peer_name();
+    let transport = stream.transport();
     let mut conn = Conn::new(io.conn_numbers, endpoint, true, Link::Up(stream), proto);
     conn.peer_name = name;
     conn.meter = io.endpoints[endpoint as usize].listener.as_ref().and_then(|listener| listener.meter);
@@ -303,7 +304,7 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     if let Err(error) = registered {
         return io.conn_failed(key, IOK_STATUS_SYSTEM, false, error.to_string());
     }
-    io.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
+    io.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
     io.flush(key);
 }
 

@@ -18,24 +18,39 @@
 //! 7. After a fault: silence.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::{ConfigError, Url};
 use crate::peer::Role;
 use crate::value::{Reader, Token};
 
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "http")]
+pub mod websocket;
 
 /// Every protocol there is. A scheme appears in one row only.
 pub static TABLE: &[Scheme] = &[
     #[cfg(feature = "redis")]
     redis::SCHEME,
+    #[cfg(all(feature = "redis", feature = "tls"))]
+    redis::SCHEME_TLS,
+    #[cfg(feature = "http")]
+    http::SCHEME,
+    #[cfg(all(feature = "http", feature = "tls"))]
+    http::SCHEME_TLS,
 ];
 
 /// One row: a protocol as its URL scheme selects it.
 pub struct Scheme {
     pub name: &'static str,
+    /// Its conns are TLS from their first byte.
+    pub tls: bool,
+    /// What is offered by ALPN (RFC 7301), the best first. Which one was taken is in [`Transport`].
+    pub alpn: &'static [&'static [u8]],
     pub default_port: u16,
     /// How spans of its requests are described.
     pub tracing: Tracing,
@@ -180,6 +195,9 @@ impl fmt::Display for Fault {
 pub enum Class {
     /// Shares the ordinary conn.
     Shared,
+    /// Has a conn for itself until its reply is complete; there are as many conns as the load asks for, up to `pool`. It
+    /// may come as a request or as a stream, and may take more messages.
+    Exchange,
     /// May wait in the server for long: a lane of its own until its reply.
     Waiting,
     /// Changes the conn's state: only with a lease. The text says so to the caller.
@@ -203,6 +221,8 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     pub class: Class,
+    /// It may be sent again when its fate is in doubt, whatever its caller says (a GET).
+    pub idempotent: bool,
     pub route: Route,
 }
 
@@ -244,7 +264,10 @@ fn first_word(body: &[u8]) -> &[u8] {
 pub enum Command<'a> {
     /// Client side: send this request (MessagePack). Its one `Event::Reply` comes later. `Never` was excluded by `admit`.
     /// `asking`: the peer does not own what it concerns yet, and is to serve it nonetheless (Redis: ASKING).
-    Request { id: RequestId, body: &'a [u8], asking: bool },
+    /// `streams`: its reply is wanted as it comes, by `Event::Accepted`, `Event::Chunk` and, at its end, `Event::Reply`.
+    Request { id: RequestId, body: &'a [u8], asking: bool, streams: bool },
+    /// Client side: one more message (MessagePack) of a request whose command said [`Then::Open`].
+    Send { id: RequestId, body: &'a [u8] },
     /// Client side: tell anew what is followed ([`Follow`]).
     Probe,
     /// Client side: this request will not be waited for. Its slot stays, deaf.
@@ -256,6 +279,65 @@ pub enum Command<'a> {
     /// Server side: the reply (one MessagePack value) to the request of that slot, in any order. A value that cannot be
     /// sent is refused, and the client gets an error in its place, so that it does not wait for ever.
     Reply { slot: u64, body: &'a [u8] },
+    /// Server side: one more message of a reply whose command said [`Then::Open`].
+    SendTo { slot: u64, body: &'a [u8] },
+}
+
+/// What may follow a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It was whole. Server side: the slot is settled.
+    Done,
+    /// More messages for the same request or slot may follow.
+    Open,
+}
+
+/// Whose a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Client side.
+    Request(RequestId),
+    /// Server side.
+    Slot(u64),
+}
+
+/// Bytes of a file that the program has open, to be sent from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub fd: i32,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// What a conn runs over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// None for unix sockets.
+    pub peer: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+    pub secure: bool,
+    /// What ALPN agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// Server side: the name that the client asked for (SNI).
+    pub server_name: Option<String>,
+}
+
+/// One exchange of a listener, as an access log tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access<'a> {
+    /// Of the client, as its conn or a proxy tells it; None for unix sockets.
+    pub peer: Option<SocketAddr>,
+    pub method: &'a [u8],
+    pub target: &'a [u8],
+    /// 10 or 11.
+    pub version: u8,
+    pub status: u16,
+    /// Of the body.
+    pub sent_bytes: u64,
+    pub referer: &'a [u8],
+    pub user_agent: &'a [u8],
+    /// When its first byte was seen.
+    pub began: Instant,
 }
 
 /// Whether a request may be given to a conn at this moment.
@@ -312,6 +394,31 @@ pub enum Event<'a> {
         why: Rejection<'a>,
         body: Body<'a>,
     },
+    /// Client side: a streamed request has its reply's beginning. Its end is a `Reply`.
+    Accepted {
+        id: RequestId,
+        body: Body<'a>,
+    },
+    /// A piece of a message, or one of many messages.
+    Chunk {
+        of: Of,
+        body: Body<'a>,
+    },
+    /// The peer sends no more of it; what we send still goes.
+    End {
+        of: Of,
+        body: Body<'a>,
+    },
+    /// Server side: nothing more can be sent for this slot, though the program has not said that it is done.
+    Settled {
+        slot: u64,
+    },
+    /// Server side: the client asks whether the program is well. The kernel replies to the slot: `[status, headers, body]`.
+    Health {
+        slot: u64,
+    },
+    /// Server side: an exchange is over.
+    Access(Access<'a>),
     /// Client side: a message that nobody asked for one by one. `topic` is one of `Command::Subscribe`'s, or None for
     /// pushes that belong to the conn's only tenant.
     Push {
@@ -381,13 +488,15 @@ pub trait Emit {
 pub struct Out<'a> {
     /// Appended to; the kernel sends it.
     pub wire: &'a mut Vec<u8>,
+    /// Spans of files, and before which byte of `wire` each of them goes. Ordered.
+    pub files: &'a mut Vec<(usize, Span)>,
     pub events: &'a mut dyn Emit,
 }
 
 /// One conn.
 pub trait Protocol: Send {
     /// The transport is up.
-    fn handle_open(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault>;
+    fn handle_open(&mut self, now: Instant, transport: &Transport, out: &mut Out<'_>) -> Result<(), Fault>;
     /// Bytes from the peer: at most one frame is handled. `input` starts where the last `Consumed` ended.
     fn handle_input(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault>;
     /// The peer will send nothing more. `Ok`: replies are still to be written; `Fact::Draining` follows the last.
@@ -404,7 +513,7 @@ pub trait Protocol: Send {
     /// May this request be sent now? Pure. Asked before each `Command::Request`.
     fn admit(&self, body: &[u8]) -> Admit;
     /// A command that was admitted. An error is this request's alone; nothing was written for it.
-    fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal>;
+    fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal>;
     /// Requests whose reply is due, cancelled ones included; our own heartbeats and the like are not.
     fn inflight(&self) -> usize;
     fn tenancy(&self) -> Tenancy;

@@ -20,6 +20,8 @@ pub const IOK_FEATURE_STREAMS: u64 = 1 << 4;
 pub const IOK_FEATURE_PEERS: u64 = 1 << 5;
 /// Feature bit: requests that carry a trace context (`IOK_FLAG_TRACE`).
 pub const IOK_FEATURE_TRACE: u64 = 1 << 6;
+/// Feature bit: requests and streams that take more messages (`IOK_OP_SEND`, `IOK_OP_CREDIT`, `IOK_KIND_END`).
+pub const IOK_FEATURE_SENDS: u64 = 1 << 7;
 
 /// Every record and every ring index is a multiple of this.
 pub const IOK_RECORD_ALIGN: u32 = 8;
@@ -61,6 +63,13 @@ pub const IOK_OP_PEERS: u16 = 12;
 /// Streams an endpoint's state (endpoint 0: the kernel's): `ACCEPTED`, then a `PUSH` with the map of `IOK_OP_STATE` at
 /// once and after each change of its state, its peers or their roles. `IOK_OP_CANCEL` ends it.
 pub const IOK_OP_WATCH: u16 = 13;
+/// One more message for the request or stream that was submitted under the tag `key` (of a listener: for the request whose
+/// `REQUEST` completion had it). Payload: one MessagePack value, as the protocol has it. `DONE` once it is on its way, which
+/// is when the next may come without piling up; with `IOK_FLAG_QUIET` only if it fails.
+pub const IOK_OP_SEND: u16 = 14;
+/// Gives bytes of the window back (`window=`) of the stream under the tag `key`: `tag` of them, as payload bytes of `PUSH`es
+/// that the program is done with. Has no completion.
+pub const IOK_OP_CREDIT: u16 = 15;
 
 /// More fragments of this message follow, under the same tag. Records of other tags may stand between them.
 pub const IOK_FLAG_MORE: u16 = 1 << 0;
@@ -94,6 +103,8 @@ pub const IOK_KIND_ACCEPTED: u16 = 5;
 pub const IOK_KIND_GONE: u16 = 6;
 /// Nothing happened; taking it shows that the program lives (`max_app_silence`). Its tag is 0. Pass over it.
 pub const IOK_KIND_TICK: u16 = 7;
+/// The peer sends nothing more under this tag; what we send still goes. Payload: a last word, as the protocol has it.
+pub const IOK_KIND_END: u16 = 8;
 
 /// Nothing of the request was written: sending it again is safe.
 pub const IOK_FATE_NOT_SENT: u8 = 1;

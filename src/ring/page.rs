@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
     IOK_ABI_VERSION, IOK_COMPLETION_BYTES, IOK_FEATURE_FRAGMENTS, IOK_FEATURE_LEASES, IOK_FEATURE_LISTENERS,
-    IOK_FEATURE_PEERS, IOK_FEATURE_SERVICES, IOK_FEATURE_STREAMS, IOK_FEATURE_TRACE, IOK_MAGIC, IOK_SUBMISSION_BYTES,
+    IOK_FEATURE_PEERS, IOK_FEATURE_SENDS, IOK_FEATURE_SERVICES, IOK_FEATURE_STREAMS, IOK_FEATURE_TRACE, IOK_MAGIC,
+    IOK_SUBMISSION_BYTES,
 };
 
 /// What this library can do.
@@ -14,7 +15,8 @@ pub const FEATURES: u64 = IOK_FEATURE_FRAGMENTS
     | IOK_FEATURE_LEASES
     | IOK_FEATURE_STREAMS
     | IOK_FEATURE_PEERS
-    | IOK_FEATURE_TRACE;
+    | IOK_FEATURE_TRACE
+    | IOK_FEATURE_SENDS;
 
 /// Describes the region to whoever maps it; never changes after the channel was opened. Offsets are in the file, where
 /// each area lies once.

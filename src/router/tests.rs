@@ -147,7 +147,7 @@ impl Scene {
     }
 
     fn ask(&mut self, id: u64, class: Class, lease: u64) {
-        let need = Need { class, route: Route::default() };
+        let need = Need { class, idempotent: false, route: Route::default() };
         self.service.handle_request(self.now, RequestId(id), need, lease, &mut self.act);
     }
 
@@ -204,12 +204,12 @@ impl Scene {
     }
 
     fn ask_at(&mut self, id: u64, route: Route) {
-        let need = Need { class: Class::Shared, route };
+        let need = Need { class: Class::Shared, idempotent: false, route };
         self.service.handle_request(self.now, RequestId(id), need, 0, &mut self.act);
     }
 
     fn rejected(&mut self, conn: ConnId, id: u64, route: Route, why: Rejection<'_>) -> bool {
-        let need = Need { class: Class::Shared, route };
+        let need = Need { class: Class::Shared, idempotent: false, route };
         // It is on no conn any more.
         self.act.sent.retain(|(_, sent)| *sent != id);
         let returned = Returned { conn: Some(conn), request: RequestId(id), need, why };

@@ -3,7 +3,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use iokernel::config::Url;
-use iokernel::proto::{Command, Emit, Event, Limits, Out, Progress, Protocol, RequestId, scheme};
+use iokernel::proto::{Command, Emit, Event, Limits, Out, Progress, Protocol, RequestId, Transport, scheme};
 
 const ROUNDS: u64 = 2_000;
 const IN_FLIGHT: u64 = 100;
@@ -32,20 +32,26 @@ fn main() {
         let (mut wire, mut count) = (Vec::new(), Count(0));
         let mut conn = driver.client();
         let now = Instant::now();
-        conn.handle_open(now, &mut Out { wire: &mut wire, events: &mut count }).expect("open");
+        conn.handle_open(
+            now,
+            &Transport::default(),
+            &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut count },
+        )
+        .expect("open");
         let greeting = b"+PONG\r\n+OK\r\n+OK\r\n";
-        feed(&mut *conn, now, greeting, &mut Out { wire: &mut wire, events: &mut count });
+        feed(&mut *conn, now, greeting, &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut count });
         let replies = reply.repeat(IN_FLIGHT as usize);
         let (mut asking, mut answering) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             wire.clear();
-            let mut out = Out { wire: &mut wire, events: &mut count };
+            let mut out = Out { wire: &mut wire, files: &mut Vec::new(), events: &mut count };
             let start = Instant::now();
             for id in 0..IN_FLIGHT {
                 let id = RequestId(round * IN_FLIGHT + id);
                 black_box(driver.classify(black_box(body), false)).expect("a class");
                 black_box(conn.admit(body));
-                conn.command(now, Command::Request { id, body, asking: false }, &mut out).expect("sent");
+                conn.command(now, Command::Request { id, body, asking: false, streams: false }, &mut out)
+                    .expect("sent");
             }
             let half = Instant::now();
             feed(&mut *conn, now, &replies, &mut out);

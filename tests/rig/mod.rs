@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use iokernel::config::Url;
 use iokernel::proto::{
     Admit, Body, Class, Command, Driver, Emit, Event, Fact, Follow, Limits, Out, Progress, Protocol, RequestId, Sample,
-    Scheme,
+    Scheme, Transport,
 };
 
 /// Small limits, so that short inputs reach them.
@@ -117,7 +117,11 @@ impl Rig {
             asking: false,
             replies_held: 0,
         };
-        let opened = rig.conn.handle_open(rig.now, &mut Out { wire: &mut rig.wire, events: &mut rig.log });
+        let opened = rig.conn.handle_open(
+            rig.now,
+            &Transport::default(),
+            &mut Out { wire: &mut rig.wire, files: &mut Vec::new(), events: &mut rig.log },
+        );
         opened.expect("a fresh conn opens");
         rig
     }
@@ -133,7 +137,7 @@ impl Rig {
     pub fn feed(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         while !self.input.is_empty() && !self.faulted && !self.conn.paused() {
-            let mut out = Out { wire: &mut self.wire, events: &mut self.log };
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
             match self.conn.handle_input(self.now, &self.input, &mut out) {
                 Ok(Progress::Consumed(used)) => {
                     assert!(used > 0 && used <= self.input.len(), "{used} bytes consumed of {}", self.input.len());
@@ -163,12 +167,13 @@ impl Rig {
     /// Law 7.
     fn assert_silence(&mut self) {
         let (events, wire) = (self.log.lines.len(), self.wire.len());
-        let mut out = Out { wire: &mut self.wire, events: &mut self.log };
+        let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
         assert!(self.conn.handle_input(self.now, b"+x\r\n", &mut out).is_err(), "law 7: input after a fault");
         assert!(self.conn.handle_timeout(self.now, &mut out).is_err(), "law 7: a timeout after a fault");
         assert!(self.conn.handle_eof(self.now, &mut out).is_err(), "law 7: an end after a fault");
         assert!(self.conn.reset(self.now, &mut out).is_err(), "law 7: a reset after a fault");
-        let request = Command::Request { id: RequestId(u64::MAX), body: b"\x91\xa4PING", asking: false };
+        let request =
+            Command::Request { id: RequestId(u64::MAX), body: b"\x91\xa4PING", asking: false, streams: false };
         assert!(self.conn.command(self.now, request, &mut out).is_err(), "law 7: a request after a fault");
         assert!(self.conn.command(self.now, Command::Reply { slot: 0, body: b"\xc0" }, &mut out).is_err());
         let _ = self.conn.command(self.now, Command::Probe, &mut out);
@@ -212,7 +217,7 @@ impl Rig {
         let start = self.wire.len();
         self.log.requests.insert(id, End::Open);
         let asking = self.asking;
-        let sent = self.command(Command::Request { id, body, asking });
+        let sent = self.command(Command::Request { id, body, asking, streams: false });
         if !sent {
             assert_eq!(self.wire.len(), start, "a refusal left bytes");
             self.log.requests.remove(&id);
@@ -260,17 +265,26 @@ impl Rig {
     }
 
     fn command(&mut self, command: Command<'_>) -> bool {
-        self.conn.command(self.now, command, &mut Out { wire: &mut self.wire, events: &mut self.log }).is_ok()
+        self.conn
+            .command(
+                self.now,
+                command,
+                &mut Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log },
+            )
+            .is_ok()
     }
 
     pub fn reset(&mut self) {
-        let reset = self.conn.reset(self.now, &mut Out { wire: &mut self.wire, events: &mut self.log });
+        let reset =
+            self.conn.reset(self.now, &mut Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log });
         assert_eq!(reset.is_err(), self.faulted);
         self.conn.tenancy();
     }
 
     pub fn eof(&mut self) {
-        let ended = self.conn.handle_eof(self.now, &mut Out { wire: &mut self.wire, events: &mut self.log });
+        let ended = self
+            .conn
+            .handle_eof(self.now, &mut Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log });
         if let (Err(fault), false) = (ended, self.faulted) {
             self.fault(&fault.kind);
         }
@@ -281,7 +295,7 @@ impl Rig {
         let end = self.now + span;
         while let Some(at) = self.conn.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            let mut out = Out { wire: &mut self.wire, events: &mut self.log };
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
             if let Err(fault) = self.conn.handle_timeout(self.now, &mut out) {
                 return self.fault(&fault.kind);
             }

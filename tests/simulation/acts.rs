@@ -35,7 +35,7 @@ impl Acts<'_> {
             Admit::Never(refusal) => return Err(refusal),
         }
         let start = conn.wire_position();
-        let mut out = Out { wire: &mut conn.out, events: &mut Nothing };
+        let mut out = Out { wire: &mut conn.out, files: &mut Vec::new(), events: &mut Nothing };
         let command = Command::Request { id: RequestId(id), body: &body, asking: how == How::Asking };
         conn.proto.command(now, command, &mut out)?;
         conn.unsent.push_back((conn.wire_position(), id));

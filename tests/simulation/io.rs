@@ -217,7 +217,7 @@ impl World {
         let Some(conn) = self.conns.get_mut(&key) else { return false };
         let mut wire = std::mem::take(&mut conn.out);
         let mut sink = Sink::default();
-        let outcome = act(conn, now, &mut Out { wire: &mut wire, events: &mut sink });
+        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink });
         conn.out = wire;
         let serial = conn.serial;
         let notes = self.take_events(key, sink.0);
@@ -308,7 +308,7 @@ impl World {
         let mut wire = std::mem::take(&mut conn.out);
         let (mut sink, mut at, mut outcome) = (Sink::default(), 0, Ok(()));
         while at < input.len() {
-            let mut out = Out { wire: &mut wire, events: &mut sink };
+            let mut out = Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink };
             match conn.proto.handle_input(now, &input[at..], &mut out) {
                 Ok(Progress::Consumed(count)) => at += count,
                 Ok(Progress::Need(_)) => break,

@@ -33,8 +33,19 @@ mod topology;
 mod wire;
 
 /// The row of [`crate::proto::TABLE`].
-pub const SCHEME: Scheme =
-    Scheme { name: "redis", default_port: 6379, tracing: database_tracing("redis"), open, samples: samples::SAMPLES };
+pub const SCHEME: Scheme = Scheme {
+    name: "redis",
+    tls: false,
+    alpn: &[],
+    default_port: 6379,
+    tracing: database_tracing("redis"),
+    open,
+    samples: samples::SAMPLES,
+};
+
+/// The same over TLS.
+#[cfg(feature = "tls")]
+pub const SCHEME_TLS: Scheme = Scheme { name: "rediss", tls: true, samples: &[], ..SCHEME };
 
 /// What the URL chose. Holds a secret, hence no `Debug`.
 pub struct Options {
@@ -142,7 +153,7 @@ impl Driver for Redis {
     #[inline]
     fn classify(&self, body: &[u8], hashes: bool) -> Result<Need, Refusal> {
         let class = encode::classify(body, self.options.tracking != Tracking::Off)?;
-        let need = Need { class, route: Route::default() };
+        let need = Need { class, idempotent: false, route: Route::default() };
         if hashes | self.slots { self.routed(need, body, hashes) } else { Ok(need) }
     }
 

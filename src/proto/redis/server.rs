@@ -12,6 +12,7 @@ use super::own::{self, Client};
 use super::{Options, outbound};
 use crate::proto::{
     Admit, Body, Command, Event, Fact, Fault, FaultKind, Limits, Out, Progress, Protocol, Refusal, RequestId, Tenancy,
+    Then, Transport,
 };
 use crate::value::{Reader, Token};
 
@@ -83,7 +84,7 @@ impl ServerSession {
 }
 
 impl Protocol for ServerSession {
-    fn handle_open(&mut self, _now: Instant, _out: &mut Out<'_>) -> Result<(), Fault> {
+    fn handle_open(&mut self, _now: Instant, _: &Transport, _out: &mut Out<'_>) -> Result<(), Fault> {
         self.check()
     }
 
@@ -136,7 +137,7 @@ impl Protocol for ServerSession {
         Admit::Never(bad_request("a listener's conn takes replies only"))
     }
 
-    fn command(&mut self, _now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal> {
+    fn command(&mut self, _now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
         let Command::Reply { slot, body } = command else {
             return Err(bad_request("a listener's conn takes replies only"));
         };
@@ -157,7 +158,7 @@ impl Protocol for ServerSession {
             return Err(bad_request(format!("slot {slot} waits for no reply")));
         }
         self.drain(out);
-        refusal.map_or(Ok(()), Err)
+        refusal.map_or(Ok(Then::Done), Err)
     }
 
     fn inflight(&self) -> usize {

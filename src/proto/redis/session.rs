@@ -14,7 +14,7 @@ use super::wire::{self, Decoder, Frame, Settings, Shape, Want, split_error};
 use super::{Options, Tracking, number};
 use crate::proto::{
     Admit, Body, Command, Event, Fault, FaultKind, Follow, Limits, Out, Progress, Protocol, Refusal, Rejection,
-    RequestId, Tenancy,
+    RequestId, Tenancy, Then, Transport,
 };
 use crate::ring::layout::IOK_EXT_ERROR;
 use crate::value::{Reader, Token, write};
@@ -94,7 +94,7 @@ impl Session {
 }
 
 impl Protocol for Session {
-    fn handle_open(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn handle_open(&mut self, now: Instant, _: &Transport, out: &mut Out<'_>) -> Result<(), Fault> {
         self.conn.check()?;
         let Limits { heartbeat, silence_max, .. } = self.conn.limits;
         self.conn.liveness = Some(Liveness::new(now, heartbeat, silence_max));
@@ -153,15 +153,15 @@ impl Protocol for Session {
     }
 
     #[inline]
-    fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<(), Refusal> {
+    fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
         let conn = &mut self.conn;
         if let Command::Cancel { id } = command {
             conn.slots.cancel(id);
-            return Ok(());
+            return Ok(Then::Done);
         }
         if let Command::Probe = command {
             conn.probe(now, out);
-            return Ok(());
+            return Ok(Then::Done);
         }
         if conn.fault.is_some() || !conn.ready {
             return Err(Refusal { code: "CLOSED", message: "the conn is not ready for requests".into() });
@@ -169,7 +169,7 @@ impl Protocol for Session {
         let was_idle = conn.slots.is_empty();
         let start = out.wire.len();
         match command {
-            Command::Request { id, body, asking } => {
+            Command::Request { id, body, asking, .. } => {
                 let sent =
                     if asking { conn.request_asking(id, body, out.wire) } else { conn.request(id, body, out.wire) };
                 sent.inspect_err(|_| out.wire.truncate(start))
@@ -177,12 +177,13 @@ impl Protocol for Session {
             Command::Subscribe { topic } => conn.subscribe(topic, out),
             Command::Unsubscribe { topic } => conn.unsubscribe(topic, out.wire),
             Command::Cancel { .. } | Command::Probe => Ok(()),
-            Command::Reply { .. } => Err(bad_request("a service has no requests to reply to")),
+            Command::Send { .. } => Err(bad_request("requests of this protocol are whole: nothing is sent after them")),
+            Command::Reply { .. } | Command::SendTo { .. } => Err(bad_request("a service has no requests to reply to")),
         }?;
         if let (true, Some(liveness)) = (out.wire.len() > start, &mut conn.liveness) {
             liveness.wrote(now, was_idle);
         }
-        Ok(())
+        Ok(Then::Done)
     }
 
     fn inflight(&self) -> usize {

@@ -8,7 +8,7 @@ mod routes;
 use std::time::{Duration, Instant};
 
 use crate::config::Url;
-use crate::proto::{Body, Command, Driver, Emit, Event, Limits, Out, Progress, Protocol, RequestId};
+use crate::proto::{Body, Command, Driver, Emit, Event, Limits, Out, Progress, Protocol, RequestId, Transport};
 use crate::value::{Reader, Token, write};
 
 pub const HELLO3: &[u8] = b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n";
@@ -99,6 +99,7 @@ impl Emit for Log {
             }
             Event::Request { slot, body } => format!("request {slot} {}", show_body(&body)),
             Event::Fact(fact) => format!("{fact:?}"),
+            other => format!("{other:?}"),
         });
     }
 }
@@ -115,7 +116,13 @@ pub struct Rig {
 impl Rig {
     pub fn new(conn: Box<dyn Protocol>) -> Self {
         let mut rig = Rig { conn, now: Instant::now(), wire: Vec::new(), log: Log::default(), input: Vec::new() };
-        rig.conn.handle_open(rig.now, &mut Out { wire: &mut rig.wire, events: &mut rig.log }).unwrap();
+        rig.conn
+            .handle_open(
+                rig.now,
+                &Transport::default(),
+                &mut Out { wire: &mut rig.wire, files: &mut Vec::new(), events: &mut rig.log },
+            )
+            .unwrap();
         rig
     }
 
@@ -142,7 +149,7 @@ impl Rig {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.input.extend_from_slice(bytes);
         while !self.input.is_empty() {
-            let mut out = Out { wire: &mut self.wire, events: &mut self.log };
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
             match self.conn.handle_input(self.now, &self.input, &mut out) {
                 Ok(Progress::Consumed(used)) => drop(self.input.drain(..used)),
                 Ok(Progress::Need(need)) => {
@@ -156,12 +163,13 @@ impl Rig {
     }
 
     pub fn command(&mut self, command: Command<'_>) -> Result<(), String> {
-        let mut out = Out { wire: &mut self.wire, events: &mut self.log };
-        self.conn.command(self.now, command, &mut out).map_err(|refusal| refusal.message)
+        let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
+        self.conn.command(self.now, command, &mut out).map(|_| ()).map_err(|refusal| refusal.message)
     }
 
     pub fn ask(&mut self, id: u64, words: &str) {
-        self.command(Command::Request { id: RequestId(id), body: &request(words), asking: false }).unwrap();
+        self.command(Command::Request { id: RequestId(id), body: &request(words), asking: false, streams: false })
+            .unwrap();
     }
 
     pub fn sent(&mut self) -> String {
@@ -177,7 +185,7 @@ impl Rig {
         let end = self.now + span;
         while let Some(at) = self.conn.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            let mut out = Out { wire: &mut self.wire, events: &mut self.log };
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
             self.conn.handle_timeout(self.now, &mut out).map_err(|fault| format!("{:?}: {fault}", fault.kind))?;
             assert!(self.conn.poll_timeout().is_none_or(|next| next > self.now));
         }

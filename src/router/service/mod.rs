@@ -275,9 +275,9 @@ impl Router for Service {
         if lease != 0 {
             return self.leased_request(request, need.class, lease, act);
         }
-        let Need { class, route } = need;
+        let Need { class, route, .. } = need;
         match class {
-            Class::Shared => self.shared_request(now, request, route, act),
+            Class::Shared | Class::Exchange => self.shared_request(now, request, route, act),
             Class::Waiting => self.want(now, Want::waiting(request, route), act),
             Class::Takeover => self.want(now, Want::takeover(request, route), act),
             Class::Pinned(why) => act.fail(request, IOK_STATUS_BAD_REQUEST, "NEEDSLEASE", why),

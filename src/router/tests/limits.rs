@@ -86,7 +86,7 @@ fn what_is_put_off_counts_against_the_queue() {
 #[test]
 fn retries_have_a_budget_and_what_was_never_sent_needs_none() {
     let mut scene = up(ServiceConfig { retry_share: 0.0, ..config() });
-    let need = || Need { class: Class::Shared, route: PLAIN };
+    let need = || Need { class: Class::Shared, idempotent: false, route: PLAIN };
     scene.service.handle_again(scene.now, RequestId(1), need(), Again::Idempotent, &mut scene.act);
     assert_eq!(scene.act.failed, [(1, IOK_STATUS_LOST)]);
     scene.service.handle_again(scene.now, RequestId(2), need(), Again::NotSent, &mut scene.act);

@@ -149,7 +149,7 @@ fn a_lane_is_no_use_to_whom_another_peer_owns() {
     let mut lanes: HashMap<String, ConnId> = HashMap::new();
     for id in 1..=24u64 {
         let route = Route { slot: None, hash: Some(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) };
-        let need = Need { class: Class::Waiting, route };
+        let need = Need { class: Class::Waiting, idempotent: false, route };
         let dialled = scene.act.dialled.len();
         scene.service.handle_request(scene.now, RequestId(id), need, 0, &mut scene.act);
         if let Some(lane) = scene.act.dialled.get(dialled).copied() {

@@ -124,7 +124,7 @@ fn requests_become_arrays_of_bulks() {
     write::uint(&mut body, u64::MAX);
     write::float(&mut body, 0.5);
     write::str(&mut body, &[b'x'; 12]);
-    rig.command(Command::Request { id: RequestId(1), body: &body, asking: false }).unwrap();
+    rig.command(Command::Request { id: RequestId(1), body: &body, asking: false, streams: false }).unwrap();
     assert_eq!(
         rig.sent(),
         "*6\\r\\n$3\\r\\nSET\\r\\n$1\\r\\n\\xff\\r\\n$2\\r\\n-5\\r\\n$20\\r\\n18446744073709551615\\r\\n$3\\r\\n0.5\\r\\n$12\\r\\nxxxxxxxxxxxx\\r\\n"
@@ -149,7 +149,8 @@ fn refusals_name_the_position_and_leave_nothing() {
         (b"\x92\xa9SUBSCRIBE\xa1a", "SUBSCRIBE brings many replies: open it as a stream"),
         (b"\x91\xa4SYNC", "SYNC is refused: it turns the conn into a replica's, which iokernel does not speak"),
     ] {
-        let refusal = rig.command(Command::Request { id: RequestId(1), body, asking: false }).unwrap_err();
+        let refusal =
+            rig.command(Command::Request { id: RequestId(1), body, asking: false, streams: false }).unwrap_err();
         assert_eq!((refusal.as_str(), rig.sent().as_str()), (expected, ""));
     }
     rig.conn.abandon(&mut |id| panic!("{id:?}"));
@@ -181,7 +182,7 @@ fn classes() {
 fn a_batch_has_one_reply() {
     let mut rig = Rig::ready("redis://h", Limits::default());
     let body = batch(&["MULTI", "SET a 1", "GET b", "EXEC"]);
-    rig.command(Command::Request { id: RequestId(7), body: &body, asking: false }).unwrap();
+    rig.command(Command::Request { id: RequestId(7), body: &body, asking: false, streams: false }).unwrap();
     rig.ask(8, "PING");
     rig.feed(b"+OK\r\n+QUEUED\r\n-ERR no\r\n>2\r\n+x\r\n:1\r\n").unwrap();
     rig.feed(b"*1\r\n$1\r\nv\r\n+PONG\r\n").unwrap();

@@ -33,7 +33,7 @@ fn ready(follow: Follow) -> Rig {
 }
 
 fn send(rig: &mut Rig, body: &[u8], asking: bool) {
-    rig.command(Command::Request { id: RequestId(1), body, asking }).unwrap();
+    rig.command(Command::Request { id: RequestId(1), body, asking, streams: false }).unwrap();
 }
 
 fn probe(rig: &mut Rig) -> String {
@@ -234,7 +234,7 @@ fn asking_precedes_what_is_asked() {
     rig.feed(b"+OK\r\n+PONG\r\n+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n:1\r\n").unwrap();
     assert_eq!(rig.events(), ["1 [\"PONG\", \"OK\", \"QUEUED\", [1]]"]);
     send(&mut rig, &batch(&["GET k", "GET k"]), true);
-    rig.command(Command::Request { id: RequestId(2), body: &request("PING"), asking: false }).unwrap();
+    rig.command(Command::Request { id: RequestId(2), body: &request("PING"), asking: false, streams: false }).unwrap();
     rig.feed(b"+OK\r\n").unwrap();
     rig.command(Command::Cancel { id: RequestId(1) }).unwrap();
     rig.feed(b"$1\r\nv\r\n+OK\r\n").unwrap();
@@ -246,7 +246,7 @@ fn asking_precedes_what_is_asked() {
     rig.conn.abandon(&mut |id| left.push(id.0));
     assert_eq!(left, [1]);
     let mut rig = ready(Follow::Topology);
-    let refused = rig.command(Command::Request { id: RequestId(1), body: b"\x91\xc0", asking: true });
+    let refused = rig.command(Command::Request { id: RequestId(1), body: b"\x91\xc0", asking: true, streams: false });
     assert_eq!((refused.is_err(), rig.sent()), (true, String::new()));
 }
 

@@ -9,7 +9,7 @@ fn subscribe(rig: &mut Rig, topic: &str) {
 }
 
 fn reset(rig: &mut Rig) {
-    rig.conn.reset(rig.now, &mut Out { wire: &mut rig.wire, events: &mut rig.log }).unwrap();
+    rig.conn.reset(rig.now, &mut Out { wire: &mut rig.wire, files: &mut Vec::new(), events: &mut rig.log }).unwrap();
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn keys_of_one_request_share_a_slot() {
     let body = batch(&["PING", "GET foo", "DBSIZE"]);
     assert!(refusal(&body).message.starts_with("command 2 of the batch (DBSIZE) concerns each node"));
     let need = cluster().classify(&batch(&["MULTI", "SET foo 1", "GET {foo}", "EXEC"]), false);
-    assert!(matches!(need, Ok(Need { class: Class::Shared, route }) if route.slot == Some(12182)));
+    assert!(matches!(need, Ok(Need { class: Class::Shared, route, .. }) if route.slot == Some(12182)));
 }
 
 #[test]

@@ -1,0 +1,1 @@
+//! What the program and the protocol tell each other: requests and replies as MessagePack.

@@ -1,0 +1,1 @@
+//! Framing (RFC 9112): heads, and where a message ends.
