@@ -170,6 +170,7 @@ fn limits(options: &mut Options, shape: &Shape, wanted: Wanted) -> Result<Limits
     let (message, inflight, inflight_max) =
         if shape.listener { ("max_request", "max_inflight", 1024) } else { ("max_reply", "peer_inflight", 65_536) };
     Ok(Limits {
+        listener: shape.listener,
         message_bytes_max: options.bytes(message, default.message_bytes_max)?.min(u32::MAX as usize / 2),
         depth_max: options.number("max_depth", default.depth_max as u64, 1..=512)? as usize,
         inflight_max: options.number(inflight, inflight_max, 1..=1 << 24)? as usize,

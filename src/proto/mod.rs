@@ -105,6 +105,8 @@ pub fn scheme(name: &str) -> Option<&'static Scheme> {
 /// Bounds that every parser keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Of a listener, whose options are others than a service's.
+    pub listener: bool,
     /// Bytes of one message from a peer.
     pub message_bytes_max: usize,
     /// Nesting of aggregates in requests and replies.
@@ -138,6 +140,7 @@ pub enum Follow {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            listener: false,
             message_bytes_max: 128 << 20,
             depth_max: 32,
             inflight_max: 65_536,

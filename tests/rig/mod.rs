@@ -11,6 +11,7 @@ use iokernel::proto::{
 
 /// Small limits, so that short inputs reach them.
 pub const LIMITS: Limits = Limits {
+    listener: false,
     message_bytes_max: 4096,
     depth_max: 6,
     inflight_max: 16,

@@ -36,7 +36,7 @@ impl Acts<'_> {
         }
         let start = conn.wire_position();
         let mut out = Out { wire: &mut conn.out, files: &mut Vec::new(), events: &mut Nothing };
-        let command = Command::Request { id: RequestId(id), body: &body, asking: how == How::Asking };
+        let command = Command::Request { id: RequestId(id), body: &body, asking: how == How::Asking, streams: false };
         conn.proto.command(now, command, &mut out)?;
         conn.unsent.push_back((conn.wire_position(), id));
         if how != How::Own {

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use iokernel::peer::{Peer, Place};
-use iokernel::proto::{Body, Emit, Event as Told, Fact, Fault, FaultKind, Out, Progress, Protocol, RequestId};
+use iokernel::proto::{
+    Body, Emit, Event as Told, Fact, Fault, FaultKind, Out, Progress, Protocol, RequestId, Transport,
+};
 use iokernel::ring::layout::IOK_FATE_REPLIED;
 use iokernel::router::ConnId;
 use iokernel::status::*;
@@ -91,7 +93,7 @@ impl Emit for Sink {
             }
             Told::Fact(Fact::Topology(shards)) => Got::Note(Note::Topology(shards.to_vec())),
             Told::Fact(Fact::Draining) => Got::Note(Note::Draining),
-            Told::Request { .. } => panic!("a client conn told of a request"),
+            other => panic!("a conn of a service that is not asked so told {other:?}"),
         });
     }
 }
@@ -208,7 +210,7 @@ impl World {
         let Some(conn) = self.conn(key, serial) else { return };
         conn.state = State::Up(link);
         conn.place = Some(place);
-        self.drive(key, |conn, now, out| conn.proto.handle_open(now, out));
+        self.drive(key, |conn, now, out| conn.proto.handle_open(now, &Transport::default(), out));
     }
 
     /// Lets the protocol of a conn do something, and sees to what came of it. False if the conn is gone.

@@ -32,6 +32,7 @@ struct Http {
     limits: Limits,
 }
 
+/// Reads what the URL says of HTTP: a service's options, or a listener's (`limits.listener`).
 fn open(_url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
     Ok(Box::new(Http { limits: *limits }))
 }
