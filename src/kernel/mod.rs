@@ -1,7 +1,7 @@
 //! The kernel: one I/O thread and all it owns.
 //!
-//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes, waits, reads ([`io`]), fires timers ([`wheel`])
-//! and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
+//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes ([`writing`]), waits, reads ([`reading`]), fires timers
+//! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
 //! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`].
 //!
 //! # Architecture invariants
@@ -19,6 +19,7 @@ pub mod io;
 pub mod listener;
 pub mod observing;
 pub mod options;
+mod reading;
 pub mod request;
 pub mod shared;
 pub mod silence;
@@ -28,6 +29,7 @@ pub mod state;
 pub mod submit;
 pub mod turn;
 pub mod wheel;
+mod writing;
 
 #[cfg(test)]
 mod tests;
