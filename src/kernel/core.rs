@@ -27,6 +27,8 @@ pub enum Target {
     /// Whether the program lives.
     Silence,
     Listener(u32),
+    /// The time of a listener (by its number) to leave is over.
+    Leaving(u32),
     /// A part's own, by its key there.
     Part(Part, u32),
 }
@@ -140,6 +142,7 @@ impl Core {
             sent_ns: 0,
             doubtful: false,
             payload: None,
+            exchange: None,
             lost: 0,
             trace: None,
             command: Name::default(),
@@ -228,9 +231,10 @@ impl Core {
 
     /// Ends a request with its one final completion. What it was is handed back, or None if it had ended before.
     pub fn end(&mut self, id: RequestId, ending: Ending, body: Body<'_>) -> Option<Request> {
-        let request = self.requests.remove(id)?;
+        let mut request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
         self.lives(request.endpoint, false);
+        self.drop_held(request.exchange.take());
         if request.counted {
             self.credit(super::io::Io::endpoint_key(request.endpoint) as usize, false);
         }
@@ -238,7 +242,7 @@ impl Core {
             self.tell_own(request.tag, IOK_KIND_DONE, ending.status, body);
             return Some(request);
         }
-        if request.what == What::Request {
+        if matches!(request.what, What::Request | What::Exchange) {
             if self.now_ns - request.queued_ns >= self.slow.least_ns {
                 self.log_slow(&request, &ending);
             }
@@ -409,6 +413,7 @@ impl Core {
             sent_ns: 0,
             doubtful: false,
             payload: None,
+            exchange: None,
             lost: 0,
             trace: None,
             command: Name::default(),
@@ -455,7 +460,7 @@ fn count_at(counts: &mut Vec<usize>, key: usize, more: bool) {
     counts[key] = if more { counts[key] + 1 } else { counts[key].saturating_sub(1) };
 }
 
-fn encoded(body: Body<'_>) -> (u8, &[u8]) {
+pub(super) fn encoded(body: Body<'_>) -> (u8, &[u8]) {
     match body {
         Body::None => (IOK_ENCODING_NONE, &[]),
         Body::Msgpack(bytes) => (IOK_ENCODING_MSGPACK, bytes),

@@ -18,7 +18,7 @@ use super::sources::Sources;
 use super::wheel::TimerKey;
 use crate::discovery::dns::{LookupId, Resolver};
 use crate::peer::{Peer, Place};
-use crate::proto::{Command, Fact, FaultKind, Out, RequestId};
+use crate::proto::{Fact, FaultKind, Out, RequestId};
 use crate::ring::layout::*;
 use crate::router::{Again, ConnId, Down};
 use crate::status::*;
@@ -45,6 +45,10 @@ pub struct Io {
     pub to_flush: Vec<u32>,
     /// Conns that may have more to read.
     pub to_read: Vec<u32>,
+    /// Requests that were given a conn, and for which more was sent before.
+    pub to_send: Vec<RequestId>,
+    /// Listeners that leave.
+    pub leavers: Vec<u32>,
     /// Endpoints whose router may have a new timeout.
     pub touched: Vec<u32>,
     pub generation: u32,
@@ -83,6 +87,8 @@ impl Io {
             resolver,
             to_flush: Vec::new(),
             to_read: Vec::new(),
+            to_send: Vec::new(),
+            leavers: Vec::new(),
             touched: Vec::new(),
             generation: fastrand::u32(0..0x7fff),
             conn_numbers: 0,
@@ -209,10 +215,15 @@ impl Io {
         let Some(conn) = self.conns.get_mut(key as usize) else { return false };
         let mut notes = Vec::new();
         let mut wire = std::mem::take(&mut conn.out);
-        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
-        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink });
+        let incoming = std::mem::take(&mut conn.incoming);
+        let of = &self.endpoints[conn.endpoint as usize];
+        let mut sink = Sink::new(&mut self.core, of, key, conn, &incoming, &mut notes);
+        let mut files = Vec::new();
+        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut files, events: &mut sink });
         let learnt = sink.finish();
+        conn.incoming = incoming;
         conn.out = wire;
+        conn.queue_files(files);
         learnt.keep(conn);
         let number = conn.number;
         self.after_protocol(key, number, notes);
@@ -289,6 +300,8 @@ impl Io {
                 }
                 Note::Topology(shards) => self.tell_fact(endpoint, key, &Fact::Topology(&shards)),
                 Note::Rejected { id, why, body } => self.rejected(Some(key), id, &why, &body),
+                Note::Settled { slot } => self.settled_by_itself(key, slot),
+                Note::Health { slot } => self.tell_health(key, slot),
             }
         }
     }
@@ -424,6 +437,7 @@ impl Io {
                 request.payload = Some(payload.into());
             }
         }
+        self.lose_acks(std::mem::take(&mut conn.acks));
         let mut named = Vec::new();
         conn.proto.abandon(&mut |id| named.push(id));
         let stream = conn.stream.and_then(|id| self.core.requests.get_mut(id));
@@ -447,18 +461,6 @@ impl Io {
         }
         self.core.names.forget_peer(conn.number);
         again
-    }
-
-    /// Gives the program's reply to the conn of a listener's client.
-    pub fn reply_to_client(&mut self, key: u32, slot: u64, body: &[u8]) -> Option<crate::proto::Refusal> {
-        let mut refused = None;
-        self.drive(key, |conn, now, out| {
-            refused = conn.proto.command(now, Command::Reply { slot, body }, out).err();
-            conn.forget_incoming(slot);
-            Ok(())
-        });
-        self.resume(key);
-        refused
     }
 
     /// The key of the endpoint that a program calls by this number; past the end if the number is stale.

@@ -23,6 +23,8 @@ pub const ACCEPT_BUDGET: usize = 64;
 const BACKLOG: i32 = 1024;
 
 enum Bound {
+    /// It listens no more.
+    Closed,
     Tcp(Owned<TcpListener>),
     Unix(Owned<UnixListener>, String),
 }
@@ -44,6 +46,7 @@ impl Listener {
             Address::Unix(path) => Bound::Unix(Owned::make(|| bind_unix(path, None))?, path.clone()),
         };
         match &mut socket {
+            Bound::Closed => {}
             Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
             Bound::Unix(listener, _) => registry.register(&mut **listener, token, Interest::READABLE)?,
         }
@@ -53,6 +56,7 @@ impl Listener {
     /// Where it listens, as the rest of a URL.
     pub fn address(&self) -> String {
         match &self.socket {
+            Bound::Closed => String::new(),
             Bound::Tcp(listener) => listener.local_addr().map_or_else(|_| String::new(), |at| format!("//{at}")),
             Bound::Unix(_, path) => format!("//{path}"),
         }
@@ -60,6 +64,7 @@ impl Listener {
 
     pub fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
+            Bound::Closed => Err(io::ErrorKind::WouldBlock.into()),
             Bound::Tcp(listener) => {
                 let stream = Owned::make(|| Ok(listener.accept()?.0))?;
                 // Best effort: a client that is gone already shows at the first read.
@@ -70,8 +75,15 @@ impl Listener {
         }
     }
 
+    /// Listens no more; where it did stays known.
+    pub fn stop(&mut self, registry: &Registry) {
+        self.close(registry);
+        self.socket = Bound::Closed;
+    }
+
     pub fn close(&mut self, registry: &Registry) {
         match &mut self.socket {
+            Bound::Closed => {}
             Bound::Tcp(listener) => {
                 let _ = registry.deregister(&mut **listener);
             }

@@ -22,6 +22,8 @@ pub struct EndpointOptions {
     pub user_timeout: Option<Duration>,
     pub service: ServiceConfig,
     pub conns_max: usize,
+    /// Bytes of pieces that the program may leave unread, for each request.
+    pub window: usize,
     pub terms: Terms,
     /// The program is not ready without it.
     pub required: bool,
@@ -71,6 +73,7 @@ impl EndpointOptions {
             user_timeout: None,
             service: ServiceConfig { seed, wanted, topology: shape.cluster, ..ServiceConfig::default() },
             conns_max: 10_000,
+            window: options.bytes("window", 256 << 10)?.clamp(4 << 10, 1 << 30),
             terms: Terms {
                 spread: shape.many || roles && !unix,
                 default_port,
@@ -170,6 +173,7 @@ fn limits(options: &mut Options, shape: &Shape, wanted: Wanted) -> Result<Limits
     let (message, inflight, inflight_max) =
         if shape.listener { ("max_request", "max_inflight", 1024) } else { ("max_reply", "peer_inflight", 65_536) };
     Ok(Limits {
+        access: false,
         listener: shape.listener,
         message_bytes_max: options.bytes(message, default.message_bytes_max)?.min(u32::MAX as usize / 2),
         depth_max: options.number("max_depth", default.depth_max as u64, 1..=512)? as usize,

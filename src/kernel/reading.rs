@@ -80,13 +80,16 @@ impl Io {
         let mut notes = Vec::new();
         let mut wire = std::mem::take(&mut conn.out);
         let mut held = std::mem::take(&mut conn.input);
-        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
+        let incoming = std::mem::take(&mut conn.incoming);
+        let of = &self.endpoints[conn.endpoint as usize];
+        let mut sink = Sink::new(&mut self.core, of, key, conn, &incoming, &mut notes);
+        let mut files = Vec::new();
         let input = fresh.unwrap_or(held.filled());
         let mut at = 0;
         let mut need = 1;
         let mut outcome = Ok(());
-        while at < input.len() && !conn.proto.paused() {
-            let mut out = Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink };
+        while at < input.len() && !conn.proto.paused() && !sink.choked {
+            let mut out = Out { wire: &mut wire, files: &mut files, events: &mut sink };
             match conn.proto.handle_input(now, &input[at..], &mut out) {
                 Ok(Progress::Consumed(count)) => at += count,
                 Ok(Progress::Need(count)) => {
@@ -100,14 +103,16 @@ impl Io {
             }
         }
         let learnt = sink.finish();
+        conn.incoming = incoming;
         match fresh {
             Some(bytes) if at < bytes.len() => held.append(&bytes[at..]),
             Some(_) => {}
             None => held.consume(at),
         }
-        conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
         (conn.out, conn.input, conn.need) = (wire, held, need);
+        conn.queue_files(files);
         learnt.keep(conn);
+        conn.held_back = outcome.is_ok() && conn.is_paused() && !conn.input.is_empty();
         let number = conn.number;
         self.after_protocol(key, number, notes);
         if !self.is_conn(key, number) {

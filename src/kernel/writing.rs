@@ -9,7 +9,7 @@ impl Io {
     #[inline]
     pub fn queue_flush(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if conn.pending_bytes() > 0 && conn.writable && !conn.queued_for_flush {
+        if !conn.is_flushed() && conn.writable && !conn.queued_for_flush {
             conn.queued_for_flush = true;
             self.to_flush.push(key);
         }
@@ -41,7 +41,9 @@ impl Io {
     }
 
     pub fn flush(&mut self, key: u32) {
-        match self.flush_once(key) {
+        let outcome = self.flush_once(key);
+        self.acknowledge_all(key);
+        match outcome {
             Ok(Flushed::All) => {
                 self.leave_when_flushed(key);
                 self.resume(key);
@@ -57,7 +59,7 @@ impl Io {
 
     /// Reads on from a client that had too much under way.
     pub(super) fn resume(&mut self, key: u32) {
-        let Some(conn) = self.conns.get(key as usize).filter(|conn| conn.is_server && !conn.is_paused()) else {
+        let Some(conn) = self.conns.get(key as usize).filter(|conn| !conn.is_paused()) else {
             return;
         };
         if conn.held_back || conn.readable {
@@ -68,7 +70,7 @@ impl Io {
     /// A client that said goodbye is let go once it has every reply.
     pub(super) fn leave_when_flushed(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize) else { return };
-        if conn.is_server && conn.draining && conn.pending_bytes() == 0 {
+        if conn.is_server && conn.draining && conn.is_flushed() {
             self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
         }
     }

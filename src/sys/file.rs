@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use super::check;
 use super::fork;
 use super::owned::Owned;
 
@@ -25,6 +27,29 @@ pub fn names(folder: impl AsRef<Path>, count_max: usize) -> io::Result<Vec<Strin
         let entries = std::fs::read_dir(folder)?.flatten();
         Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).take(count_max).collect())
     })
+}
+
+/// Another descriptor of a file that the program has open.
+pub fn duplicate(fd: RawFd) -> io::Result<Owned<File>> {
+    Owned::make(|| {
+        // SAFETY: any number may be asked for; one that is not open is an error.
+        let copy = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
+        // SAFETY: just made, and nobody else's.
+        Ok(File::from(unsafe { OwnedFd::from_raw_fd(copy) }))
+    })
+}
+
+/// Sends up to `count` bytes of a file to a socket (sendfile(2)): how many it took; 0 at the file's end.
+pub fn send(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+    let mut from = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: both descriptors are open for the call, and `from` outlives it.
+    let sent = unsafe { libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &mut from, count) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads at an offset, wherever the file stands.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
 }
 
 impl Read for Owned<File> {
