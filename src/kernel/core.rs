@@ -4,13 +4,14 @@ use slab::Slab;
 
 use super::channel::Channel;
 use super::observing::Part;
+use super::observing::access::AccessLog;
 use super::observing::names::Names;
 use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
 use super::request::{NO_CONN, Name, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
-use crate::proto::{Body, RequestId};
+use crate::proto::{Access, Body, RequestId};
 use crate::ring::layout::*;
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
 use crate::sys::clock::{Clock, UnixClock, monotonic_ns};
@@ -77,6 +78,8 @@ pub struct Core {
     pub unix: UnixClock,
     pub slow: Slow,
     pub trace: Trace,
+    /// By the number of their listener.
+    pub access_logs: Vec<(u32, AccessLog)>,
     /// What is counted.
     pub own: Own,
 }
@@ -99,6 +102,7 @@ impl Core {
             unix: UnixClock::default(),
             slow: Slow::default(),
             trace: Trace::default(),
+            access_logs: Vec::new(),
             own,
         }
     }
@@ -442,6 +446,14 @@ impl Core {
             ..Completion::default()
         };
         channel.put(head, payload);
+    }
+
+    /// An exchange of a listener is over.
+    pub fn log_access(&mut self, endpoint: u32, access: &Access<'_>) {
+        if let Some((_, log)) = self.access_logs.iter_mut().find(|(of, _)| *of == endpoint) {
+            let unix_ns = self.now_ns.wrapping_add(self.unix.offset_ns(self.now_ns));
+            log.note(access, self.clock.instant(self.now_ns), unix_ns);
+        }
     }
 
     /// Shows every channel what was put for it.

@@ -190,7 +190,7 @@ impl Emit for Sink<'_> {
             Event::End { of, body } => self.core.ended(of, body, self.number, [self.known, &self.incoming]),
             Event::Settled { slot } => self.notes.push(Note::Settled { slot }),
             Event::Health { slot } => self.notes.push(Note::Health { slot }),
-            Event::Access(_) => {}
+            Event::Access(access) => self.core.log_access(self.endpoint, &access),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
                 self.incoming.push_back((slot, id));

@@ -5,6 +5,7 @@ use super::core::Ending;
 use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
+use super::observing::access::AccessLog;
 use super::observing::trace::Context;
 use super::request::{REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
@@ -299,15 +300,23 @@ impl Io {
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
             }
         };
+        let log = match opened.options.access.as_ref().map(|options| AccessLog::open(options, self.core.now())) {
+            Some(Err(error)) => {
+                let message = format!("access_log: {error}");
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
+            }
+            opened => opened.and_then(Result::ok),
+        };
         let key = self.install(opened, false);
         let of = &mut self.endpoints[key as usize];
         let token = Token(LISTENER_TOKENS + key as usize);
-        match Listener::bind(&of.address, channel, &self.registry, token) {
+        match Listener::bind(&of.address, &of.options.socket, channel, &self.registry, token) {
             Ok(mut listener) => {
                 listener.meter = Some(self.core.own.peer(key, "clients"));
                 let scheme = of.shown.split(':').next().unwrap_or_default();
                 let url = format!("{scheme}:{}", listener.address());
                 of.listener = Some(listener);
+                self.core.access_logs.extend(log.map(|log| (of.number, log)));
                 let head = Submission { endpoint: of.number, ..*head };
                 self.core.answer(channel, &head, IOK_STATUS_OK, Body::Text(url.as_bytes()));
             }
@@ -368,6 +377,8 @@ impl Io {
         }
         self.leases.retain(|(of, _, _)| *of != key);
         self.forget_endpoint(key);
+        self.flush_access_logs();
+        self.core.access_logs.retain(|(of, _)| *of != number);
         self.endpoints.try_remove(key as usize);
         self.core.own.close(key);
         self.tell_kernel_watchers();

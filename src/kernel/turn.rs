@@ -98,6 +98,7 @@ impl Turn {
         io.send_held();
         io.flush_all();
         io.see_off();
+        io.flush_access_logs();
         io.core.publish();
         true
     }

@@ -29,6 +29,21 @@ pub fn names(folder: impl AsRef<Path>, count_max: usize) -> io::Result<Vec<Strin
     })
 }
 
+/// Opens to write at its end, and makes it where it is missing, for its owner to write and its group to read.
+pub fn append(path: impl AsRef<Path>) -> io::Result<Owned<File>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK);
+    Owned::make(|| options.open(path))
+}
+
+/// What polls as ready to be written takes a few bytes without blocking.
+pub fn takes_bytes(file: &File) -> bool {
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; it does not wait.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
+
 /// Another descriptor of a file that the program has open.
 pub fn duplicate(fd: RawFd) -> io::Result<Owned<File>> {
     Owned::make(|| {
