@@ -28,7 +28,7 @@ pub enum Target {
     /// Whether the program lives.
     Silence,
     Listener(u32),
-    /// The time of a listener (by its number) to leave is over.
+    /// A listener (by its number) that leaves closes its door, or has no time left.
     Leaving(u32),
     /// A part's own, by its key there.
     Part(Part, u32),

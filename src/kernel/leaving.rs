@@ -13,26 +13,43 @@ use crate::status::{IOK_STATUS_OK, IOK_STATUS_TIMEOUT};
 pub struct Leaving {
     channel: u32,
     head: Submission,
+    /// Nobody is let in any more.
+    closed: bool,
 }
 
 impl Io {
-    /// Begins to leave. Clients that wait to be accepted still are; each conn ends with the reply that it waits for.
+    /// Begins to leave: whoever asks is told that we are not ready. `key` milliseconds later the door is closed.
     pub(super) fn leave(&mut self, channel: u32, head: &Submission) {
         let key = Self::endpoint_key(head.endpoint);
-        super::turn::accept(self, key);
         let Some(of) = self.endpoints.get_mut(key as usize) else { return };
         if of.leaving.is_some() {
             let message = "the listener leaves already";
             return self.core.refuse(channel, head, crate::status::IOK_STATUS_BAD_REQUEST, "LEAVING", message);
         }
-        of.leaving = Some(Leaving { channel, head: *head });
+        of.leaving = Some(Leaving { channel, head: *head, closed: false });
+        self.tell_kernel_watchers();
+        if head.timeout_ms != IOK_TIMEOUT_NONE {
+            self.core.timer(head.key.saturating_add(u64::from(head.timeout_ms)), Target::Leaving(head.endpoint));
+        }
+        match head.key {
+            0 => self.close_door(key),
+            delay_ms => {
+                self.core.timer(delay_ms, Target::Leaving(head.endpoint));
+            }
+        }
+    }
+
+    /// Clients that wait to be accepted still are; each conn ends with the reply that it waits for.
+    fn close_door(&mut self, key: u32) {
+        super::turn::accept(self, key);
+        let Some(of) = self.endpoints.get_mut(key as usize) else { return };
+        if let Some(leaving) = &mut of.leaving {
+            leaving.closed = true;
+        }
         if let Some(listener) = &mut of.listener {
             listener.stop(&self.registry);
         }
         self.leavers.push(key);
-        if head.timeout_ms != IOK_TIMEOUT_NONE {
-            self.core.timer(u64::from(head.timeout_ms), Target::Leaving(head.endpoint));
-        }
         for conn in self.conns_of(key) {
             // What has come already was asked before we left.
             self.read(conn);
@@ -42,7 +59,6 @@ impl Io {
             });
             self.flush(conn);
         }
-        self.tell_kernel_watchers();
     }
 
     pub(super) fn conns_of(&self, endpoint: u32) -> Vec<u32> {
@@ -67,7 +83,7 @@ impl Io {
         let Some(of) = self.endpoints.get_mut(key as usize) else { return };
         let (leaving, left) = (of.leaving.take(), of.listener.as_ref().map_or(0, |listener| listener.conns));
         self.close_endpoint(key, "the listener has left");
-        let Some(Leaving { channel, head }) = leaving else { return };
+        let Some(Leaving { channel, head, .. }) = leaving else { return };
         if left == 0 {
             self.core.answer(channel, &head, IOK_STATUS_OK, Body::None);
         } else {
@@ -77,10 +93,13 @@ impl Io {
         }
     }
 
-    /// The time to leave is over.
+    /// The time to close the door, or to leave, has come.
     pub(super) fn leaving_timer(&mut self, number: u32) {
-        if self.endpoint(number).is_some_and(|of| of.leaving.is_some()) {
-            self.left(Self::endpoint_key(number));
+        let key = Self::endpoint_key(number);
+        match self.endpoint(number).and_then(|of| of.leaving) {
+            Some(Leaving { closed: false, .. }) => self.close_door(key),
+            Some(_) => self.left(key),
+            None => {}
         }
     }
 
