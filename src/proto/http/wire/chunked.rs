@@ -95,6 +95,15 @@ impl Chunked {
         }
     }
 
+    /// The last `bytes` of the data that was just told are not done with: they come again.
+    pub fn unread(&mut self, bytes: usize) {
+        let left = if let State::Data { left } = self.state { left } else { 0 };
+        if bytes > 0 {
+            self.state = State::Data { left: left + bytes as u64 };
+            self.data_bytes -= bytes as u64;
+        }
+    }
+
     /// Reads a line `size;extensions`; its length, or None if its end is not there.
     fn size(&mut self, input: &[u8]) -> Result<Option<usize>, Malformed> {
         let within = &input[..input.len().min(LINE_BYTES_MAX)];

@@ -138,7 +138,9 @@ pub fn request(head: &[u8]) -> Result<Request<'_>, Malformed> {
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::Version) => return Err(Malformed { status: 505, what: "neither HTTP/1.1 nor HTTP/1.0" }),
+        Err(httparse::Error::Version) if names_version(head) => {
+            return Err(Malformed { status: 505, what: "neither HTTP/1.1 nor HTTP/1.0" });
+        }
         Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::bad("a malformed request head")),
     }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
@@ -149,6 +151,14 @@ pub fn request(head: &[u8]) -> Result<Request<'_>, Malformed> {
         return Err(Malformed::bad("a request target with characters that no URI has"));
     }
     Ok(Request { method, target, version: 10 + version, headers: Headers::checked(headers, count)? })
+}
+
+/// `method SP target SP HTTP/digit.digit`: a request line of another version.
+fn names_version(head: &[u8]) -> bool {
+    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    let named = words.next().and_then(|word| word.strip_prefix(b"HTTP/"));
+    matches!(named, Some([b'0'..=b'9', b'.', b'0'..=b'9'])) && words.next().is_none()
 }
 
 /// Reads a head that [`Scan`] has measured, as strictly as [`request`].

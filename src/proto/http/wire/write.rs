@@ -12,7 +12,7 @@ pub fn is_value(text: &[u8]) -> bool {
 
 /// A request's target: visible ASCII, and no fragment.
 pub fn is_target(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(u8::is_ascii_graphic)
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#')
 }
 
 /// A reason phrase (RFC 9112, 4).
