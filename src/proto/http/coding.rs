@@ -107,9 +107,19 @@ type Brotli = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
 enum Coder {
     Gzip(Box<Gzip>),
     /// zlib's format (RFC 1950), or bare deflate as some servers send it: the first bytes tell.
-    Deflate { first: Option<u8>, inflate: Option<Box<Decompress>>, ended: bool },
-    Brotli { state: Box<Brotli>, ended: bool },
-    Zstd { decoder: zstd::stream::raw::Decoder<'static>, at_frame_end: bool },
+    Deflate {
+        first: Option<u8>,
+        inflate: Option<Box<Decompress>>,
+        ended: bool,
+    },
+    Brotli {
+        state: Box<Brotli>,
+        ended: bool,
+    },
+    Zstd {
+        decoder: zstd::stream::raw::Decoder<'static>,
+        at_frame_end: bool,
+    },
 }
 
 impl Coder {
@@ -290,8 +300,7 @@ impl Gzip {
 
     /// Goes to the first part of the header that is there, of those from `part` on.
     fn begin(&mut self, part: u8) {
-        const PARTS: [(u8, At); 4] =
-            [(4, At::ExtraLength), (8, At::Name), (16, At::Comment), (2, At::HeaderCrc)];
+        const PARTS: [(u8, At); 4] = [(4, At::ExtraLength), (8, At::Name), (16, At::Comment), (2, At::HeaderCrc)];
         let next = PARTS.iter().skip(usize::from(part)).find(|(flag, _)| self.flags & flag != 0);
         self.at = next.map_or(At::Data, |(_, at)| *at);
     }

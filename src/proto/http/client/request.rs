@@ -122,7 +122,8 @@ impl<'a> Asked<'a> {
             target => authority(target).is_some(),
         };
         if !form || !wire::is_target(self.target) {
-            let expected = "/path?query, percent-encoded; * for OPTIONS; host:port for CONNECT; http://host/path for a proxy";
+            let expected =
+                "/path?query, percent-encoded; * for OPTIONS; host:port for CONNECT; http://host/path for a proxy";
             return Err(bad_request(format!("the target must be {expected}")));
         }
         Ok(())
@@ -152,7 +153,9 @@ impl<'a> Asked<'a> {
                     self.length = Some(length);
                     continue;
                 }
-                b"transfer-encoding" => return refused("bodies in pieces are chunked unless their Content-Length is given"),
+                b"transfer-encoding" => {
+                    return refused("bodies in pieces are chunked unless their Content-Length is given");
+                }
                 b"expect" => return refused("ask with the option expect"),
                 b"upgrade" => return refused("ask with the option upgrade"),
                 b"connection" if value.eq_ignore_ascii_case(b"close") => {
