@@ -1,12 +1,26 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112), client and server.
+//!
+//! [`wire`] is the framing that both sides share, [`coding`] takes content codings off, [`value`] is what programs say and
+//! are told; [`client`] is one conn of a service, [`server`] one of a listener.
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::config::{Address, ConfigError, Url};
+use crate::proto::{Class, Driver, Limits, Need, Protocol, Refusal, Route, Scheme, Tracing};
+use client::Settings;
+use client::request::Asked;
 
 mod client;
+mod coding;
+mod samples;
 mod server;
 mod value;
 mod wire;
-
-use crate::config::{ConfigError, Url};
-use crate::proto::{Class, Driver, Limits, Need, Protocol, Refusal, Route, Scheme, Tracing};
 
 /// The row of [`crate::proto::TABLE`].
 pub const SCHEME: Scheme = Scheme {
@@ -21,33 +35,88 @@ pub const SCHEME: Scheme = Scheme {
         error_code: "error.type",
     },
     open,
-    samples: &[],
+    samples: samples::SAMPLES,
 };
 
 /// The same over TLS.
 #[cfg(feature = "tls")]
-pub const SCHEME_TLS: Scheme = Scheme { name: "https", tls: true, alpn: &[b"http/1.1"], default_port: 443, ..SCHEME };
+pub const SCHEME_TLS: Scheme =
+    Scheme { name: "https", tls: true, alpn: &[b"http/1.1"], default_port: 443, samples: &[], ..SCHEME };
+
+/// What a path may not have as it is (RFC 3986, 3.3). A percent sign stands for itself: the path was decoded.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'|')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'[')
+    .add(b']');
 
 struct Http {
+    settings: Arc<Settings>,
     limits: Limits,
 }
 
 /// Reads what the URL says of HTTP: a service's options, or a listener's (`limits.listener`).
-fn open(_url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
-    Ok(Box::new(Http { limits: *limits }))
+fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
+    let pipeline = if limits.listener { false } else { url.options.flag("pipeline", false)? };
+    let authorization = match (&url.user, &url.password) {
+        (None, None) => None,
+        (user, password) => {
+            let (user, password) = (user.as_deref().unwrap_or(""), password.as_deref().unwrap_or(""));
+            if user.contains(':') {
+                return Err(ConfigError::new("user", user, "a name without a colon (RFC 7617, 2)"));
+            }
+            Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes())
+        }
+    };
+    let path = url.path.trim_end_matches('/');
+    let base = if path.is_empty() { String::new() } else { format!("/{}", utf8_percent_encode(path, PATH)) };
+    let settings = Settings {
+        host: host(url).into_bytes(),
+        base: base.into_bytes(),
+        authorization,
+        pipeline,
+        // The keys of this map are random, and nobody else knows them.
+        seed: AtomicU64::new(RandomState::new().build_hasher().finish()),
+    };
+    Ok(Box::new(Http { settings: Arc::new(settings), limits: *limits }))
+}
+
+/// The field Host (RFC 9110, 7.2): without the scheme's own port, IPv6 in brackets.
+fn host(url: &Url) -> String {
+    match &url.address {
+        Address::Unix(_) => "localhost".into(),
+        Address::Host { host, port } => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let is_default = *port == if url.scheme == "https" { 443 } else { 80 };
+            if is_default { host } else { format!("{host}:{port}") }
+        }
+    }
 }
 
 impl Driver for Http {
-    fn classify(&self, _body: &[u8], _hashes: bool) -> Result<Need, Refusal> {
-        Ok(Need { class: Class::Exchange, idempotent: false, route: Route::default() })
+    fn classify(&self, body: &[u8], _hashes: bool) -> Result<Need, Refusal> {
+        let asked = Asked::read(body)?;
+        Ok(Need { class: Class::Exchange, idempotent: asked.is_idempotent(), route: Route::default() })
     }
 
-    fn is_secret(&self, _body: &[u8]) -> bool {
-        true
+    fn is_secret(&self, body: &[u8]) -> bool {
+        // What cannot be read is not shown.
+        Asked::read(body).map_or(true, |asked| asked.is_secret())
     }
 
     fn client(&self) -> Box<dyn Protocol> {
-        Box::new(client::Client::new(self.limits))
+        Box::new(client::Client::new(self.settings.clone(), self.limits))
     }
 
     fn server(&self) -> Box<dyn Protocol> {
