@@ -1,1 +1,0 @@
-//! Framing (RFC 9112): heads, and where a message ends.
