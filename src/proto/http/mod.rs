@@ -5,6 +5,8 @@ mod server;
 mod value;
 mod wire;
 
+use std::sync::Arc;
+
 use crate::config::{ConfigError, Url};
 use crate::proto::{Class, Driver, Limits, Need, Protocol, Refusal, Route, Scheme, Tracing};
 
@@ -30,11 +32,14 @@ pub const SCHEME_TLS: Scheme = Scheme { name: "https", tls: true, alpn: &[b"http
 
 struct Http {
     limits: Limits,
+    /// A listener's.
+    server: Arc<server::Options>,
 }
 
 /// Reads what the URL says of HTTP: a service's options, or a listener's (`limits.listener`).
-fn open(_url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
-    Ok(Box::new(Http { limits: *limits }))
+fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
+    let server = if limits.listener { server::Options::take(url)? } else { server::Options::default() };
+    Ok(Box::new(Http { limits: *limits, server: Arc::new(server) }))
 }
 
 impl Driver for Http {
@@ -51,6 +56,6 @@ impl Driver for Http {
     }
 
     fn server(&self) -> Box<dyn Protocol> {
-        Box::new(server::Server::new(self.limits))
+        Box::new(server::Server::new(self.server.clone(), self.limits))
     }
 }

@@ -60,6 +60,7 @@ pub struct Head {
     pub path: Part,
     /// The client keeps the conn open.
     pub keeps: bool,
+    pub is_head: bool,
     pub is_connect: bool,
     pub expects_continue: bool,
     /// What it would rather speak (RFC 9110, 7.8).
@@ -183,6 +184,7 @@ impl Head {
             return Err(Bad { status: 400, why: "the request target has bytes that no target has" });
         }
         self.version = version(&text[target_end + 1..])?;
+        self.is_head = method == b"HEAD";
         self.method = Part::new(0, method_end);
         self.target = Part::new(method_end + 1, target_end);
         self.path = self.target;
@@ -367,10 +369,6 @@ impl Head {
         self.fields.iter().find(named).map(|field| field.value.of(input))
     }
 
-    /// There is a Content-Length header, if only of 0.
-    pub fn names_length(&self) -> bool {
-        self.lengths > 0
-    }
 }
 
 /// The longest method of the IANA registry has 17 letters.

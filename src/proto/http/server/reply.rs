@@ -102,7 +102,7 @@ impl<'a> Reply<'a> {
         if count > 1 {
             reader.skip(depth_max).map_err(malformed)?;
         }
-        let body = if count > 2 { content(&mut reader, depth_max)? } else { Content::None };
+        let body = if count > 2 { content(&mut reader)? } else { Content::None };
         let trailers = if count > 3 { Some(reader.clone()) } else { None };
         if count > 3 {
             reader.skip(depth_max).map_err(malformed)?;
@@ -233,7 +233,7 @@ fn status<'a>(reader: &mut Reader<'a>) -> Result<(u16, &'a [u8]), Refusal> {
     }
 }
 
-fn content<'a>(reader: &mut Reader<'a>, depth_max: usize) -> Result<Content<'a>, Refusal> {
+fn content<'a>(reader: &mut Reader<'a>) -> Result<Content<'a>, Refusal> {
     let start = reader.clone();
     Ok(match reader.token().map_err(malformed)? {
         Token::Nil | Token::Bool(false) => Content::None,
@@ -249,14 +249,14 @@ fn content<'a>(reader: &mut Reader<'a>, depth_max: usize) -> Result<Content<'a>,
         }
         Token::Map(_) => {
             *reader = start;
-            Content::File(span(reader, depth_max)?)
+            Content::File(span(reader)?)
         }
         other => return Err(bad(format!("{} is no body", other.kind()))),
     })
 }
 
 /// `{"fd": 7, "offset": 0, "length": 100}`
-pub fn span(reader: &mut Reader<'_>, depth_max: usize) -> Result<Span, Refusal> {
+pub fn span(reader: &mut Reader<'_>) -> Result<Span, Refusal> {
     const EXPECTED: &str = "a span of a file is {\"fd\", \"offset\", \"length\"} with numbers from 0 on";
     let Token::Map(count) = reader.token().map_err(malformed)? else { return Err(bad(EXPECTED)) };
     let (mut fd, mut offset, mut length) = (None, Some(0), None);
@@ -273,7 +273,6 @@ pub fn span(reader: &mut Reader<'_>, depth_max: usize) -> Result<Span, Refusal> 
             _ => return Err(bad(EXPECTED)),
         }
     }
-    let _ = depth_max;
     match (fd, offset, length) {
         (Some(fd), Some(offset), Some(length)) => Ok(Span { fd, offset, length }),
         _ => Err(bad(EXPECTED)),
@@ -505,7 +504,7 @@ impl<'a> Piece<'a> {
             Token::Str(bytes) | Token::Bin(bytes) => Piece::Content(Content::Bytes(bytes)),
             Token::Map(_) => {
                 reader = start;
-                Piece::Content(Content::File(span(&mut reader, depth_max)?))
+                Piece::Content(Content::File(span(&mut reader)?))
             }
             Token::Array(_) => {
                 reader = start.clone();
