@@ -326,6 +326,8 @@ pub struct Transport {
     pub alpn: Option<Vec<u8>>,
     /// Server side: the name that the client asked for (SNI).
     pub server_name: Option<String>,
+    /// An instant, and the time that had passed since the Unix epoch then: for protocols that tell dates.
+    pub wall: Option<(Instant, Duration)>,
 }
 
 /// One exchange of a listener, as an access log tells it.

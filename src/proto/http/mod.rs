@@ -62,12 +62,16 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b']');
 
 struct Http {
+    /// A service's.
     settings: Arc<Settings>,
+    /// A listener's.
+    server: Arc<server::Options>,
     limits: Limits,
 }
 
 /// Reads what the URL says of HTTP: a service's options, or a listener's (`limits.listener`).
 fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> {
+    let server = if limits.listener { server::Options::take(url)? } else { server::Options::default() };
     let pipeline = if limits.listener { false } else { url.options.flag("pipeline", false)? };
     let authorization = match (&url.user, &url.password) {
         (None, None) => None,
@@ -89,7 +93,7 @@ fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> 
         // The keys of this map are random, and nobody else knows them.
         seed: AtomicU64::new(RandomState::new().build_hasher().finish()),
     };
-    Ok(Box::new(Http { settings: Arc::new(settings), limits: *limits }))
+    Ok(Box::new(Http { settings: Arc::new(settings), limits: *limits, server: Arc::new(server) }))
 }
 
 /// The field Host (RFC 9110, 7.2): without the scheme's own port, IPv6 in brackets.
@@ -120,6 +124,6 @@ impl Driver for Http {
     }
 
     fn server(&self) -> Box<dyn Protocol> {
-        Box::new(server::Server::new(self.limits))
+        Box::new(server::Server::new(self.server.clone(), self.limits))
     }
 }

@@ -1,0 +1,361 @@
+//! What the client sends: heads, bodies, and what comes after an upgrade.
+
+use std::time::Instant;
+
+use super::exchange::{Exchange, Upgrade};
+use super::forms::Told;
+use super::head::{Bad, Head, Length, Part};
+use super::proxied::{self, Client};
+use super::reply::{self, Asked};
+use super::{DROPPED_BYTES_MAX, EMPTY_LINES_MAX, Incoming, Server, State};
+use crate::proto::http::wire::{self, Chunked, PIECE_BYTES_MAX};
+use crate::proto::websocket::handshake::{self, Offer};
+use crate::proto::websocket::{Step, Told as Message};
+use crate::proto::{Body, Event, Fault, FaultKind, Of, Out, Progress};
+use crate::value::write;
+
+impl Server {
+    pub(super) fn input(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault> {
+        match self.state {
+            State::Head => Ok(self.head(now, input, out)),
+            State::Whole(_) | State::Streamed(_) | State::Dropped(..) => Ok(self.body(now, input, out)),
+            State::Proxied => self.proxied(now, input),
+            State::Lane => {
+                let piece = &input[..input.len().min(PIECE_BYTES_MAX)];
+                out.events.emit(Event::Chunk { of: Of::Slot(self.last_slot()), body: Body::Bytes(piece) });
+                Ok(Progress::Consumed(piece.len()))
+            }
+            State::WebSocket(_) => Ok(self.frame(now, input, out)),
+            State::Undecided | State::Deaf => Ok(Progress::Consumed(input.len())),
+        }
+    }
+
+    fn proxied(&mut self, now: Instant, input: &[u8]) -> Result<Progress, Fault> {
+        match proxied::read(input, self.options.proxied) {
+            Ok((progress, None)) => Ok(progress),
+            Ok((progress, Some(client))) => {
+                if let Client::Told { client, local } = client {
+                    self.about.set(Some(client), Some(local));
+                }
+                self.state = State::Head;
+                self.since = Some(now);
+                Ok(progress)
+            }
+            Err(why) => Err(self.fail(FaultKind::Protocol, why)),
+        }
+    }
+
+    fn head(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Progress {
+        if !self.began {
+            match input {
+                [b'\r'] => return Progress::Need(2),
+                [b'\r', b'\n', ..] if self.empty_lines < EMPTY_LINES_MAX => {
+                    self.empty_lines += 1;
+                    return Progress::Consumed(2);
+                }
+                _ => {}
+            }
+            self.head.clear();
+            self.began = true;
+            self.since = Some(now);
+        }
+        match self.head.read(input, self.options.head_bytes_max, self.options.headers_max) {
+            Ok(None) => Progress::Need(input.len() + 1),
+            Ok(Some(used)) => {
+                if let Err(bad) = self.begin(now, input, out) {
+                    self.refuse(now, bad, out);
+                }
+                self.since = Some(now);
+                Progress::Consumed(used)
+            }
+            Err(bad) => {
+                self.refuse(now, bad, out);
+                Progress::Consumed(input.len())
+            }
+        }
+    }
+
+    /// A head is whole.
+    fn begin(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<(), Bad> {
+        let length = self.head.length;
+        if matches!(length, Length::Known(bytes) if bytes > self.limits.message_bytes_max as u64) {
+            return Err(Bad { status: 413, why: "the body is too long" });
+        }
+        // An upgrade that comes with a body is not taken, which is a server's right (RFC 9110, 7.8).
+        let upgrades = self.head.upgrade != Part::default() && length == Length::None;
+        let offer = if upgrades { self.offer(input)? } else { None };
+        let asked = Asked {
+            is_head: self.head.is_head,
+            is_connect: self.head.is_connect,
+            version: self.head.version,
+            keeps: self.head.keeps && !self.closing,
+        };
+        let mut exchange = Exchange::new(asked, self.since.unwrap_or(now), self.spare.pop().unwrap_or_default());
+        exchange.note(&self.head, input);
+        self.began = false;
+        self.empty_lines = 0;
+        self.body_bytes = 0;
+        let is_first = self.queue.is_empty();
+        if length != Length::None && self.head.expects_continue {
+            // RFC 9110, 10.1.1: whoever reads the body wants it.
+            const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let ((), held) = exchange.write(is_first, out, |sink| sink.wire.extend_from_slice(CONTINUE));
+            self.held_bytes += held;
+        }
+        let is_health = self.is_health(input) && length == Length::None;
+        self.scratch.clear();
+        if !is_health {
+            write::array(&mut self.scratch, 2);
+            let told = Told { input, head: &self.head, about: &self.about, offer: offer.as_deref() };
+            told.write(self.options.form, &mut self.scratch);
+        }
+        exchange.upgrade = match offer {
+            Some(offer) => Some(Upgrade::WebSocket(offer)),
+            None if upgrades => Some(Upgrade::Other(self.head.upgrade.of(input).to_vec())),
+            None => None,
+        };
+        let decides = exchange.upgrade.is_some() || asked.is_connect;
+        self.queue.push_back(exchange);
+        match length {
+            Length::None => {
+                self.state = if decides { State::Undecided } else { self.next() };
+                write::nil(&mut self.scratch);
+                if is_health { self.ask_health(out) } else { self.tell(out) }
+            }
+            Length::Known(bytes) if bytes <= self.options.stream_above_bytes as u64 => {
+                bin_head(&mut self.scratch, bytes as u32);
+                self.body_at = self.scratch.len();
+                self.state = State::Whole(Incoming::Known(bytes));
+            }
+            Length::Known(bytes) => {
+                write::bool(&mut self.scratch, true);
+                self.state = State::Streamed(Incoming::Known(bytes));
+                self.tell(out);
+            }
+            Length::Chunked => {
+                let bounds =
+                    wire::Bounds { head_bytes_max: self.options.head_bytes_max, headers_max: self.options.headers_max };
+                self.body_at = self.scratch.len();
+                write::bin_open(&mut self.scratch);
+                self.state = State::Whole(Incoming::Chunked(Box::new(Chunked::new(bounds))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The state after a request that is whole.
+    fn next(&self) -> State {
+        if self.queue.back().is_none_or(|last| last.asked.keeps) { State::Head } else { State::Deaf }
+    }
+
+    /// The valid handshake of WebSocket that this head is.
+    fn offer(&self, input: &[u8]) -> Result<Option<Box<Offer>>, Bad> {
+        let Head { method, version, fields, .. } = &self.head;
+        let headers = fields.iter().map(|field| (field.name.of(input), field.value.of(input)));
+        match handshake::read_request(method.of(input), *version, headers) {
+            handshake::Asked::No => Ok(None),
+            handshake::Asked::Yes(offer) => Ok(Some(Box::new(offer))),
+            handshake::Asked::Wrong(wrong) => Err(Bad { status: wrong.status, why: wrong.message }),
+        }
+    }
+
+    fn is_health(&self, input: &[u8]) -> bool {
+        let Some(health) = &self.options.health else { return false };
+        let path = self.head.path.of(input);
+        let is_path = path.strip_prefix(&health[..]).is_some_and(|rest| matches!(rest, [] | [b'?', ..]));
+        is_path && matches!(self.head.method.of(input), b"GET" | b"HEAD")
+    }
+
+    fn ask_health(&mut self, out: &mut Out<'_>) {
+        let slot = self.last_slot();
+        if let Some(last) = self.queue.back_mut() {
+            last.told = true;
+            last.upgrade = None;
+        }
+        out.events.emit(Event::Health { slot });
+    }
+
+    /// Tells the program the request in `scratch`.
+    fn tell(&mut self, out: &mut Out<'_>) {
+        let slot = self.last_slot();
+        if let Some(last) = self.queue.back_mut() {
+            last.told = true;
+        }
+        out.events.emit(Event::Request { slot, body: Body::Msgpack(&self.scratch) });
+        self.scratch.clear();
+        if self.scratch.capacity() > 2 * PIECE_BYTES_MAX {
+            self.scratch = Vec::new();
+        }
+    }
+
+    fn body(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Progress {
+        self.since = Some(now);
+        let (State::Whole(incoming) | State::Streamed(incoming) | State::Dropped(incoming, _)) = &mut self.state else {
+            return Progress::Consumed(input.len());
+        };
+        let (used, data, end) = match incoming {
+            Incoming::Known(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
+                let data = &input[..input.len().min(most)];
+                *left -= data.len() as u64;
+                (data.len(), data, (*left == 0).then(wire::Headers::default))
+            }
+            Incoming::Chunked(chunked) => match chunked.step(input) {
+                Ok(wire::Part::Need(need)) => return Progress::Need(need),
+                Ok(wire::Part::Framing(used)) => (used, &input[..0], None),
+                Ok(wire::Part::Data { used, data }) => (used, data, None),
+                Ok(wire::Part::End { used, trailers }) => (used, &input[..0], Some(trailers)),
+                Err(bad) => {
+                    self.refuse(now, Bad { status: bad.status, why: bad.what }, out);
+                    return Progress::Consumed(input.len());
+                }
+            },
+        };
+        self.body_bytes += data.len() as u64;
+        if self.body_bytes > self.limits.message_bytes_max as u64 {
+            self.refuse(now, Bad { status: 413, why: "the body is too long" }, out);
+        } else {
+            self.take(data, out);
+            if let Some(trailers) = end {
+                self.body_ended(&trailers, out);
+            }
+        }
+        Progress::Consumed(used)
+    }
+
+    /// Bytes of the body.
+    fn take(&mut self, data: &[u8], out: &mut Out<'_>) {
+        let of = Of::Slot(self.last_slot());
+        match &mut self.state {
+            State::Whole(_) if self.body_bytes <= self.options.stream_above_bytes as u64 => {
+                self.scratch.extend_from_slice(data);
+            }
+            // More than is told at once: from here on it is told in pieces.
+            State::Whole(_) => {
+                let taken = self.scratch.split_off(self.body_at);
+                write::bool(&mut self.scratch, true);
+                if let State::Whole(incoming) = std::mem::replace(&mut self.state, State::Deaf) {
+                    self.state = State::Streamed(incoming);
+                }
+                self.tell(out);
+                // What `bin_open` has reserved stands before it.
+                for piece in taken.get(5..).unwrap_or_default().chunks(PIECE_BYTES_MAX) {
+                    out.events.emit(Event::Chunk { of, body: Body::Bytes(piece) });
+                }
+                out.events.emit(Event::Chunk { of, body: Body::Bytes(data) });
+            }
+            State::Streamed(_) if !data.is_empty() => {
+                out.events.emit(Event::Chunk { of, body: Body::Bytes(data) });
+            }
+            State::Dropped(_, left) => match left.checked_sub(data.len() as u64) {
+                Some(rest) => *left = rest,
+                None => self.deafen(out),
+            },
+            _ => {}
+        }
+    }
+
+    fn body_ended(&mut self, trailers: &wire::Headers<'_>, out: &mut Out<'_>) {
+        let next = self.next();
+        match std::mem::replace(&mut self.state, next) {
+            State::Whole(incoming) => {
+                if matches!(incoming, Incoming::Chunked(_)) {
+                    let length = u32::try_from(self.body_bytes).unwrap_or(u32::MAX);
+                    if let Some(size) = self.scratch.get_mut(self.body_at + 1..self.body_at + 5) {
+                        size.copy_from_slice(&length.to_be_bytes());
+                    }
+                }
+                self.tell(out);
+            }
+            State::Streamed(_) => {
+                let of = Of::Slot(self.last_slot());
+                let mut told = Vec::new();
+                if !trailers.is_empty() {
+                    reply::told_trailers(trailers, &mut told);
+                }
+                let body = if told.is_empty() { Body::None } else { Body::Msgpack(&told) };
+                out.events.emit(Event::End { of, body });
+            }
+            State::Deaf => self.state = State::Deaf,
+            _ => {}
+        }
+        self.drain(out);
+    }
+
+    /// The program answered before the body was read: the rest is dropped, if it is not too much.
+    pub(super) fn drop_body(&mut self) {
+        let State::Streamed(incoming) = std::mem::replace(&mut self.state, State::Deaf) else { return };
+        let Some(last) = self.queue.back_mut() else { return };
+        if is_too_much(&incoming) {
+            last.asked.keeps = false;
+        }
+        if last.asked.keeps {
+            self.state = State::Dropped(incoming, DROPPED_BYTES_MAX);
+        }
+    }
+
+    /// A body is under way that is too long to be dropped.
+    pub(super) fn is_long(&self) -> bool {
+        matches!(&self.state, State::Streamed(incoming) if is_too_much(incoming))
+    }
+
+    /// A message of WebSocket, or a part of one.
+    fn frame(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Progress {
+        let slot = self.last_slot();
+        let of = Of::Slot(slot);
+        let State::WebSocket(codec) = &mut self.state else { return Progress::Consumed(input.len()) };
+        let Some(last) = self.queue.back_mut() else { return Progress::Consumed(input.len()) };
+        let (step, held) = last.write(self.first == slot, out, |sink| codec.step(input, sink.wire));
+        self.held_bytes += held;
+        let closed = |code: u16, reason: &[u8]| {
+            let mut body = Vec::new();
+            write::array(&mut body, 2);
+            write::uint(&mut body, code.into());
+            write::str(&mut body, reason);
+            body
+        };
+        let used = match step {
+            Ok(Step::Need(need)) => return Progress::Need(need),
+            Ok(Step::Done { consumed, told }) => {
+                match told {
+                    Some(Message::Text(text)) => out.events.emit(Event::Chunk { of, body: Body::Text(text) }),
+                    Some(Message::Binary(bytes)) => out.events.emit(Event::Chunk { of, body: Body::Bytes(bytes) }),
+                    Some(Message::Close { code, reason }) => {
+                        out.events.emit(Event::End { of, body: Body::Msgpack(&closed(code, reason)) });
+                    }
+                    Some(Message::Ping(_) | Message::Pong(_)) | None => {}
+                }
+                if !codec.is_over() {
+                    return Progress::Consumed(consumed);
+                }
+                consumed
+            }
+            Err(failure) => {
+                let body = closed(failure.code, failure.message.as_bytes());
+                out.events.emit(Event::End { of, body: Body::Msgpack(&body) });
+                input.len()
+            }
+        };
+        self.leave_websocket(now, out);
+        Progress::Consumed(used)
+    }
+}
+
+fn is_too_much(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Known(left) if *left > DROPPED_BYTES_MAX)
+}
+
+/// What stands before so many bytes of a `bin`.
+fn bin_head(out: &mut Vec<u8>, length: u32) {
+    match length {
+        ..=0xff => out.extend_from_slice(&[0xc4, length as u8]),
+        0x100..=0xffff => {
+            out.push(0xc5);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(0xc6);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+}
