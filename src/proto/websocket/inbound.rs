@@ -91,6 +91,11 @@ impl Inbound {
         &self.bytes
     }
 
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The control frame's payload that came.
     pub fn control(&self, length: usize) -> &[u8] {
         &self.control[..length]

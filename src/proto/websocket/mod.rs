@@ -17,7 +17,7 @@
 //! - A client masks every frame, a server none; the other way is an error (5.1).
 //! - A message is one frame or several; control frames come between those, whole, and of 125 bytes at most (5.4, 5.5).
 //! - Text is UTF-8, judged byte by byte as it arrives, across frames (8.1).
-//! - Each side sends one close frame and nothing after it; what comes after the peer's is not looked at (5.5.1).
+//! - Each side sends one close frame and nothing after it but pongs; what comes after the peer's is not looked at (5.5).
 
 pub mod deflate;
 mod extensions;
@@ -139,7 +139,8 @@ impl Codec {
                 let payload = self.inbound.control(length);
                 match opcode {
                     PING => {
-                        self.outbound.pong(payload, wire);
+                        // Also after our close, as long as the peer's has not come (5.5.2).
+                        self.outbound.frame(PONG, payload, wire);
                         (consumed, Some(Told::Ping(payload)))
                     }
                     PONG => (consumed, Some(Told::Pong(payload))),

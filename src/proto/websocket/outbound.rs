@@ -1,7 +1,7 @@
 //! What we send.
 
 use super::deflate::Deflater;
-use super::frame::{CLOSE, HEAD_MAX, Head, Masks, PONG, mask};
+use super::frame::{CLOSE, HEAD_MAX, Head, Masks, mask};
 use super::{Config, NO_CODE, Role};
 
 /// The writing half of a conn.
@@ -9,7 +9,7 @@ pub struct Outbound {
     /// A client's.
     masks: Option<Masks>,
     deflater: Option<Deflater>,
-    /// A close frame was written: nothing else is.
+    /// A close frame was written: nothing but pongs is.
     pub is_closed: bool,
 }
 
@@ -54,13 +54,6 @@ impl Outbound {
         wire.extend_from_slice(payload);
         if let Some(key) = key {
             mask(&mut wire[begin..], key, 0);
-        }
-    }
-
-    /// The answer to a ping, as long as the close frame has not ended what we send.
-    pub fn pong(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
-        if !self.is_closed {
-            self.frame(PONG, payload, wire);
         }
     }
 
