@@ -61,12 +61,14 @@ impl Io {
         let Some(request) = self.core.requests.get_mut(id) else { return };
         let touched = conn.written > request.wire_start;
         let begun = request.exchange.as_ref().is_some_and(|exchange| exchange.begun);
+        let exclusive = self.endpoints.get(conn.endpoint as usize).is_some_and(|of| of.options.service.exclusive);
         let may_repeat = if begun {
             false
         } else if touched {
             request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
         } else {
-            request.retries < RETRIES_MAX
+            // Where conns come and go, one that is made for it serves, or none does.
+            request.retries < if exclusive { REPEATS_MAX } else { RETRIES_MAX }
         };
         if may_repeat && request.payload.is_some() && request.lease == 0 && status != IOK_STATUS_CLOSED {
             request.retries += 1;

@@ -112,7 +112,7 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
         std::str::from_utf8(text).map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
     let mut url = Url::parse(text, |name| proto::scheme(name).map(|scheme| scheme.default_port)).map_err(known)?;
     let scheme = proto::scheme(&url.scheme).ok_or_else(|| known(ConfigError::new("scheme", &url.scheme, "")))?;
-    let options = EndpointOptions::take(&mut url, listener, scheme.default_port, seed)?;
+    let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.exclusive, seed)?;
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;

@@ -387,12 +387,13 @@ impl Io {
     pub fn conn_failed(&mut self, key: u32, status: Status, refused: bool, message: String) {
         let Some(conn) = self.conns.get(key as usize) else { return };
         let (endpoint, was_ready, is_server) = (conn.endpoint, conn.ready, conn.is_server);
+        let under_way = conn.proto.inflight();
         conn.count(|meter| meter.failures.add(1));
         let again = self.remove_conn(key, status, &message);
         if is_server {
             return;
         }
-        let down = Down { was_ready, refused, status, message };
+        let down = Down { was_ready, under_way, refused, status, message };
         self.unheard.push(Unheard::Down { endpoint, conn: key, down });
         self.unheard.extend(again.into_iter().map(|(id, why)| Unheard::SendAgain(id, why)));
         self.hear();

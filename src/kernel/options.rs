@@ -49,19 +49,28 @@ struct Shape {
     cluster: bool,
     /// It may name more than one peer.
     many: bool,
+    /// Requests have conns to themselves.
+    exclusive: bool,
 }
 
 impl Shape {
-    fn of(url: &Url, listener: bool) -> Self {
+    fn of(url: &Url, listener: bool, exclusive: bool) -> Self {
         let cluster = url.via.as_deref() == Some("cluster");
-        Shape { listener, cluster, many: url.via.is_some() || url.hosts.len() > 1 }
+        Shape { listener, cluster, many: url.via.is_some() || url.hosts.len() > 1, exclusive }
     }
 }
 
 impl EndpointOptions {
-    /// Takes the common options; what is left is the protocol's or the source's, or unknown.
-    pub fn take(url: &mut Url, listener: bool, default_port: u16, seed: u64) -> Result<Self, ConfigError> {
-        let shape = Shape::of(url, listener);
+    /// Takes the common options; what is left is the protocol's or the source's, or unknown. `exclusive`: see
+    /// [`crate::proto::Scheme`].
+    pub fn take(
+        url: &mut Url,
+        listener: bool,
+        default_port: u16,
+        exclusive: bool,
+        seed: u64,
+    ) -> Result<Self, ConfigError> {
+        let shape = Shape::of(url, listener, exclusive);
         let roles = !listener && url.options.has("role");
         let unix = matches!(url.address, Address::Unix(_));
         let options = &mut url.options;
@@ -75,7 +84,7 @@ impl EndpointOptions {
             connect_timeout: seconds(5),
             keepalive: options.duration("keepalive", seconds(60))?,
             user_timeout: None,
-            service: ServiceConfig { seed, wanted, topology: shape.cluster, ..ServiceConfig::default() },
+            service: ServiceConfig { seed, wanted, topology: shape.cluster, exclusive, ..ServiceConfig::default() },
             conns_max: 10_000,
             access: None,
             socket: SocketOptions::default(),
@@ -128,7 +137,12 @@ impl EndpointOptions {
         service.backoff_min = options.duration("backoff", service.backoff_min)?;
         service.backoff_max = options.duration("max_backoff", service.backoff_max)?;
         service.drain = options.duration("drain", service.drain)?;
-        service.pool = options.number("pool", 1, 1..=256)? as usize;
+        let (pool, pool_max) = if service.exclusive { (100, 4096) } else { (1, 256) };
+        service.pool = options.number("pool", pool, 1..=pool_max)? as usize;
+        if service.exclusive {
+            service.warm = options.number("warm", 0, 0..=service.pool as u64)? as usize;
+        }
+        service.fails_down = options.word("when_down", "wait", &["wait", "fail"])? == "fail";
         let balance = options.word("balance", "least", &["least", "hash"])?;
         service.balance = if balance == "hash" { Balance::Hash } else { Balance::Least };
         let bounded = options.has("max_inflight");
@@ -158,7 +172,11 @@ fn rate(options: &mut Options, key: &'static str, burst: &'static str) -> Result
 /// Where there may be many peers, writes must find the primary unless the URL says otherwise.
 fn wanted(options: &mut Options, shape: &Shape) -> Result<Wanted, ConfigError> {
     let default = if shape.many { "primary" } else { "any" };
-    Ok(match options.word("role", default, &["primary", "replica", "any", "nearest"])? {
+    let word = match shape.exclusive {
+        true => options.word("role", "any", &["any", "nearest"])?,
+        false => options.word("role", default, &["primary", "replica", "any", "nearest"])?,
+    };
+    Ok(match word {
         "primary" => Wanted::Primary,
         "replica" => Wanted::Replica,
         "nearest" => Wanted::Nearest,

@@ -92,7 +92,7 @@ fn io() -> Io {
 
 fn endpoint(io: &mut Io) -> u32 {
     let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
-    let options = EndpointOptions::take(&mut url, false, 1, 1).unwrap();
+    let options = EndpointOptions::take(&mut url, false, 1, false, 1).unwrap();
     let router = Service::new(options.service);
     let (driver, tracing) = (Box::new(Bomb(None)), database_tracing("bomb"));
     let opened = Opened { shown: "bomb://".into(), tracing, driver, options, address: url.address, source: None };

@@ -52,6 +52,8 @@ pub struct Scheme {
     /// What is offered by ALPN (RFC 7301), the best first. Which one was taken is in [`Transport`].
     pub alpn: &'static [&'static [u8]],
     pub default_port: u16,
+    /// A request has a conn to itself ([`Class::Exchange`]): there are as many as the load asks for.
+    pub exclusive: bool,
     /// How spans of its requests are described.
     pub tracing: Tracing,
     /// Reads the protocol's own parts of the URL (user, password, path, options it knows).

@@ -28,6 +28,11 @@ impl Backoff {
         (self.attempts, self.until) = (0, None);
     }
 
+    /// The next attempt may be made at once; what it grew to stays.
+    pub fn hurry(&mut self) {
+        self.until = None;
+    }
+
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

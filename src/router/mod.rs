@@ -86,6 +86,8 @@ pub enum Sent {
 pub struct Down {
     /// It had become ready before.
     pub was_ready: bool,
+    /// Requests that it had and that were not done.
+    pub under_way: usize,
     /// No other attempt will fare better until someone changes something: who waits is told at once.
     pub refused: bool,
     pub status: Status,

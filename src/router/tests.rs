@@ -2,6 +2,7 @@
 
 mod limits;
 mod peers;
+mod pool;
 mod roles;
 mod single;
 mod slots;
@@ -50,6 +51,10 @@ struct Script {
     ended: HashSet<u64>,
     /// Conns take no more.
     full: bool,
+    /// They take one request at a time.
+    one_each: bool,
+    /// How often something was asked of a conn.
+    looks: std::cell::Cell<usize>,
 }
 
 impl Act for Script {
@@ -63,7 +68,8 @@ impl Act for Script {
         self.dropped.push(conn);
     }
     fn send(&mut self, conn: ConnId, request: RequestId, how: How) -> Sent {
-        if self.full {
+        let is_busy = |(on, id): &(ConnId, u64)| *on == conn && !self.ended.contains(id);
+        if self.full || self.one_each && self.sent.iter().any(is_busy) {
             return Sent::Later;
         }
         if how == How::Asking {
@@ -91,12 +97,14 @@ impl Act for Script {
         self.sent.iter().filter(|(_, id)| !self.ended.contains(id)).count()
     }
     fn latency_ns(&self, _conn: ConnId) -> u64 {
+        self.looks.set(self.looks.get() + 1);
         0
     }
     fn place(&self, conn: ConnId) -> Option<Place> {
         self.places.get(&conn).cloned()
     }
     fn tenancy(&self, conn: ConnId) -> (usize, Tenancy) {
+        self.looks.set(self.looks.get() + 1);
         self.tenancies.get(&conn).copied().unwrap_or((0, Tenancy::Clean))
     }
     fn fail(&mut self, request: RequestId, status: Status, _code: &str, _message: &str) {
@@ -153,7 +161,8 @@ impl Scene {
 
     fn down(&mut self, conn: ConnId, refused: bool) {
         let status = if refused { IOK_STATUS_REFUSED } else { IOK_STATUS_LOST };
-        let down = Down { was_ready: true, refused, status, message: "gone".into() };
+        let under_way = self.act.tenancy(conn).0;
+        let down = Down { was_ready: true, under_way, refused, status, message: "gone".into() };
         self.service.handle_down(self.now, conn, &down, &mut self.act);
     }
 

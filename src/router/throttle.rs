@@ -39,6 +39,12 @@ impl Bucket {
         self.tokens >= 1.0
     }
 
+    /// How many are there.
+    pub fn count(&mut self, now: Instant) -> usize {
+        self.refill(now);
+        self.tokens as usize
+    }
+
     /// When the next one is there.
     pub fn next(&self) -> Instant {
         // A little later than exact, so that rounding never makes it early.

@@ -308,9 +308,9 @@ impl World {
     /// A conn is of no use any more: its requests end, its router hears of it.
     pub fn conn_failed(&mut self, key: u32, status: Status, refused: bool, message: &str) {
         let Some(conn) = self.conns.get(&key) else { return };
-        let was_ready = conn.ready;
+        let (was_ready, under_way) = (conn.ready, conn.proto.inflight());
         let again = self.remove_conn(key, status);
-        let down = Down { was_ready, refused, status, message: message.into() };
+        let down = Down { was_ready, under_way, refused, status, message: message.into() };
         self.unheard.push(Unheard::Down { conn: key, down });
         self.unheard.extend(again.into_iter().map(|(id, why)| Unheard::SendAgain(id, why)));
         self.hear();

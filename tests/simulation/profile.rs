@@ -42,6 +42,7 @@ pub static PROFILES: &[Profile] = &[
     profile("any", LIST, "role=any", Alike, 3),
     profile("nearest", LIST, "role=nearest", Alike, 3),
     profile("hash", "redis://all.test,b.test", "role=any&balance=hash&peers=all", Alike, 4),
+    profile("elastic", "redis://10.0.0.1,10.0.0.2", "role=any", Alike, 2),
     profile("pool", LIST, "role=any&pool=2", Alike, 3),
     profile("cluster", "redis+cluster://10.0.0.1,10.0.0.2", "", Cluster, 6),
     profile("cluster-reads", "redis+cluster://all.test", "role=any", Cluster, 6),
@@ -84,6 +85,11 @@ impl Profile {
         maybe(5, "rate=500/s");
         maybe(8, "adaptive=true");
         format!("{}?{}", self.base, query.join("&"))
+    }
+
+    /// Requests have conns to themselves.
+    pub fn is_exclusive(&self) -> bool {
+        self.name.starts_with("elastic")
     }
 
     pub fn is_cluster(&self) -> bool {

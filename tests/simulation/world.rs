@@ -153,7 +153,12 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let profile = &PROFILES[profile.unwrap_or_else(|| rng.usize(..PROFILES.len())) % PROFILES.len()];
         let url = profile.url(&mut rng);
-        let opened = read_url(url.as_bytes(), false, rng.u64(..)).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let mut opened = read_url(url.as_bytes(), false, rng.u64(..)).unwrap_or_else(|error| panic!("{url}: {error}"));
+        if profile.is_exclusive() {
+            let service = &mut opened.options.service;
+            (service.exclusive, service.pool, service.warm) = (true, rng.usize(1..9), 0);
+            service.warm = rng.usize(..service.pool.min(3));
+        }
         let service = Service::new(opened.options.service);
         let mut world = World {
             seed,

@@ -28,6 +28,7 @@ pub const SCHEME: Scheme = Scheme {
     tls: false,
     alpn: &[],
     default_port: 80,
+    exclusive: true,
     // OpenTelemetry semantic conventions 1.38, "HTTP client span".
     tracing: Tracing {
         system: ("network.protocol.name", "http"),

@@ -38,6 +38,7 @@ pub const SCHEME: Scheme = Scheme {
     tls: false,
     alpn: &[],
     default_port: 6379,
+    exclusive: false,
     tracing: database_tracing("redis"),
     open,
     samples: samples::SAMPLES,

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::conns::Held;
 use super::members::MemberId;
-use super::{Held, Part, Service, overloaded, refuse};
+use super::{Part, Service, overloaded, refuse};
 use crate::proto::{Class, Need, RequestId, Route, Tenancy};
 use crate::router::{Act, ConnId, How, Sent};
 use crate::status::{IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_NO_LEASE, IOK_STATUS_OVERLOADED};
@@ -84,16 +85,14 @@ impl Service {
     }
 
     fn lanes(&self) -> impl Iterator<Item = (ConnId, Lane)> {
-        self.conns.iter().filter_map(|(conn, held)| match held.part {
-            Part::Lane(lane) => Some((*conn, lane)),
+        self.conns.lanes().filter_map(|(conn, held)| match held.part {
+            Part::Lane(lane) => Some((conn, lane)),
             _ => None,
         })
     }
 
     fn set_lane(&mut self, conn: ConnId, lane: Lane) {
-        if let Some(held) = self.conns.get_mut(&conn) {
-            held.part = Part::Lane(lane);
-        }
+        self.conns.set_part(conn, Part::Lane(lane));
     }
 
     /// Keeps a clean lane for the next who wants one, unless its peer is elsewhere by now.
@@ -287,6 +286,10 @@ impl Service {
         tenancy: Tenancy,
         act: &mut dyn Act,
     ) {
+        if inflight == 0 && self.conns.get(&conn).is_some_and(|held| held.leaving) {
+            self.drop_conn(conn, "its peer asked to be left", act);
+            return self.leave_lane(now, act);
+        }
         let done = match lane {
             Lane::Waiting(request) => !act.is_live(request) && inflight == 0,
             Lane::Resetting => tenancy == Tenancy::Clean,
@@ -302,6 +305,16 @@ impl Service {
             act.drop_conn(conn, "its request left state that cannot be taken off");
         }
         self.leave_lane(now, act);
+    }
+
+    /// A lane's peer asks to be left: nobody is given it any more.
+    pub(super) fn lane_leaves(&mut self, conn: ConnId, held: Held, act: &mut dyn Act) {
+        if let Some(held) = self.conns.get_mut(&conn) {
+            held.leaving = true;
+        }
+        if matches!(held.part, Part::Lane(Lane::Idle { .. } | Lane::Leased(_))) && act.tenancy(conn).0 == 0 {
+            self.drop_conn(conn, "its peer asked to be left", act);
+        }
     }
 
     /// A lane is gone: its lease is lost, its stream goes on with another.

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use super::lanes::{Lane, Lease};
+use super::pool::Pool;
 use super::requests::Entry;
 use super::{Held, Part, Service};
 use crate::peer::{Peer, Role, Wanted};
@@ -23,6 +24,8 @@ pub struct Member {
     pub dialling: Vec<ConnId>,
     /// Shared conns that serve.
     pub ready: Vec<ConnId>,
+    /// What an exclusive service knows of them.
+    pub pool: Pool,
     /// What it says of itself.
     pub role: Role,
     /// `host:port` of its primary, as it says.
@@ -71,12 +74,17 @@ impl Member {
 
     /// It refuses us for good, as far as is known: who has a conn is served by it, though one more was refused.
     pub fn refusal(&self) -> Option<&Down> {
-        self.refused.as_ref().filter(|_| self.ready.is_empty())
+        self.refused.as_ref().filter(|_| !self.is_reachable())
     }
 
-    /// It has a conn and serves.
+    /// It has a conn, or needs none before the next request comes.
+    pub fn is_reachable(&self) -> bool {
+        !self.ready.is_empty() || self.pool.proven && !self.leaving
+    }
+
+    /// It can be reached, and serves.
     pub fn is_sound(&self) -> bool {
-        !self.ready.is_empty() && self.ejected_until.is_none()
+        self.is_reachable() && self.ejected_until.is_none()
     }
 
     pub fn has_role(&self, wanted: Wanted) -> bool {
@@ -96,7 +104,7 @@ impl Member {
         match () {
             () if self.leaving => "draining",
             () if self.ejected_until.is_some() => "ejected",
-            () if !self.ready.is_empty() => "up",
+            () if self.is_reachable() => "up",
             () if self.failures > 0 => "down",
             () if self.dialling.is_empty() => "idle",
             () => "connecting",
@@ -134,6 +142,7 @@ impl Service {
             peer,
             dialling: Vec::new(),
             ready: Vec::new(),
+            pool: Pool::default(),
             role: Role::Unknown,
             follows: None,
             superseded: None,
@@ -202,17 +211,24 @@ impl Service {
     fn mark_stale(&mut self, id: MemberId, act: &mut dyn Act) {
         let Some(member) = self.members.get(&id) else { return };
         let places = &member.peer.places;
-        let mut dropped = Vec::new();
-        for (conn, held) in self.conns.iter_mut().filter(|(_, held)| held.member == id) {
+        let (mut dropped, mut changed) = (Vec::new(), Vec::new());
+        for (conn, held) in self.conns.iter().filter(|(_, held)| held.member == id) {
             let elsewhere = act.place(*conn).is_some_and(|place| !places.contains(&place));
             match held.part {
-                Part::Shared if elsewhere && held.ready => held.part = Part::Stale,
+                Part::Shared if elsewhere && held.ready => changed.push((*conn, Part::Stale)),
                 // It may be on its way to a place that is gone.
                 Part::Shared if !held.ready => dropped.push(*conn),
                 Part::Lane(Lane::Idle { .. }) if elsewhere => dropped.push(*conn),
-                Part::Stale if !elsewhere => held.part = Part::Shared,
+                Part::Stale if !elsewhere => changed.push((*conn, Part::Shared)),
                 _ => {}
             }
+        }
+        for (conn, part) in changed {
+            self.conns.set_part(conn, part);
+            let stale = usize::from(part == Part::Stale);
+            self.members.entry(id).and_modify(|member| {
+                member.pool.stale = (member.pool.stale + stale).saturating_sub(1 - stale);
+            });
         }
         for conn in dropped {
             self.drop_conn(conn, "its peer has moved", act);
@@ -228,6 +244,7 @@ impl Service {
         }
         if let Some(member) = self.members.get_mut(&id) {
             (member.role, member.follows) = (Role::Unknown, None);
+            member.pool.proven = false;
             let queue = std::mem::take(&mut member.queue);
             self.stuck.extend(queue.into_iter().map(Entry::anew));
         }
@@ -249,6 +266,7 @@ impl Service {
         if let Some(member) = self.members.get_mut(&held.member) {
             member.dialling.retain(|other| *other != conn);
             member.ready.retain(|other| *other != conn);
+            member.pool.forget(conn, &held);
         }
         self.topics.forget_conn(conn);
         if let Part::Lane(lane) = held.part {
@@ -270,7 +288,7 @@ impl Service {
         if part == Part::Shared {
             member.dialling.push(conn);
         }
-        self.conns.insert(conn, Held { member: id, ready: false, topics_beside_requests: false, part });
+        self.conns.insert(conn, Held::new(id, part));
         Some(conn)
     }
 
@@ -296,8 +314,12 @@ impl Service {
             if !may || !self.is_dialled(member) {
                 continue;
             }
-            let fresh = member.ready.iter().filter(|conn| self.conns.get(conn).is_some_and(is_shared)).count();
-            let missing = self.config.pool.saturating_sub(fresh + member.dialling.len());
+            let missing = if self.config.exclusive {
+                self.missing(now, id)
+            } else {
+                let fresh = member.ready.iter().filter(|conn| self.conns.get(conn).is_some_and(is_shared)).count();
+                self.config.pool.saturating_sub(fresh + member.dialling.len())
+            };
             for _ in 0..missing {
                 self.dial(id, Part::Shared, act);
             }
@@ -312,10 +334,20 @@ impl Service {
         let Some(member) = self.members.get_mut(&held.member) else { return };
         member.backoff.succeeded();
         (member.refused, member.last_error) = (None, None);
+        let known = member.is_reachable();
+        member.pool.proven = self.config.exclusive;
         match held.part {
             Part::Shared => {
                 member.dialling.retain(|other| *other != conn);
                 member.ready.push(conn);
+                let stale = !self.config.exclusive || member.pool.stale > 0;
+                if self.config.exclusive {
+                    self.rest(now, conn);
+                }
+                if known && !stale {
+                    // One more conn to who serves anyway changes nothing else.
+                    return self.pump_member(now, held.member, act);
+                }
                 self.replace_stale(now, held.member);
                 if self.config.topology && self.slots.is_unknown() {
                     self.slots.asked(now);
@@ -335,21 +367,38 @@ impl Service {
     /// A successor is ready: conns to where the peer was take nothing more.
     fn replace_stale(&mut self, now: Instant, id: MemberId) {
         let by = now + self.config.drain;
-        let Some(member) = self.members.get_mut(&id) else { return };
-        for (conn, held) in self.conns.iter_mut().filter(|(_, held)| held.member == id && held.part == Part::Stale) {
-            held.part = Part::Draining(by);
-            member.ready.retain(|other| other != conn);
+        let stale = self.conns.iter().filter(|(_, held)| held.member == id && held.part == Part::Stale);
+        let stale: Vec<ConnId> = stale.map(|(conn, _)| *conn).collect();
+        for conn in stale {
+            self.let_drain(conn, by);
+        }
+    }
+
+    /// A conn takes nothing more.
+    fn let_drain(&mut self, conn: ConnId, by: Instant) {
+        self.leave_pool(conn);
+        self.conns.set_part(conn, Part::Draining(by));
+        let id = self.conns.get(&conn).map(|held| held.member);
+        if let Some(member) = id.and_then(|id| self.members.get_mut(&id)) {
+            member.ready.retain(|other| *other != conn);
         }
     }
 
     pub(super) fn conn_down(&mut self, now: Instant, conn: ConnId, down: &Down, act: &mut dyn Act) {
         let Some(held) = self.forget_conn(conn, &down.message, act) else { return };
         let drained = matches!(held.part, Part::Draining(_));
+        if self.ended_well(&held, down) {
+            return self.pool_conn_ended(now, held, act);
+        }
+        if drained && self.config.exclusive && self.members.get(&held.member).is_some_and(|member| !member.leaving) {
+            return;
+        }
         if let Some(member) = self.members.get_mut(&held.member).filter(|_| !drained) {
             member.failures += 1;
             member.last_error = Some(down.message.clone());
             member.refused = down.refused.then(|| down.clone());
             member.backoff.failed(now, &mut self.rng);
+            member.pool.proven = false;
             if member.ready.is_empty() {
                 // It may be another server, with another role, that answers there next.
                 (member.role, member.follows) = (Role::Unknown, None);
@@ -366,18 +415,26 @@ impl Service {
             self.flush_refused(&down, act);
         }
         self.reshape(now, act);
+        if !down.was_ready {
+            self.end_waiting(down, act);
+        }
     }
 
     /// The peer asks to be left: its conn takes nothing more.
     pub(super) fn peer_leaves(&mut self, now: Instant, conn: ConnId, act: &mut dyn Act) {
         let by = now + self.config.drain;
-        let Some(held) = self.conns.get_mut(&conn).filter(|held| is_shared(held)) else { return };
-        held.part = Part::Draining(by);
-        let id = held.member;
-        if let Some(member) = self.members.get_mut(&id) {
-            member.ready.retain(|other| *other != conn);
+        let Some(held) = self.conns.get(&conn).copied() else { return };
+        if !is_shared(&held) {
+            return self.lane_leaves(conn, held, act);
         }
-        self.reshape(now, act);
+        self.let_drain(conn, by);
+        if !self.config.exclusive || self.members.get(&held.member).is_none_or(|member| member.leaving) {
+            return self.reshape(now, act);
+        }
+        if act.tenancy(conn).0 == 0 {
+            self.drop_conn(conn, "it was drained", act);
+        }
+        self.pool_shrank(now, held.member, act);
     }
 
     pub(super) fn learn_role(
@@ -520,13 +577,11 @@ impl Service {
             }
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.leave_by.get_or_insert(by);
-            for conn in member.ready.drain(..) {
-                if let Some(held) = self.conns.get_mut(&conn) {
-                    held.part = Part::Draining(by);
-                }
-            }
-            let queue = std::mem::take(&mut member.queue);
+            let (ready, queue) = (std::mem::take(&mut member.ready), std::mem::take(&mut member.queue));
             self.stuck.extend(queue.into_iter().map(Entry::anew));
+            for conn in ready {
+                self.let_drain(conn, by);
+            }
             self.able.retain(|able| *able != id);
         }
     }
@@ -537,7 +592,7 @@ impl Service {
         let wanted = self.config.wanted;
         for member in self.members.values_mut().filter(|member| !member.queue.is_empty()) {
             let serves = member.ejected_until.is_none() && member.has_role(wanted);
-            if !member.ready.is_empty() && !serves {
+            if member.is_reachable() && !serves {
                 let (kept, taken): (VecDeque<Entry>, VecDeque<Entry>) =
                     member.queue.drain(..).partition(|entry| entry.asking);
                 member.queue = kept;
@@ -556,6 +611,7 @@ impl Service {
             && self.config.peer_rate.is_none()
             && !self.config.adaptive
             && !self.config.topology
+            && !self.config.exclusive
             && self.config.inflight_max == usize::MAX;
         let fast = only.filter(|_| plain).map(|(_, member)| member.ready[0]);
         if fast != self.fast {
@@ -584,11 +640,9 @@ impl Service {
     pub(super) fn finish_draining(&mut self, act: &mut dyn Act) {
         let drained: Vec<ConnId> = self
             .conns
-            .iter()
-            .filter(|(conn, held)| {
-                matches!(held.part, Part::Draining(_)) && act.tenancy(**conn).0 == 0 && !self.topics.uses(**conn)
-            })
-            .map(|(conn, _)| *conn)
+            .draining()
+            .map(|(conn, _)| conn)
+            .filter(|conn| act.tenancy(*conn).0 == 0 && !self.topics.uses(*conn))
             .collect();
         for conn in drained {
             self.drop_conn(conn, "it was drained", act);

@@ -3,18 +3,21 @@
 //! * [`members`]: the peers; who is dialled, who drains, who serves, which roles they have.
 //! * [`requests`]: ordinary requests, from admission over the choice of a peer to its shared conn, and again if need be.
 //! * [`lanes`]: conns for what waits in the server or owns a conn; leases.
+//! * [`pool`]: conns that requests have to themselves, as many as the load asks for.
 //! * [`streams`]: topics, which ride on a shared conn where the protocol can carry pushes beside requests.
 //! * [`slots`]: who serves which slots, where a service is divided.
 //!
 //! Whatever changes who can serve ends in [`Service::reshape`], which brings everything else in line.
 
+mod conns;
 mod lanes;
 mod members;
+mod pool;
 mod requests;
 mod slots;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::balance::Balance;
@@ -24,6 +27,7 @@ use super::{Act, Again, ConnId, Down, PeerState, Returned, Router, State};
 use crate::peer::{Peer, Wanted};
 use crate::proto::{Body, Class, Fact, Need, RequestId, Route, Tenancy};
 use crate::status::{IOK_STATUS_BAD_REQUEST, IOK_STATUS_LOST, IOK_STATUS_OVERLOADED};
+use conns::{Conns, Held};
 use lanes::{Lane, Lease, Want};
 use members::{Member, MemberId};
 use requests::Entry;
@@ -46,8 +50,14 @@ pub struct ServiceConfig {
     /// Peers tell who serves which slots.
     pub topology: bool,
     pub balance: Balance,
-    /// Shared conns to each peer.
+    /// Shared conns to each peer; of an exclusive service, at most.
     pub pool: usize,
+    /// A request has a conn to itself until its reply is complete: conns come and go with the load.
+    pub exclusive: bool,
+    /// Idle conns that an exclusive service keeps to each peer.
+    pub warm: usize,
+    /// What waits while nobody serves ends with the next attempt to connect that fails.
+    pub fails_down: bool,
     /// How long a peer that leaves may take to answer what it was given.
     pub drain: Duration,
     /// Ordinary requests under way, at most.
@@ -75,6 +85,9 @@ impl Default for ServiceConfig {
             topology: false,
             balance: Balance::Least,
             pool: 1,
+            exclusive: false,
+            warm: 0,
+            fails_down: false,
             drain: Duration::from_secs(30),
             inflight_max: usize::MAX,
             peer_inflight_max: 65_536,
@@ -100,21 +113,12 @@ enum Part {
     Lane(Lane),
 }
 
-/// One conn.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    member: MemberId,
-    ready: bool,
-    topics_beside_requests: bool,
-    part: Part,
-}
-
 pub struct Service {
     config: ServiceConfig,
     rng: fastrand::Rng,
     members: BTreeMap<MemberId, Member>,
     members_made: u32,
-    conns: BTreeMap<ConnId, Held>,
+    conns: Conns,
     /// Who may get a request that belongs nowhere in particular.
     able: Vec<MemberId>,
     slots: Slots,
@@ -132,6 +136,8 @@ pub struct Service {
     queued: usize,
     bucket: Option<Bucket>,
     budget: Budget,
+    /// Requests that come again through no fault of their peer's: the budget does not pay for them.
+    forgiven: HashSet<RequestId>,
     /// When a bucket that had nothing left has something.
     throttled_until: Option<Instant>,
     wants: VecDeque<Want>,
@@ -157,7 +163,7 @@ impl Service {
             rng: fastrand::Rng::with_seed(config.seed),
             members: BTreeMap::new(),
             members_made: 0,
-            conns: BTreeMap::new(),
+            conns: Conns::default(),
             able: Vec::new(),
             slots: Slots::default(),
             fast: None,
@@ -168,6 +174,7 @@ impl Service {
             queued: 0,
             bucket: None,
             budget: Budget::new(config.retry_share),
+            forgiven: HashSet::new(),
             throttled_until: None,
             wants: VecDeque::new(),
             leases: HashMap::new(),
@@ -289,7 +296,8 @@ impl Router for Service {
         if self.wants.iter().any(|want| want.request == request) {
             return;
         }
-        if why == Again::Idempotent && !self.budget.take() {
+        let forgiven = self.forgiven.remove(&request);
+        if why == Again::Idempotent && !forgiven && !self.budget.take() {
             let message = "the connection was lost, and the budget for retries (retry_budget=) is used up";
             return act.fail(request, IOK_STATUS_LOST, "LOST", message);
         }
@@ -338,6 +346,7 @@ impl Router for Service {
         if self.topics.contains(request) {
             return self.drop_stream(request, act);
         }
+        self.forgiven.remove(&request);
         let Some(conn) = conn else {
             self.ended += 1;
             if self.ended > 64.max((self.queued + self.wants.len()) / 2) {
@@ -346,6 +355,9 @@ impl Router for Service {
             return;
         };
         self.lane_left(now, conn, request, act);
+        if self.is_pooled(conn) {
+            self.exchange_left(now, conn, act);
+        }
         self.pump_waiting(now, act);
     }
 
@@ -377,17 +389,22 @@ impl Router for Service {
     fn handle_progress(&mut self, now: Instant, conn: ConnId, inflight: usize, tenancy: Tenancy, act: &mut dyn Act) {
         let Some(held) = self.conns.get(&conn).copied() else { return };
         match held.part {
+            Part::Shared | Part::Stale if self.config.exclusive => {
+                self.pool_progress(now, conn, inflight, tenancy, act);
+            }
             Part::Shared | Part::Stale => {
                 self.learn_latency(now, conn, held.member, inflight, act);
                 self.pump_member(now, held.member, act);
                 self.pump_waiting(now, act);
             }
             Part::Draining(_) => {
-                self.finish_draining(act);
-                if self.bury(act) {
-                    self.reshape(now, act);
+                if inflight == 0 && !self.topics.uses(conn) {
+                    self.drop_conn(conn, "it was drained", act);
+                    if self.bury(act) {
+                        self.reshape(now, act);
+                    }
+                    self.note_shape();
                 }
-                self.note_shape();
                 self.pump_waiting(now, act);
             }
             Part::Topics => {}
@@ -416,7 +433,7 @@ impl Router for Service {
             return self.queued > 0;
         }
         match self.conns.get(&conn).map(|held| held.part) {
-            Some(Part::Shared | Part::Stale) => self.queued > 0 || self.config.adaptive,
+            Some(Part::Shared | Part::Stale) => self.config.exclusive || self.queued > 0 || self.config.adaptive,
             Some(Part::Draining(_) | Part::Lane(_)) => true,
             Some(Part::Topics) | None => false,
         }
@@ -425,6 +442,7 @@ impl Router for Service {
     fn handle_timeout(&mut self, now: Instant, act: &mut dyn Act) {
         self.throttled_until = self.throttled_until.filter(|until| *until > now);
         self.trim_lanes(now, act);
+        self.trim_pools(now, act);
         self.end_draining(now, act);
         self.refresh_topology(now, act);
         self.retry_delayed(now, act);
@@ -439,12 +457,12 @@ impl Router for Service {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let conns = self.conns.values().filter_map(|held| match held.part {
+        let conns = self.conns.lanes().chain(self.conns.draining()).filter_map(|(_, held)| match held.part {
             Part::Lane(Lane::Idle { since }) => Some(since + self.config.lane_idle),
             Part::Draining(by) => Some(by),
             _ => None,
         });
-        let members = self.members.values().flat_map(Member::timeouts);
+        let members = self.members.values().flat_map(|member| member.timeouts().chain(self.trims_at(member)));
         let delayed = self.delayed.iter().map(|(at, _)| *at);
         let others = [self.throttled_until, self.slots.poll_timeout()];
         conns.chain(members).chain(delayed).chain(others.into_iter().flatten()).min()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::members::MemberId;
+use super::members::{Member, MemberId};
 use super::{Service, overloaded, refuse};
 use crate::peer::{Role, Wanted};
 use crate::proto::{Class, Need, Rejection, RequestId, Route};
@@ -104,6 +104,7 @@ impl Service {
             None if self.has_room(entry.request, act) => {
                 self.queued += 1;
                 self.stuck.push_back(entry);
+                self.hurry(now, act);
             }
             None => {}
         }
@@ -119,6 +120,10 @@ impl Service {
         }
         let load = |index: usize| {
             let member = &self.members[&able[index]];
+            if self.config.exclusive {
+                let (pool, weight) = (&member.pool, member.peer.weight);
+                return Load { inflight: pool.under_way + member.queue.len(), latency_ns: pool.latency_ns, weight };
+            }
             Load {
                 inflight: member.ready.iter().map(|conn| act.tenancy(*conn).0).sum::<usize>() + member.queue.len(),
                 latency_ns: member.ready.iter().map(|conn| act.latency_ns(*conn)).min().unwrap_or(0),
@@ -151,6 +156,9 @@ impl Service {
         {
             member.queue.push_back(entry);
             self.queued += 1;
+            if self.config.exclusive {
+                self.dial_pool(now, id, act);
+            }
         }
     }
 
@@ -162,7 +170,9 @@ impl Service {
         }
         let inflight = |conn: &ConnId| act.tenancy(*conn).0;
         let limit = member.adaptive.as_ref().map_or(self.config.peer_inflight_max, |adaptive| adaptive.limit());
-        if limit < usize::MAX && member.ready.iter().map(inflight).sum::<usize>() >= limit {
+        let under_way = |member: &Member| member.ready.iter().map(inflight).sum::<usize>();
+        let pooled = self.config.exclusive;
+        if limit < usize::MAX && (if pooled { member.pool.under_way } else { under_way(member) }) >= limit {
             return false;
         }
         if let Some(bucket) = &mut member.bucket
@@ -172,11 +182,14 @@ impl Service {
             self.throttle_until(next);
             return false;
         }
-        let Some(conn) = member.ready.iter().copied().min_by_key(inflight) else { return false };
         let how = if entry.asking { How::Asking } else { How::Shared };
-        if act.send(conn, entry.request, how) == Sent::Later {
-            return false;
-        }
+        let sent = if pooled {
+            self.send_pooled(now, id, entry.request, how, act)
+        } else {
+            let conn = member.ready.iter().copied().min_by_key(inflight);
+            conn.is_some_and(|conn| act.send(conn, entry.request, how) == Sent::Gone)
+        };
+        let Some(member) = self.members.get_mut(&id).filter(|_| sent) else { return false };
         member.requests += 1;
         if let Some(bucket) = &mut member.bucket {
             bucket.take(now);
@@ -255,7 +268,7 @@ impl Service {
         let known = conn.and_then(|conn| Some((conn, self.conns.get(&conn)?.member)));
         let Some((conn, id)) = known else {
             match need.class {
-                Class::Shared => self.admit(now, entry, act),
+                Class::Shared | Class::Exchange => self.admit(now, entry, act),
                 _ => self.handle_lane_again(now, request, need, act),
             }
             return true;
@@ -292,7 +305,7 @@ impl Service {
 
     /// Goes where a redirect led.
     fn go_to(&mut self, now: Instant, to: MemberId, entry: Entry, need: Need, act: &mut dyn Act) {
-        if need.class != Class::Shared {
+        if !matches!(need.class, Class::Shared | Class::Exchange) {
             self.handle_lane_again(now, entry.request, need, act);
         } else if self.members.get(&to).is_some_and(|member| member.is_sound()) {
             self.give(now, to, entry, act);
@@ -311,7 +324,7 @@ impl Service {
         why: Rejection<'_>,
         act: &mut dyn Act,
     ) {
-        let shared = need.class == Class::Shared;
+        let shared = matches!(need.class, Class::Shared | Class::Exchange);
         if shared {
             // It keeps its place among those in flight, whoever else is let in below.
             self.queued += 1;
