@@ -116,6 +116,12 @@ impl Core {
         self.clock.instant(self.now_ns)
     }
 
+    /// This moment, and the time since the Unix epoch.
+    pub fn wall(&mut self) -> (std::time::Instant, std::time::Duration) {
+        let unix_ns = self.now_ns.wrapping_add(self.unix.offset_ns(self.now_ns));
+        (self.now(), std::time::Duration::from_nanos(unix_ns))
+    }
+
     /// A timer `after_ms` from now: up to a millisecond late, never early.
     pub fn timer(&mut self, after_ms: u64, target: Target) -> TimerKey {
         self.wheel.set(self.now_ns.div_ceil(1_000_000).saturating_add(after_ms.max(1)), target)

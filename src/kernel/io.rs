@@ -18,7 +18,7 @@ use super::sources::Sources;
 use super::wheel::TimerKey;
 use crate::discovery::dns::{LookupId, Resolver};
 use crate::peer::{Peer, Place};
-use crate::proto::{Fact, FaultKind, Out, RequestId};
+use crate::proto::{Fact, FaultKind, Out, RequestId, Transport};
 use crate::ring::layout::*;
 use crate::router::{Again, ConnId, Down};
 use crate::status::*;
@@ -193,7 +193,7 @@ impl Io {
             DialState::Connected(stream) => {
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
-                let transport = stream.transport();
+                let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
                 self.core.names.peer(conn.number, &conn.peer_name);
                 conn.count(|meter| meter.connects.add(1));
                 conn.link = Link::Up(stream);

@@ -14,6 +14,7 @@ use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS, PART_T
 use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
 use super::observing;
 use super::shared::{Control, Shared};
+use crate::proto::Transport;
 use crate::ring::region::Region;
 use crate::ring::spin::{SPIN_MAX, Spin};
 use crate::ring::wake;
@@ -300,7 +301,7 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     let key = entry.key() as u32;
     let registered = stream.register(&io.registry, Io::token(key), Interest::READABLE | Interest::WRITABLE);
     let name = stream.peer_name();
-    let transport = stream.transport();
+    let transport = Transport { wall: Some(io.core.wall()), ..stream.transport() };
     let mut conn = Conn::new(io.conn_numbers, endpoint, true, Link::Up(stream), proto);
     conn.peer_name = name;
     conn.meter = io.endpoints[endpoint as usize].listener.as_ref().and_then(|listener| listener.meter);

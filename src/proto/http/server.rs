@@ -177,7 +177,9 @@ impl Server {
             if first.stage != Stage::Over {
                 break;
             }
-            out.events.emit(Event::Access(first.access(self.about.client)));
+            if self.limits.access {
+                out.events.emit(Event::Access(first.access(self.about.client)));
+            }
             let keeps = first.asked.keeps;
             self.leave_first();
             if !keeps {

@@ -91,7 +91,9 @@ impl Server {
             keeps: self.head.keeps && !self.closing,
         };
         let mut exchange = Exchange::new(asked, self.since.unwrap_or(now), self.spare.pop().unwrap_or_default());
-        exchange.note(&self.head, input);
+        if self.limits.access {
+            exchange.note(&self.head, input);
+        }
         self.began = false;
         self.empty_lines = 0;
         self.body_bytes = 0;
