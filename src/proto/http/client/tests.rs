@@ -108,6 +108,8 @@ struct Rig {
     files: Vec<(usize, Span)>,
     log: Log,
     next: u64,
+    /// What the conn has not taken.
+    input: Vec<u8>,
 }
 
 impl Rig {
@@ -125,6 +127,7 @@ impl Rig {
             files: Vec::new(),
             log: Log::default(),
             next: 0,
+            input: Vec::new(),
         };
         let mut out = Out { wire: &mut rig.wire, files: &mut rig.files, events: &mut rig.log };
         rig.conn.handle_open(rig.now, &Transport::default(), &mut out).unwrap();
@@ -155,17 +158,25 @@ impl Rig {
         conn.command(now, Command::Send { id, body: &body }, &mut out).map_err(|refusal| refusal.message)
     }
 
-    fn feed(&mut self, mut input: &[u8]) -> Option<FaultKind> {
+    fn feed(&mut self, bytes: &[u8]) -> Option<FaultKind> {
         let now = self.now;
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
         let (conn, mut out) = self.out();
-        while !input.is_empty() {
-            match conn.handle_input(now, input, &mut out) {
-                Ok(Progress::Consumed(used)) => input = &input[used..],
-                Ok(Progress::Need(_)) => return None,
-                Err(fault) => return Some(fault.kind),
+        let mut at = 0;
+        let mut fault = None;
+        while at < input.len() {
+            match conn.handle_input(now, &input[at..], &mut out) {
+                Ok(Progress::Consumed(used)) => at += used,
+                Ok(Progress::Need(_)) => break,
+                Err(why) => {
+                    fault = Some(why.kind);
+                    break;
+                }
             }
         }
-        None
+        self.input = input.split_off(at);
+        fault
     }
 
     fn eof(&mut self) -> Option<FaultKind> {
@@ -516,20 +527,7 @@ fn decoded(coding: &str, bytes: &[u8], streams: bool, piece: usize) -> (Vec<Stri
     rig.feed(
         format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n", bytes.len()).as_bytes(),
     );
-    let mut fault = None;
-    let mut input = Vec::new();
-    for part in bytes.chunks(piece) {
-        input.extend_from_slice(part);
-        while !input.is_empty() && fault.is_none() {
-            let now = rig.now;
-            let (conn, mut out) = rig.out();
-            match conn.handle_input(now, &input, &mut out) {
-                Ok(Progress::Consumed(used)) => drop(input.drain(..used)),
-                Ok(Progress::Need(_)) => break,
-                Err(why) => fault = Some(why.kind),
-            }
-        }
-    }
+    let fault = bytes.chunks(piece).find_map(|part| rig.feed(part));
     (rig.told(), fault)
 }
 
