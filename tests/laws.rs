@@ -38,7 +38,9 @@ fn run(scheme: &Scheme, sample: &Sample, limits: Limits, sizes: &[usize]) -> (Ve
         rig.feed(part);
         rest = after;
     }
-    rig.finish()
+    let (events, wire) = rig.finish();
+    // Masks are random.
+    if sample.name.contains("websocket") { (events, Vec::new()) } else { (events, wire) }
 }
 
 #[test]
@@ -49,14 +51,15 @@ fn samples_make_events_and_no_fault_but_where_they_say_so() {
         }
         let (events, _) = run(scheme, sample, limits, &[usize::MAX]);
         let faulted = events.iter().any(|line| line.starts_with("fault"));
-        let expected = ["refused", "not redis"].contains(&sample.name);
+        let expected = ["refused", "not redis", "not http"].contains(&sample.name);
         assert_eq!(faulted, expected, "{} {}: {events:#?}", scheme.name, sample.name);
         let replies = events.iter().filter(|line| line.starts_with("Reply") || line.starts_with("Rejected")).count();
         let requests = sample.requests.iter().filter(|body| {
             let driver = rig::driver(scheme, sample.url, &limits);
             !matches!(driver.classify(body, false).map(|need| need.class), Ok(Class::Topics(_)))
         });
-        assert_eq!(replies, requests.count(), "{} {}: {events:#?}", scheme.name, sample.name);
+        let unanswered = usize::from(sample.name == "not http");
+        assert_eq!(replies, requests.count() - unanswered, "{} {}: {events:#?}", scheme.name, sample.name);
     });
 }
 
@@ -142,6 +145,12 @@ const HOSTILE: &[&[u8]] = &[
     b"aaaaaaaa",
     b"GET a\r\n",
     b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: aaaa\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\naaaaaaaaaaaaaaa\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nf\r\naaaaaaaaaaaaaaa\r\n",
+    b"\x01\x04aaaa",
 ];
 
 #[test]
@@ -174,7 +183,8 @@ fn law_6_buffers_stay_under_their_limits() {
 
 #[test]
 fn two_machines_joined_in_memory_stay_alive_and_answer() {
-    for (scheme, follow) in TABLE.iter().flat_map(|scheme| FOLLOWS.map(|follow| (scheme, follow))) {
+    let schemes = TABLE.iter().filter(|scheme| !scheme.samples.is_empty());
+    for (scheme, follow) in schemes.flat_map(|scheme| FOLLOWS.map(|follow| (scheme, follow))) {
         let url = scheme.samples[0].url;
         let limits = Limits { inflight_max: 64, follow, ..LIMITS };
         let (mut client, mut server) = (Rig::new(scheme, url, true, limits), Rig::new(scheme, url, false, limits));
@@ -184,6 +194,10 @@ fn two_machines_joined_in_memory_stay_alive_and_answer() {
             .flat_map(|sample| sample.requests.iter().copied())
             .filter(|body| client.driver.classify(body, false).map(|need| need.class) == Ok(Class::Shared))
             .collect();
+        if shared.is_empty() {
+            // Without requests that share a conn there are no heartbeats between two machines.
+            continue;
+        }
         let (mut sent, mut piece, mut heartbeats) = (0, 1, 0);
         for turn in 0..600 {
             server.replies_held = turn % 7;

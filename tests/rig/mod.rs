@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use iokernel::config::Url;
 use iokernel::proto::{
-    Admit, Body, Class, Command, Driver, Emit, Event, Fact, Follow, Limits, Out, Progress, Protocol, RequestId, Sample,
-    Scheme, Transport,
+    Admit, Body, Class, Command, Driver, Emit, Event, Fact, Follow, Limits, Of, Out, Progress, Protocol, RequestId,
+    Sample, Scheme, Then, Transport,
 };
 
 /// Small limits, so that short inputs reach them.
@@ -43,6 +43,8 @@ enum End {
     Replied,
 }
 
+const PIECE_END: &str = " end of piece";
+
 /// Events as they came.
 #[derive(Default)]
 pub struct Log {
@@ -51,9 +53,34 @@ pub struct Log {
     requests: BTreeMap<RequestId, End>,
     slots: VecDeque<u64>,
     topics: Vec<Vec<u8>>,
+    /// Whose bytes the last line is a piece of.
+    piece: Option<Of>,
+    /// Requests that take more messages.
+    open: Vec<RequestId>,
 }
 
 impl Log {
+    /// Pieces that follow each other are one line: where they are cut is nobody's affair.
+    fn note(&mut self, event: &Event<'_>) {
+        let piece = match event {
+            Event::Chunk { of, body: Body::Bytes(bytes) } => Some((*of, *bytes)),
+            _ => None,
+        };
+        match (piece, self.piece, self.lines.last_mut()) {
+            (Some((of, bytes)), Some(last), Some(line)) if of == last => {
+                line.truncate(line.len() - PIECE_END.len());
+                bytes.iter().for_each(|byte| line.push_str(&format!(" {byte}")));
+                line.push_str(PIECE_END);
+            }
+            (Some((of, bytes)), ..) => {
+                let bytes: String = bytes.iter().map(|byte| format!(" {byte}")).collect();
+                self.lines.push(format!("Chunk {of:?}{bytes}{PIECE_END}"));
+            }
+            (None, ..) => self.lines.push(format!("{event:?}")),
+        }
+        self.piece = piece.map(|(of, _)| of);
+    }
+
     fn end(&mut self, id: RequestId, error: bool, body: Body<'_>) {
         let end = self.requests.insert(id, End::Replied);
         assert_eq!(end, Some(End::Open), "law 3: {id:?} was replied to once more, or never asked");
@@ -63,7 +90,7 @@ impl Log {
 
 impl Emit for Log {
     fn emit(&mut self, event: Event<'_>) {
-        self.lines.push(format!("{event:?}"));
+        self.note(&event);
         match event {
             Event::Reply { id, error, body } => self.end(id, error, body),
             Event::Rejected { id, body, .. } => self.end(id, true, body),
@@ -95,12 +122,15 @@ pub struct Rig {
     pub probes: bool,
     /// Send requests as ones that the peer does not own yet.
     pub asking: bool,
+    /// Ask for replies as they come.
+    pub streams: bool,
     /// How many requests of a client wait for their replies before those are given, last first.
     pub replies_held: usize,
 }
 
 impl Rig {
     pub fn new(scheme: &Scheme, url: &str, client: bool, limits: Limits) -> Self {
+        let limits = Limits { listener: !client, ..limits };
         let driver = driver(scheme, url, &limits);
         let mut rig = Rig {
             conn: if client { driver.client() } else { driver.server() },
@@ -117,6 +147,7 @@ impl Rig {
             backlog: Vec::new(),
             probes: false,
             asking: false,
+            streams: false,
             replies_held: 0,
         };
         let opened = rig.conn.handle_open(
@@ -132,6 +163,8 @@ impl Rig {
         let mut rig = Rig::new(scheme, sample.url, sample.from_server, limits);
         rig.probes = sample.follow == Follow::Topology;
         rig.backlog = sample.requests.iter().map(|request| request.to_vec()).collect();
+        rig.streams = sample.name.starts_with("streamed");
+        rig.react();
         rig
     }
 
@@ -190,7 +223,12 @@ impl Rig {
             if std::mem::take(&mut self.probes) {
                 self.probe();
             }
-            for body in std::mem::take(&mut self.backlog) {
+            while let Some(body) = self.backlog.first().cloned() {
+                let class = self.driver.classify(&body, false).map(|need| need.class);
+                if class == Ok(Class::Exchange) && self.conn.admit(&body) != Admit::Now {
+                    break;
+                }
+                self.backlog.remove(0);
                 self.request(&body);
             }
         }
@@ -219,7 +257,12 @@ impl Rig {
         let start = self.wire.len();
         self.log.requests.insert(id, End::Open);
         let asking = self.asking;
-        let sent = self.command(Command::Request { id, body, asking, streams: false });
+        let streams = self.streams;
+        let then = self.try_command(Command::Request { id, body, asking, streams });
+        let sent = then.is_some();
+        if then == Some(Then::Open) {
+            self.log.open.push(id);
+        }
         if !sent {
             assert_eq!(self.wire.len(), start, "a refusal left bytes");
             self.log.requests.remove(&id);
@@ -266,14 +309,30 @@ impl Rig {
         }
     }
 
+    /// One more message of the last request that takes some.
+    pub fn send(&mut self, body: &[u8]) {
+        if let Some(id) = self.log.open.last().copied() {
+            let start = self.wire.len();
+            match self.try_command(Command::Send { id, body }) {
+                Some(Then::Open) => {}
+                Some(Then::Done) => drop(self.log.open.pop()),
+                None => assert_eq!(self.wire.len(), start, "a refusal left bytes"),
+            }
+        }
+    }
+
     fn command(&mut self, command: Command<'_>) -> bool {
+        self.try_command(command).is_some()
+    }
+
+    fn try_command(&mut self, command: Command<'_>) -> Option<Then> {
         self.conn
             .command(
                 self.now,
                 command,
                 &mut Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log },
             )
-            .is_ok()
+            .ok()
     }
 
     pub fn reset(&mut self) {
@@ -321,11 +380,27 @@ impl Rig {
     }
 }
 
+/// Messages that follow a request: a piece as bytes and as text, the end, trailers, a span of a file, a WebSocket's close
+/// and ping, and something else.
+const PIECES: [&[u8]; 8] = [
+    b"\xc4\x02hi",
+    b"\xa2hi",
+    b"\xc0",
+    b"\x91\x92\xa1T\xa1v",
+    b"\x82\xa2fd\x03\xa6length\x09",
+    b"\x92\xcd\x03\xe8\xa3bye",
+    b"\x81\xa4ping\xc4\x01x",
+    b"\xc3",
+];
+
 /// A sequence of operations, chosen by bytes: for generated tests and for fuzzing.
 pub fn script(scheme: &Scheme, data: &[u8]) {
     let mut data = data.iter().copied();
     let mut byte = || data.next();
     let (Some(choice), Some(flags)) = (byte(), byte()) else { return };
+    if scheme.samples.is_empty() {
+        return;
+    }
     let sample = &scheme.samples[usize::from(choice) % scheme.samples.len()];
     let follow = FOLLOWS.get(usize::from(flags >> 3 & 3)).copied().unwrap_or(sample.follow);
     let limits = Limits { raw: flags & 1 == 1, follow, reads_replicas: flags >> 5 & 1 == 1, ..LIMITS };
@@ -335,6 +410,7 @@ pub fn script(scheme: &Scheme, data: &[u8]) {
     let mut rig = Rig::of_sample(scheme, sample, limits);
     rig.asking = flags >> 6 & 1 == 1;
     rig.replies_held = usize::from(flags >> 1 & 3);
+    rig.streams |= flags >> 7 == 1;
     let requests: Vec<&[u8]> = scheme.samples.iter().flat_map(|sample| sample.requests.iter().copied()).collect();
     let mut at = 0;
     while let (Some(op), Some(number)) = (byte(), byte()) {
@@ -364,7 +440,8 @@ pub fn script(scheme: &Scheme, data: &[u8]) {
             11 => rig.unsubscribe(count),
             12 => rig.pass(Duration::from_millis(100 * u64::from(number))),
             13 if number < 16 => rig.eof(),
-            13 | 14 => rig.reset(),
+            13 => rig.send(PIECES[count % PIECES.len()]),
+            14 => rig.reset(),
             _ if rig.client && number & 1 == 1 => rig.probe(),
             _ => {
                 let literal: Vec<u8> = (0..count % 32).map_while(|_| byte()).collect();

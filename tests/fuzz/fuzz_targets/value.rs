@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert!(reader.is_at_end(), "a whole value leaves nothing");
         whole(&again, 16).expect("a whole value stays one");
     }
-    for scheme in TABLE {
+    for scheme in TABLE.iter().filter(|scheme| !scheme.samples.is_empty()) {
         let mut url = iokernel::config::Url::parse(scheme.samples[0].url, |_| Some(1)).expect("a sample's URL");
         let driver = (scheme.open)(&mut url, &Limits::default()).expect("a sample's options");
         let _ = driver.classify(data, true);

@@ -224,7 +224,7 @@ impl Client {
 impl Exchange {
     fn send(&mut self, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let piece = piece(body)?;
-        let held_files = self.held.is_some();
+        let was_held = self.held.is_some();
         let (wire, files) = match &mut self.held {
             Some(held) => (&mut held.wire, &mut held.files),
             None => (&mut *out.wire, &mut *out.files),
@@ -278,7 +278,7 @@ impl Exchange {
                 return Err(bad_request("a body with a Content-Length has no trailers"));
             }
         }
-        if held_files && wire.len() > HELD_BYTES_MAX {
+        if was_held && wire.len() > HELD_BYTES_MAX {
             self.release(out);
         }
         Ok(if self.sending == Sending::Done { Then::Done } else { Then::Open })

@@ -28,6 +28,10 @@ impl Scan {
     /// starts with the head's first byte each time. Lines must end in CRLF (RFC 9112, 2.2).
     pub fn find(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<usize>, Malformed> {
         let within = &input[..input.len().min(bounds.head_bytes_max)];
+        if self.seen > within.len() {
+            // Another input.
+            *self = Scan::default();
+        }
         while let Some(at) = memchr(b'\n', within.get(self.seen..).unwrap_or(b"")) {
             let end = self.seen + at;
             let line = &within[self.line..end];
