@@ -95,7 +95,12 @@ impl Exchange {
 
     /// Writes to the wire if this exchange is the first, else to what waits; returns what was done and how many bytes
     /// wait more than before.
-    pub fn write<T>(&mut self, is_first: bool, out: &mut Out<'_>, write: impl FnOnce(&mut Sink<'_>) -> T) -> (T, usize) {
+    pub fn write<T>(
+        &mut self,
+        is_first: bool,
+        out: &mut Out<'_>,
+        write: impl FnOnce(&mut Sink<'_>) -> T,
+    ) -> (T, usize) {
         if is_first {
             return (write(&mut Sink { wire: out.wire, files: out.files }), 0);
         }

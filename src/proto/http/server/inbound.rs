@@ -133,10 +133,8 @@ impl Server {
                 self.tell(out);
             }
             Length::Chunked => {
-                let bounds = wire::Bounds {
-                    head_bytes_max: self.options.head_bytes_max,
-                    headers_max: self.options.headers_max,
-                };
+                let bounds =
+                    wire::Bounds { head_bytes_max: self.options.head_bytes_max, headers_max: self.options.headers_max };
                 self.body_at = self.scratch.len();
                 write::bin_open(&mut self.scratch);
                 self.state = State::Whole(Incoming::Chunked(Box::new(Chunked::new(bounds))));

@@ -112,11 +112,7 @@ impl Options {
 }
 
 /// A span of time that is not empty: a timeout of nothing would be over before it began.
-fn span(
-    options: &mut crate::config::Options,
-    key: &'static str,
-    default: Duration,
-) -> Result<Duration, ConfigError> {
+fn span(options: &mut crate::config::Options, key: &'static str, default: Duration) -> Result<Duration, ConfigError> {
     let span = options.duration(key, default)?;
     if span.is_zero() {
         return Err(ConfigError::new(key, "0", "a time that is longer than nothing"));

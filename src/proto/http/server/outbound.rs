@@ -13,13 +13,7 @@ use crate::value::{Reader, Token};
 
 impl Server {
     /// The program's reply to a slot. What cannot be sent is refused, and the client is told of a failure instead.
-    pub(super) fn reply(
-        &mut self,
-        now: Instant,
-        slot: u64,
-        body: &[u8],
-        out: &mut Out<'_>,
-    ) -> Result<Then, Refusal> {
+    pub(super) fn reply(&mut self, now: Instant, slot: u64, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let waits = |exchange: &Exchange| exchange.told && exchange.stage == Stage::Waiting;
         let index = self.index(slot).filter(|index| self.queue.get(*index).is_some_and(waits));
         let Some(index) = index else { return Err(bad(format!("slot {slot} waits for no reply"))) };
@@ -41,7 +35,12 @@ impl Server {
         })
     }
 
-    fn interim(&mut self, index: usize, reply: &Reply<'_>, out: &mut Out<'_>) -> Result<Result<Then, Refusal>, Refusal> {
+    fn interim(
+        &mut self,
+        index: usize,
+        reply: &Reply<'_>,
+        out: &mut Out<'_>,
+    ) -> Result<Result<Then, Refusal>, Refusal> {
         let Some(exchange) = self.queue.get_mut(index) else { return Ok(Ok(Then::Open)) };
         // RFC 9110, 15.2: clients of HTTP/1.0 know none.
         if exchange.asked.version >= 11 {
@@ -97,6 +96,9 @@ impl Server {
             if is_last && matches!(self.state, State::Undecided) {
                 self.state = if is_lane { State::Lane } else { self.after_decision() };
                 self.since = Some(now);
+            }
+            if is_last && !begun.keeps && matches!(self.state, State::Head) {
+                self.state = State::Deaf;
             }
             return Ok(Ok(Then::Open));
         }
@@ -158,13 +160,7 @@ impl Server {
     }
 
     /// A piece of a response, or a message of a lane.
-    pub(super) fn send(
-        &mut self,
-        now: Instant,
-        slot: u64,
-        body: &[u8],
-        out: &mut Out<'_>,
-    ) -> Result<Then, Refusal> {
+    pub(super) fn send(&mut self, now: Instant, slot: u64, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let index = self.index(slot);
         let Some((index, exchange)) = index.and_then(|index| Some((index, self.queue.get_mut(index)?))) else {
             return Err(bad(format!("slot {slot} waits for nothing")));
@@ -218,13 +214,7 @@ impl Server {
     }
 
     /// `str`, `bin`, `[code, reason]`, `{"ping": bin}`; nil closes, too.
-    fn send_message(
-        &mut self,
-        now: Instant,
-        index: usize,
-        body: &[u8],
-        out: &mut Out<'_>,
-    ) -> Result<Then, Refusal> {
+    fn send_message(&mut self, now: Instant, index: usize, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let (Some(exchange), State::WebSocket(codec)) = (self.queue.get_mut(index), &mut self.state) else {
             return Err(bad("the lane is gone"));
         };
@@ -274,8 +264,7 @@ impl Server {
         let (Some(last), State::WebSocket(codec)) = (self.queue.back_mut(), &mut self.state) else { return };
         if !codec.is_closing() {
             // Refused if it is over already.
-            let (_, held) =
-                last.write(is_first, out, |sink| codec.close(websocket::GOING_AWAY, b"", sink.wire));
+            let (_, held) = last.write(is_first, out, |sink| codec.close(websocket::GOING_AWAY, b"", sink.wire));
             self.held_bytes += held;
             self.since = Some(now);
         }

@@ -19,7 +19,10 @@ const REST_BYTES_MAX: usize = 4096;
 pub enum Client {
     /// As the transport says: the proxy itself speaks, or does not tell.
     Same,
-    Told { client: SocketAddr, local: SocketAddr },
+    Told {
+        client: SocketAddr,
+        local: SocketAddr,
+    },
 }
 
 /// Reads the header: the client with what was used up, or how much must be there.
@@ -71,10 +74,7 @@ fn told(line: &str) -> Option<Client> {
     };
     let (client, local) = (ip(words.next()?)?, ip(words.next()?)?);
     let (client_port, local_port) = (port(words.next()?)?, port(words.next()?)?);
-    let told = Client::Told {
-        client: SocketAddr::new(client, client_port),
-        local: SocketAddr::new(local, local_port),
-    };
+    let told = Client::Told { client: SocketAddr::new(client, client_port), local: SocketAddr::new(local, local_port) };
     words.next().is_none().then_some(told)
 }
 
