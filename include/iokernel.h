@@ -109,7 +109,9 @@
 #define IOK_OP_LISTEN 3
 
 /**
- * Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`.
+ * Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`. With a `timeout_ms`, a listener leaves: at once
+ * the kernel is not ready any more, `key` milliseconds later nobody new is let in, each client goes once it has the replies that it waits for, and `DONE` comes when all have gone, or when
+ * the time is over (`IOK_STATUS_TIMEOUT`).
  */
 #define IOK_OP_CLOSE 4
 

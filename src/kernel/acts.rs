@@ -106,7 +106,7 @@ impl Acts<'_> {
         }
         let start = conn.wire_position();
         let mut wire = std::mem::take(&mut conn.out);
-        let streams = self.io.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
+        let streams = self.io.core.requests.get(id).is_some_and(|request| request.what == What::Exchange);
         let mut out = crate::proto::Out { wire: &mut wire, files: &mut Vec::new(), events: &mut Nothing };
         let outcome =
             conn.proto.command(now, Command::Request { id, body, asking: how == How::Asking, streams }, &mut out);
@@ -118,6 +118,9 @@ impl Acts<'_> {
             (request.conn, request.wire_start) = (key, start);
             if request.what == What::Stream {
                 conn.stream = Some(id);
+            }
+            if request.exchange.is_some() {
+                self.io.to_send.push(id);
             }
         }
         if how != How::Own {

@@ -5,10 +5,12 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use super::dial::{Dialer, Stream};
+use super::exchange::Ack;
+use super::files::FileSpan;
 use super::observing::own::PeerMeter;
 use super::wheel::TimerKey;
 use crate::peer::Place;
-use crate::proto::{Protocol, RequestId};
+use crate::proto::{Protocol, RequestId, Span};
 use crate::sys::clock::monotonic_ns;
 
 /// Bytes that may wait for a slow peer before it is given no more requests.
@@ -114,6 +116,12 @@ pub struct Conn {
     pub endpoint: u32,
     /// A client of a listener, not a conn of ours.
     pub is_server: bool,
+    /// Nothing is read: the program has not taken what came.
+    pub choked: bool,
+    /// Sends to be acknowledged when there is room.
+    pub acks: VecDeque<Ack>,
+    /// Spans of files, each before the byte of the wire that follows it.
+    files: VecDeque<(u64, FileSpan)>,
     pub link: Link,
     pub proto: Box<dyn Protocol>,
     pub ready: bool,
@@ -163,6 +171,9 @@ impl Conn {
             number,
             endpoint,
             is_server,
+            choked: false,
+            acks: VecDeque::new(),
+            files: VecDeque::new(),
             link,
             proto,
             ready: false,
@@ -208,9 +219,9 @@ impl Conn {
         }
     }
 
-    /// A client that is not read from: it has too much under way, or does not take its replies.
+    /// It is not read from: the program does not take what came, or a client has too much under way, or does not take its replies.
     pub fn is_paused(&self) -> bool {
-        self.is_server && (self.proto.paused() || self.pending_bytes() > OUT_BYTES_SOFT)
+        self.choked || self.is_server && (self.proto.paused() || self.pending_bytes() > OUT_BYTES_SOFT)
     }
 
     /// Bytes that wait to be written.
@@ -245,28 +256,44 @@ impl Conn {
         self.unsent.iter().filter_map(|unsent| Some((unsent.id, &self.kept[unsent.payload.clone()?])))
     }
 
+    /// Bytes that wait to be written, those of files included.
+    pub fn unwritten(&self) -> usize {
+        let files: u64 = self.files.iter().map(|(_, span)| span.left).sum();
+        self.pending_bytes().saturating_add(usize::try_from(files).unwrap_or(usize::MAX))
+    }
+
+    /// Nothing waits to be written.
+    #[inline]
+    pub fn is_flushed(&self) -> bool {
+        self.out_at == self.out.len() && self.files.is_empty()
+    }
+
+    /// Spans of files that a protocol has put among its bytes: before which of them, and what.
+    #[inline]
+    pub fn queue_files(&mut self, files: Vec<(usize, Span)>) {
+        for (at, span) in files.into_iter().filter(|(_, span)| span.length > 0) {
+            let position = self.written + (at - self.out_at) as u64;
+            self.files.push_back((position, FileSpan::new(span)));
+        }
+    }
+
     /// Writes what is there, within the budget. `sent` is told of each request whose last byte went, and when.
     pub fn flush(&mut self, mut sent: impl FnMut(RequestId, u64)) -> io::Result<Flushed> {
-        let Link::Up(stream) = &mut self.link else { return Ok(Flushed::Blocked) };
         let mut budget = WRITE_BUDGET;
         let mut now_ns = 0;
         let flushed = loop {
-            if self.out_at == self.out.len() {
+            if self.is_flushed() {
                 break Flushed::All;
             }
             if budget == 0 {
                 break Flushed::More;
             }
-            let chunk = &self.out[self.out_at..];
-            let chunk = &chunk[..chunk.len().min(budget)];
             // Before the write: it wakes the peer, which may run in our place at once.
             let begun_ns = if self.unsent.is_empty() { 0 } else { monotonic_ns() };
-            match stream.write(chunk) {
+            match self.write_some(budget) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     now_ns = begun_ns;
-                    self.out_at += count;
-                    self.written += count as u64;
                     if let Some(meter) = &self.meter {
                         meter.sent_bytes.add(count as u64);
                     }
@@ -296,6 +323,26 @@ impl Conn {
             }
         }
         Ok(flushed)
+    }
+
+    /// One write: of the wire, or of the file whose turn it is.
+    fn write_some(&mut self, budget: usize) -> io::Result<usize> {
+        let Link::Up(stream) = &mut self.link else { return Err(io::ErrorKind::WouldBlock.into()) };
+        if let Some((position, span)) = self.files.front_mut()
+            && *position == self.written
+        {
+            let count = span.send(stream, budget)?;
+            if span.left == 0 {
+                self.files.pop_front();
+            }
+            return Ok(count);
+        }
+        let until_file = self.files.front().map_or(usize::MAX, |(position, _)| (position - self.written) as usize);
+        let chunk = &self.out[self.out_at..];
+        let count = stream.write(&chunk[..chunk.len().min(budget).min(until_file)])?;
+        self.out_at += count;
+        self.written += count as u64;
+        Ok(count)
     }
 
     /// Gives back the place of what was written.

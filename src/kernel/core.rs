@@ -4,13 +4,14 @@ use slab::Slab;
 
 use super::channel::Channel;
 use super::observing::Part;
+use super::observing::access::AccessLog;
 use super::observing::names::Names;
 use super::observing::own::Own;
 use super::observing::slow::Slow;
 use super::observing::trace::Trace;
 use super::request::{NO_CONN, Name, OWN_CHANNEL, Request, Requests, What};
 use super::wheel::{TimerKey, Wheel};
-use crate::proto::{Body, RequestId};
+use crate::proto::{Access, Body, RequestId};
 use crate::ring::layout::*;
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_REMOTE, Status};
 use crate::sys::clock::{Clock, UnixClock, monotonic_ns};
@@ -27,6 +28,8 @@ pub enum Target {
     /// Whether the program lives.
     Silence,
     Listener(u32),
+    /// A listener (by its number) that leaves closes its door, or has no time left.
+    Leaving(u32),
     /// A part's own, by its key there.
     Part(Part, u32),
 }
@@ -75,6 +78,8 @@ pub struct Core {
     pub unix: UnixClock,
     pub slow: Slow,
     pub trace: Trace,
+    /// By the number of their listener.
+    pub access_logs: Vec<(u32, AccessLog)>,
     /// What is counted.
     pub own: Own,
 }
@@ -97,6 +102,7 @@ impl Core {
             unix: UnixClock::default(),
             slow: Slow::default(),
             trace: Trace::default(),
+            access_logs: Vec::new(),
             own,
         }
     }
@@ -140,6 +146,7 @@ impl Core {
             sent_ns: 0,
             doubtful: false,
             payload: None,
+            exchange: None,
             lost: 0,
             trace: None,
             command: Name::default(),
@@ -228,9 +235,10 @@ impl Core {
 
     /// Ends a request with its one final completion. What it was is handed back, or None if it had ended before.
     pub fn end(&mut self, id: RequestId, ending: Ending, body: Body<'_>) -> Option<Request> {
-        let request = self.requests.remove(id)?;
+        let mut request = self.requests.remove(id)?;
         self.wheel.clear(request.timer);
         self.lives(request.endpoint, false);
+        self.drop_held(request.exchange.take());
         if request.counted {
             self.credit(super::io::Io::endpoint_key(request.endpoint) as usize, false);
         }
@@ -238,7 +246,7 @@ impl Core {
             self.tell_own(request.tag, IOK_KIND_DONE, ending.status, body);
             return Some(request);
         }
-        if request.what == What::Request {
+        if matches!(request.what, What::Request | What::Exchange) {
             if self.now_ns - request.queued_ns >= self.slow.least_ns {
                 self.log_slow(&request, &ending);
             }
@@ -409,6 +417,7 @@ impl Core {
             sent_ns: 0,
             doubtful: false,
             payload: None,
+            exchange: None,
             lost: 0,
             trace: None,
             command: Name::default(),
@@ -439,6 +448,14 @@ impl Core {
         channel.put(head, payload);
     }
 
+    /// An exchange of a listener is over.
+    pub fn log_access(&mut self, endpoint: u32, access: &Access<'_>) {
+        if let Some((_, log)) = self.access_logs.iter_mut().find(|(of, _)| *of == endpoint) {
+            let unix_ns = self.now_ns.wrapping_add(self.unix.offset_ns(self.now_ns));
+            log.note(access, self.clock.instant(self.now_ns), unix_ns);
+        }
+    }
+
     /// Shows every channel what was put for it.
     pub fn publish(&mut self) {
         for (_, channel) in &mut self.channels {
@@ -455,7 +472,7 @@ fn count_at(counts: &mut Vec<usize>, key: usize, more: bool) {
     counts[key] = if more { counts[key] + 1 } else { counts[key].saturating_sub(1) };
 }
 
-fn encoded(body: Body<'_>) -> (u8, &[u8]) {
+pub(super) fn encoded(body: Body<'_>) -> (u8, &[u8]) {
     match body {
         Body::None => (IOK_ENCODING_NONE, &[]),
         Body::Msgpack(bytes) => (IOK_ENCODING_MSGPACK, bytes),

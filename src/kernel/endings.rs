@@ -60,7 +60,10 @@ impl Io {
     ) {
         let Some(request) = self.core.requests.get_mut(id) else { return };
         let touched = conn.written > request.wire_start;
-        let may_repeat = if touched {
+        let begun = request.exchange.as_ref().is_some_and(|exchange| exchange.begun);
+        let may_repeat = if begun {
+            false
+        } else if touched {
             request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
         } else {
             request.retries < RETRIES_MAX

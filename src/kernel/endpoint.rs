@@ -26,6 +26,8 @@ pub struct Endpoint {
     /// None for listeners, and while the router is at work.
     pub router: Option<Box<dyn Router>>,
     pub listener: Option<super::listener::Listener>,
+    /// The listener leaves, and who waits for that.
+    pub leaving: Option<super::leaving::Leaving>,
     pub timer: TimerKey,
     pub timer_at: Option<Instant>,
     /// The router may have a new timeout.
@@ -57,6 +59,7 @@ impl Endpoint {
             address: opened.address,
             router: None,
             listener: None,
+            leaving: None,
             timer: TimerKey::NONE,
             timer_at: None,
             touched: false,

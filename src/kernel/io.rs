@@ -5,7 +5,7 @@ use std::time::Instant;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 
-use super::conn::{Conn, Flushed, Link, OUT_BYTES_HARD, OUT_BYTES_SOFT};
+use super::conn::{Conn, Link, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer};
 use super::endpoint::Endpoint;
@@ -18,7 +18,7 @@ use super::sources::Sources;
 use super::wheel::TimerKey;
 use crate::discovery::dns::{LookupId, Resolver};
 use crate::peer::{Peer, Place};
-use crate::proto::{Command, Fact, FaultKind, Out, Progress, RequestId};
+use crate::proto::{Fact, FaultKind, Out, RequestId};
 use crate::ring::layout::*;
 use crate::router::{Again, ConnId, Down};
 use crate::status::*;
@@ -31,8 +31,6 @@ pub const DNS_TOKENS: usize = 3 << 32;
 pub const PART_TOKENS: usize = 4;
 pub const BELL_TOKEN: Token = Token(0);
 
-/// Bytes read from one conn in a turn, so that one busy conn starves no other.
-const READ_BUDGET: usize = 1 << 20;
 /// One read of the socket, shared by all conns that hold no unfinished frame.
 const SCRATCH_BYTES: usize = 256 << 10;
 /// Everything the I/O thread owns.
@@ -47,11 +45,15 @@ pub struct Io {
     pub to_flush: Vec<u32>,
     /// Conns that may have more to read.
     pub to_read: Vec<u32>,
+    /// Requests that were given a conn, and for which more was sent before.
+    pub to_send: Vec<RequestId>,
+    /// Listeners that leave.
+    pub leavers: Vec<u32>,
     /// Endpoints whose router may have a new timeout.
     pub touched: Vec<u32>,
     pub generation: u32,
     pub conn_numbers: u32,
-    scratch: Box<[u8]>,
+    pub(super) scratch: Box<[u8]>,
     /// Leases and the channels that hold them.
     pub leases: Vec<(u32, u64, u32)>,
     /// What a router could not hear because it was acting.
@@ -85,6 +87,8 @@ impl Io {
             resolver,
             to_flush: Vec::new(),
             to_read: Vec::new(),
+            to_send: Vec::new(),
+            leavers: Vec::new(),
             touched: Vec::new(),
             generation: fastrand::u32(0..0x7fff),
             conn_numbers: 0,
@@ -179,7 +183,7 @@ impl Io {
         conn.link = Link::Dialling(Dialer::new(places, options, now));
     }
 
-    fn advance_dial(&mut self, key: u32) {
+    pub(super) fn advance_dial(&mut self, key: u32) {
         let now = self.core.now();
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         let Link::Dialling(dialer) = &mut conn.link else { return };
@@ -211,10 +215,15 @@ impl Io {
         let Some(conn) = self.conns.get_mut(key as usize) else { return false };
         let mut notes = Vec::new();
         let mut wire = std::mem::take(&mut conn.out);
-        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
-        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink });
+        let incoming = std::mem::take(&mut conn.incoming);
+        let of = &self.endpoints[conn.endpoint as usize];
+        let mut sink = Sink::new(&mut self.core, of, key, conn, &incoming, &mut notes);
+        let mut files = Vec::new();
+        let outcome = act(conn, now, &mut Out { wire: &mut wire, files: &mut files, events: &mut sink });
         let learnt = sink.finish();
+        conn.incoming = incoming;
         conn.out = wire;
+        conn.queue_files(files);
         learnt.keep(conn);
         let number = conn.number;
         self.after_protocol(key, number, notes);
@@ -222,12 +231,12 @@ impl Io {
     }
 
     /// The conn still stands under its key: a router that hears of it may close it, and dial another.
-    fn is_conn(&self, key: u32, number: u32) -> bool {
+    pub(super) fn is_conn(&self, key: u32, number: u32) -> bool {
         self.conns.get(key as usize).is_some_and(|conn| conn.number == number)
     }
 
     /// A fault ends the conn. True if it lives.
-    fn judge(&mut self, key: u32, outcome: Result<(), crate::proto::Fault>) -> bool {
+    pub(super) fn judge(&mut self, key: u32, outcome: Result<(), crate::proto::Fault>) -> bool {
         let Err(fault) = outcome else {
             self.rearm(key);
             self.queue_flush(key);
@@ -249,115 +258,8 @@ impl Io {
         false
     }
 
-    /// Reads until the socket is dry or the budget is used up, one frame after the other.
-    pub fn read(&mut self, key: u32) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = self.read_into(key, &mut scratch);
-        self.scratch = scratch;
-        if let Err(error) = outcome
-            && self.conns.contains(key as usize)
-        {
-            let peer = self.conns[key as usize].peer_name.clone();
-            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
-        }
-    }
-
-    fn read_into(&mut self, key: u32, scratch: &mut [u8]) -> std::io::Result<()> {
-        let mut budget = READ_BUDGET;
-        if self.conns.get(key as usize).is_some_and(|conn| conn.held_back && !conn.is_paused()) {
-            self.parse(key, None);
-        }
-        loop {
-            let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(()) };
-            if !conn.readable {
-                return Ok(());
-            }
-            if conn.is_paused() {
-                return Ok(());
-            }
-            if budget == 0 {
-                self.to_read.push(key);
-                return Ok(());
-            }
-            let Link::Up(stream) = &mut conn.link else { return Ok(()) };
-            let fresh = conn.input.is_empty();
-            let (count, room) = if fresh {
-                (std::io::Read::read(stream, scratch), scratch.len())
-            } else {
-                (conn.input.read_from(stream, conn.need), usize::MAX)
-            };
-            let count = match count {
-                Ok(0) => return self.peer_closed(key),
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    conn.readable = false;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            self.core.tick();
-            let conn = &mut self.conns[key as usize];
-            conn.first_byte_ns = self.core.now_ns;
-            conn.count(|meter| meter.received_bytes.add(count as u64));
-            budget = budget.saturating_sub(count);
-            // A short read has emptied the socket: the next bytes come with an event of their own.
-            if fresh && count < room && !conn.peer_hung_up {
-                conn.readable = false;
-            }
-            let alive = if fresh { self.parse(key, Some(&scratch[..count])) } else { self.parse(key, None) };
-            if !alive {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Feeds what came to the protocol, frame by frame. `fresh` was read just now; None: what the conn holds.
-    fn parse(&mut self, key: u32, fresh: Option<&[u8]>) -> bool {
-        let now = self.core.now();
-        let Some(conn) = self.conns.get_mut(key as usize) else { return false };
-        let mut notes = Vec::new();
-        let mut wire = std::mem::take(&mut conn.out);
-        let mut held = std::mem::take(&mut conn.input);
-        let mut sink = Sink::new(&mut self.core, &self.endpoints[conn.endpoint as usize], key, conn, &mut notes);
-        let input = fresh.unwrap_or(held.filled());
-        let mut at = 0;
-        let mut need = 1;
-        let mut outcome = Ok(());
-        while at < input.len() && !conn.proto.paused() {
-            let mut out = Out { wire: &mut wire, files: &mut Vec::new(), events: &mut sink };
-            match conn.proto.handle_input(now, &input[at..], &mut out) {
-                Ok(Progress::Consumed(count)) => at += count,
-                Ok(Progress::Need(count)) => {
-                    need = count;
-                    break;
-                }
-                Err(fault) => {
-                    outcome = Err(fault);
-                    break;
-                }
-            }
-        }
-        let learnt = sink.finish();
-        match fresh {
-            Some(bytes) if at < bytes.len() => held.append(&bytes[at..]),
-            Some(_) => {}
-            None => held.consume(at),
-        }
-        conn.held_back = outcome.is_ok() && conn.is_server && conn.proto.paused() && !held.is_empty();
-        (conn.out, conn.input, conn.need) = (wire, held, need);
-        learnt.keep(conn);
-        let number = conn.number;
-        self.after_protocol(key, number, notes);
-        if !self.is_conn(key, number) {
-            return false;
-        }
-        self.progress(key);
-        self.is_conn(key, number) && self.judge(key, outcome)
-    }
-
     /// What events asked for beyond completions.
-    fn after_protocol(&mut self, key: u32, number: u32, notes: Vec<Note>) {
+    pub(super) fn after_protocol(&mut self, key: u32, number: u32, notes: Vec<Note>) {
         for note in notes {
             let conn = self.conns.get_mut(key as usize).filter(|conn| conn.number == number);
             let Some((endpoint, is_server)) = conn.map(|conn| (conn.endpoint, conn.is_server)) else {
@@ -398,6 +300,8 @@ impl Io {
                 }
                 Note::Topology(shards) => self.tell_fact(endpoint, key, &Fact::Topology(&shards)),
                 Note::Rejected { id, why, body } => self.rejected(Some(key), id, &why, &body),
+                Note::Settled { slot } => self.settled_by_itself(key, slot),
+                Note::Health { slot } => self.tell_health(key, slot),
             }
         }
     }
@@ -407,7 +311,7 @@ impl Io {
     }
 
     /// Tells the router that a conn has heard from its peer, if it wants to know.
-    fn progress(&mut self, key: u32) {
+    pub(super) fn progress(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize).filter(|conn| !conn.is_server && conn.ready) else { return };
         let endpoint = conn.endpoint;
         let wants =
@@ -417,117 +321,6 @@ impl Io {
             self.with_router(endpoint, |router, now, act| {
                 router.handle_progress(now, ConnId(key), inflight, tenancy, act);
             });
-        }
-    }
-
-    fn peer_closed(&mut self, key: u32) -> std::io::Result<()> {
-        if self.drive(key, |conn, now, out| conn.proto.handle_eof(now, out)) {
-            let conn = &mut self.conns[key as usize];
-            if conn.is_server {
-                // Replies are still to be written; the protocol says when the last one is.
-                (conn.readable, conn.at_eof) = (false, true);
-                return Ok(());
-            }
-            let peer = self.conns[key as usize].peer_name.clone();
-            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer} closed the connection"));
-        }
-        Ok(())
-    }
-
-    /// An event for a conn.
-    pub fn conn_event(&mut self, key: u32, event: &mio::event::Event) {
-        let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if matches!(conn.link, Link::Dialling(_)) {
-            return self.advance_dial(key);
-        }
-        if event.is_read_closed() || event.is_error() {
-            conn.peer_hung_up = true;
-        }
-        if event.is_writable() {
-            conn.writable = true;
-            self.queue_flush(key);
-        }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            let conn = &mut self.conns[key as usize];
-            conn.readable = !conn.at_eof;
-            self.read(key);
-        }
-    }
-
-    /// Notes that a conn has something to write.
-    #[inline]
-    pub fn queue_flush(&mut self, key: u32) {
-        let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if conn.pending_bytes() > 0 && conn.writable && !conn.queued_for_flush {
-            conn.queued_for_flush = true;
-            self.to_flush.push(key);
-        }
-    }
-
-    /// Writes what every conn has to write.
-    pub fn flush_all(&mut self) {
-        let keys = std::mem::take(&mut self.to_flush);
-        for key in &keys {
-            if let Some(conn) = self.conns.get_mut(*key as usize) {
-                conn.queued_for_flush = false;
-                self.flush(*key);
-            }
-        }
-        if self.to_flush.is_empty() {
-            self.to_flush = keys;
-            self.to_flush.clear();
-        }
-    }
-
-    fn flush_once(&mut self, key: u32) -> std::io::Result<Flushed> {
-        let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(Flushed::All) };
-        let requests = &mut self.core.requests;
-        conn.flush(|id, now_ns| {
-            if let Some(request) = requests.get_mut(id) {
-                request.sent_ns = now_ns;
-            }
-        })
-    }
-
-    pub fn flush(&mut self, key: u32) {
-        match self.flush_once(key) {
-            Ok(Flushed::All) => {
-                self.leave_when_flushed(key);
-                self.resume(key);
-            }
-            Ok(Flushed::More) => self.queue_flush(key),
-            Ok(Flushed::Blocked) => self.blocked(key),
-            Err(error) => {
-                let peer = self.conns[key as usize].peer_name.clone();
-                self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
-            }
-        }
-    }
-
-    /// Reads on from a client that had too much under way.
-    fn resume(&mut self, key: u32) {
-        let Some(conn) = self.conns.get(key as usize).filter(|conn| conn.is_server && !conn.is_paused()) else {
-            return;
-        };
-        if conn.held_back || conn.readable {
-            self.to_read.push(key);
-        }
-    }
-
-    /// A client that said goodbye is let go once it has every reply.
-    fn leave_when_flushed(&mut self, key: u32) {
-        let Some(conn) = self.conns.get(key as usize) else { return };
-        if conn.is_server && conn.draining && conn.pending_bytes() == 0 {
-            self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
-        }
-    }
-
-    /// A client of ours that never reads its replies is let go.
-    fn blocked(&mut self, key: u32) {
-        let Some(conn) = self.conns.get(key as usize) else { return };
-        if conn.is_server && conn.pending_bytes() > OUT_BYTES_HARD {
-            let message = format!("the client left more than {OUT_BYTES_HARD} bytes of replies unread");
-            self.conn_failed(key, IOK_STATUS_OVERLOADED, false, message);
         }
     }
 
@@ -644,6 +437,7 @@ impl Io {
                 request.payload = Some(payload.into());
             }
         }
+        self.lose_acks(std::mem::take(&mut conn.acks));
         let mut named = Vec::new();
         conn.proto.abandon(&mut |id| named.push(id));
         let stream = conn.stream.and_then(|id| self.core.requests.get_mut(id));
@@ -667,18 +461,6 @@ impl Io {
         }
         self.core.names.forget_peer(conn.number);
         again
-    }
-
-    /// Gives the program's reply to the conn of a listener's client.
-    pub fn reply_to_client(&mut self, key: u32, slot: u64, body: &[u8]) -> Option<crate::proto::Refusal> {
-        let mut refused = None;
-        self.drive(key, |conn, now, out| {
-            refused = conn.proto.command(now, Command::Reply { slot, body }, out).err();
-            conn.forget_incoming(slot);
-            Ok(())
-        });
-        self.resume(key);
-        refused
     }
 
     /// The key of the endpoint that a program calls by this number; past the end if the number is stale.

@@ -3,28 +3,61 @@
 use std::fs::{File, Permissions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol as SocketProtocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockAddr, SockRef, Socket, Type};
 
 use super::dial::Stream;
 use super::observing::own::PeerMeter;
-use crate::config::Address;
+use crate::config::{Address, ConfigError, Options};
 use crate::sys::owned::Owned;
 
 /// How long accepting pauses when the system has no file descriptor left.
 pub const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// Clients accepted in one turn.
 pub const ACCEPT_BUDGET: usize = 64;
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;
 
 enum Bound {
+    /// It listens no more.
+    Closed,
     Tcp(Owned<TcpListener>),
-    Unix(Owned<UnixListener>, String),
+    /// With the path of the file that it leaves.
+    Unix(Owned<UnixListener>, Option<String>),
+}
+
+/// How its socket is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Several processes listen, each on a socket of its own, and the system shares the clients out (SO_REUSEPORT).
+    reuse_port: bool,
+    backlog: i32,
+    /// A socket that the program was given (systemd, gunicorn): it listens already, and stays the program's own.
+    fd: Option<i32>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        SocketOptions { reuse_port: false, backlog: BACKLOG, fd: None }
+    }
+}
+
+impl SocketOptions {
+    pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
+        let fd = match options.has("fd") {
+            true => Some(options.number("fd", 0, 0..=i32::MAX as u64)? as i32),
+            false => None,
+        };
+        Ok(SocketOptions {
+            reuse_port: options.flag("reuse_port", false)?,
+            backlog: options.number("backlog", BACKLOG as u64, 1..=65_535)? as i32,
+            fd,
+        })
+    }
 }
 
 pub struct Listener {
@@ -38,12 +71,22 @@ pub struct Listener {
 
 impl Listener {
     /// Binds and begins to listen. The address may be an IP, `localhost`, or empty for loopback.
-    pub fn bind(address: &Address, channel: u32, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut socket = match address {
-            Address::Host { host, port } => Bound::Tcp(Owned::make(|| bind_tcp(host, *port))?),
-            Address::Unix(path) => Bound::Unix(Owned::make(|| bind_unix(path, None))?, path.clone()),
+    pub fn bind(
+        address: &Address,
+        options: &SocketOptions,
+        channel: u32,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut socket = match (options.fd, address) {
+            (Some(fd), _) => adopt(fd)?,
+            (None, Address::Host { host, port }) => Bound::Tcp(Owned::make(|| bind_tcp(host, *port, options))?),
+            (None, Address::Unix(path)) => {
+                Bound::Unix(Owned::make(|| bind_unix(path, None, options.backlog))?, Some(path.clone()))
+            }
         };
         match &mut socket {
+            Bound::Closed => {}
             Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
             Bound::Unix(listener, _) => registry.register(&mut **listener, token, Interest::READABLE)?,
         }
@@ -53,13 +96,20 @@ impl Listener {
     /// Where it listens, as the rest of a URL.
     pub fn address(&self) -> String {
         match &self.socket {
+            Bound::Closed => String::new(),
             Bound::Tcp(listener) => listener.local_addr().map_or_else(|_| String::new(), |at| format!("//{at}")),
-            Bound::Unix(_, path) => format!("//{path}"),
+            Bound::Unix(_, Some(path)) => format!("//{path}"),
+            Bound::Unix(listener, None) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "//".into(), |path| format!("//{}", path.display()))
+            }
         }
     }
 
     pub fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
+            Bound::Closed => Err(io::ErrorKind::WouldBlock.into()),
             Bound::Tcp(listener) => {
                 let stream = Owned::make(|| Ok(listener.accept()?.0))?;
                 // Best effort: a client that is gone already shows at the first read.
@@ -70,14 +120,21 @@ impl Listener {
         }
     }
 
+    /// Listens no more; where it did stays known.
+    pub fn stop(&mut self, registry: &Registry) {
+        self.close(registry);
+        self.socket = Bound::Closed;
+    }
+
     pub fn close(&mut self, registry: &Registry) {
         match &mut self.socket {
+            Bound::Closed => {}
             Bound::Tcp(listener) => {
                 let _ = registry.deregister(&mut **listener);
             }
             Bound::Unix(listener, path) => {
                 let _ = registry.deregister(&mut **listener);
-                if !path.starts_with('@') {
+                if let Some(path) = path.as_ref().filter(|path| !path.starts_with('@')) {
                     let _ = std::fs::remove_file(path);
                 }
             }
@@ -85,8 +142,29 @@ impl Listener {
     }
 }
 
+/// A duplicate of a socket that listens already.
+fn adopt(fd: i32) -> io::Result<Bound> {
+    let wrong = |what: &str| {
+        let text = format!("fd={fd}: {what}: expected a stream socket that listens");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    let file = crate::sys::file::duplicate(fd).map_err(|error| wrong(&error.to_string()))?;
+    let socket = SockRef::from(&file);
+    if !socket.is_listener().unwrap_or(false) {
+        return Err(wrong("not a socket that listens"));
+    }
+    socket.set_nonblocking(true)?;
+    let domain = socket.domain()?;
+    let own = || file.as_fd().try_clone_to_owned();
+    if domain == Domain::UNIX {
+        Owned::make(|| Ok(UnixListener::from_std(own()?.into()))).map(|listener| Bound::Unix(listener, None))
+    } else {
+        Owned::make(|| Ok(TcpListener::from_std(own()?.into()))).map(Bound::Tcp)
+    }
+}
+
 /// A socket that listens on an IP address, `localhost`, or `*` for all of IPv4.
-pub fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
+pub fn bind_tcp(host: &str, port: u16, options: &SocketOptions) -> io::Result<TcpListener> {
     let ip: IpAddr = match host {
         "localhost" => Ipv4Addr::LOCALHOST.into(),
         "*" => Ipv4Addr::UNSPECIFIED.into(),
@@ -98,15 +176,18 @@ pub fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(ip, port);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
+    socket.listen(options.backlog)?;
     Ok(TcpListener::from_std(socket.into()))
 }
 
 /// A unix socket that listens; `@` names an abstract one. With a `mode`, its file never has another: Linux gives the
 /// file the mode of the socket's own inode, which is set before there is a file.
-pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
+pub fn bind_unix(path: &str, mode: Option<u32>, backlog: i32) -> io::Result<UnixListener> {
     let address = match path.strip_prefix('@') {
         Some(name) => SockAddr::unix(format!("\0{name}"))?,
         None => SockAddr::unix(path)?,
@@ -130,7 +211,7 @@ pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
         }
         bound => bound?,
     }
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(UnixListener::from_std(socket.into()))
 }
 

@@ -1,8 +1,9 @@
 //! The kernel: one I/O thread and all it owns.
 //!
-//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes, waits, reads ([`io`]), fires timers ([`wheel`])
-//! and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
-//! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`].
+//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes ([`writing`]), waits, reads ([`reading`]), fires timers
+//! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
+//! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`],
+//! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`].
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -15,10 +16,14 @@ pub mod core;
 pub mod dial;
 pub mod endings;
 pub mod endpoint;
+mod exchange;
+mod files;
 pub mod io;
+mod leaving;
 pub mod listener;
 pub mod observing;
 pub mod options;
+mod reading;
 pub mod request;
 pub mod shared;
 pub mod silence;
@@ -28,6 +33,7 @@ pub mod state;
 pub mod submit;
 pub mod turn;
 pub mod wheel;
+mod writing;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::listener::SocketOptions;
+use super::observing::access::AccessOptions;
 use crate::config::{Address, ConfigError, Options, Url};
 use crate::discovery::Terms;
 use crate::peer::Wanted;
@@ -22,6 +24,10 @@ pub struct EndpointOptions {
     pub user_timeout: Option<Duration>,
     pub service: ServiceConfig,
     pub conns_max: usize,
+    /// Bytes of pieces that the program may leave unread, for each request.
+    pub window: usize,
+    pub access: Option<AccessOptions>,
+    pub socket: SocketOptions,
     pub terms: Terms,
     /// The program is not ready without it.
     pub required: bool,
@@ -71,6 +77,9 @@ impl EndpointOptions {
             user_timeout: None,
             service: ServiceConfig { seed, wanted, topology: shape.cluster, ..ServiceConfig::default() },
             conns_max: 10_000,
+            access: None,
+            socket: SocketOptions::default(),
+            window: options.bytes("window", 256 << 10)?.clamp(4 << 10, 1 << 30),
             terms: Terms {
                 spread: shape.many || roles && !unix,
                 default_port,
@@ -84,6 +93,9 @@ impl EndpointOptions {
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
+            taken.access = AccessOptions::take(options)?;
+            taken.limits.access = taken.access.is_some();
+            taken.socket = SocketOptions::take(options)?;
         } else {
             taken.take_service(options)?;
         }
@@ -170,6 +182,7 @@ fn limits(options: &mut Options, shape: &Shape, wanted: Wanted) -> Result<Limits
     let (message, inflight, inflight_max) =
         if shape.listener { ("max_request", "max_inflight", 1024) } else { ("max_reply", "peer_inflight", 65_536) };
     Ok(Limits {
+        access: false,
         listener: shape.listener,
         message_bytes_max: options.bytes(message, default.message_bytes_max)?.min(u32::MAX as usize / 2),
         depth_max: options.number("max_depth", default.depth_max as u64, 1..=512)? as usize,

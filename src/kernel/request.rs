@@ -1,6 +1,7 @@
 //! Requests under way: one entry from submission to final completion.
 
 use super::core::Ending;
+use super::exchange::Exchange;
 use super::observing::trace::Context;
 use super::wheel::TimerKey;
 use crate::proto::RequestId;
@@ -15,6 +16,8 @@ pub const NO_CONN: u32 = u32::MAX;
 pub enum What {
     Request,
     Stream,
+    /// A request whose reply comes in pieces.
+    Exchange,
     Lease,
     /// Waits for the endpoint to be up.
     UntilUp,
@@ -52,6 +55,8 @@ pub struct Request {
     pub doubtful: bool,
     /// Kept while it may have to be sent (again).
     pub payload: Option<Box<[u8]>>,
+    /// Once more than one message belongs to it.
+    pub exchange: Option<Box<Exchange>>,
     /// For streams: pushes dropped since the last LOST.
     pub lost: u64,
     /// Whose span it is to have, if it is to have one.

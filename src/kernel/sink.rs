@@ -21,6 +21,8 @@ pub enum Note {
     Role { role: Role, follows: Option<String> },
     Topology(Vec<Shard>),
     Rejected { id: RequestId, why: Why, body: Vec<u8> },
+    Settled { slot: u64 },
+    Health { slot: u64 },
 }
 
 /// A [`Rejection`] that outlives the conn's input.
@@ -58,12 +60,15 @@ pub const REJECTIONS_MAX: u8 = 16;
 pub struct Learnt {
     incoming: VecDeque<(u64, RequestId)>,
     latency_ns: u64,
+    choked: bool,
+    freed: bool,
 }
 
 impl Learnt {
     pub fn keep(self, conn: &mut Conn) {
         conn.incoming.extend(self.incoming);
         conn.latency_ns = self.latency_ns;
+        conn.choked = self.choked || conn.choked && !self.freed;
     }
 }
 
@@ -78,12 +83,26 @@ pub struct Sink<'a> {
     first_byte_ns: u64,
     latency_ns: u64,
     meter: Option<PeerMeter>,
+    /// Requests of the client that the program has, and those that came just now.
+    known: &'a VecDeque<(u64, RequestId)>,
     incoming: VecDeque<(u64, RequestId)>,
+    window: usize,
+    /// A request of the conn has no window left.
+    pub choked: bool,
+    /// The request that its window belonged to has ended.
+    freed: bool,
     notes: &'a mut Vec<Note>,
 }
 
 impl<'a> Sink<'a> {
-    pub fn new(core: &'a mut Core, endpoint: &'a Endpoint, key: u32, conn: &Conn, notes: &'a mut Vec<Note>) -> Self {
+    pub fn new(
+        core: &'a mut Core,
+        endpoint: &'a Endpoint,
+        key: u32,
+        conn: &Conn,
+        known: &'a VecDeque<(u64, RequestId)>,
+        notes: &'a mut Vec<Note>,
+    ) -> Self {
         Sink {
             core,
             router: endpoint.router.as_deref(),
@@ -94,18 +113,23 @@ impl<'a> Sink<'a> {
             first_byte_ns: conn.first_byte_ns,
             latency_ns: conn.latency_ns,
             meter: conn.meter,
+            known,
             incoming: VecDeque::new(),
+            window: endpoint.options.window,
+            choked: false,
+            freed: false,
             notes,
         }
     }
 
     /// Keeps with the conn what was learnt of it: the requests of a listener's client that came, and its latency.
     pub fn finish(self) -> Learnt {
-        Learnt { incoming: self.incoming, latency_ns: self.latency_ns }
+        Learnt { incoming: self.incoming, latency_ns: self.latency_ns, choked: self.choked, freed: self.freed }
     }
 
     #[inline]
     fn reply(&mut self, id: RequestId, error: bool, body: Body<'_>) {
+        (self.choked, self.freed) = (false, true);
         let stands = !error && self.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
         if stands {
             self.core.push(id, IOK_KIND_ACCEPTED, body, self.number);
@@ -158,8 +182,15 @@ impl Emit for Sink<'_> {
             Event::Reply { id, error, body } => self.reply(id, error, body),
             Event::Rejected { id, why, body } => self.rejected(id, why, body),
             Event::Push { topic, body } => self.push(topic, body),
-            Event::Accepted { .. } | Event::Chunk { .. } | Event::End { .. } | Event::Settled { .. } => {}
-            Event::Health { .. } | Event::Access(_) => {}
+            Event::Accepted { id, body } => self.core.accepted(id, body, self.number),
+            Event::Chunk { of, body } => {
+                let known = [self.known, &self.incoming];
+                self.choked |= self.core.chunk(of, body, self.window, self.number, known);
+            }
+            Event::End { of, body } => self.core.ended(of, body, self.number, [self.known, &self.incoming]),
+            Event::Settled { slot } => self.notes.push(Note::Settled { slot }),
+            Event::Health { slot } => self.notes.push(Note::Health { slot }),
+            Event::Access(access) => self.core.log_access(self.endpoint, &access),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);
                 self.incoming.push_back((slot, id));

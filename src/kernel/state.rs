@@ -107,10 +107,10 @@ impl Io {
         (!missing.is_empty()).then(|| format!("not up in time: {}", missing.join(", ")))
     }
 
-    /// The endpoints that the program cannot do without, and that are not up.
+    /// The endpoints that the program cannot do without, and that are not up; and listeners that leave.
     pub(super) fn missing(&self) -> Vec<&str> {
         let is_up = |of: &super::endpoint::Endpoint| of.router.as_ref().is_some_and(|router| router.is_up());
-        let missing = self.endpoints.iter().filter(|(_, of)| of.options.required && !is_up(of));
+        let missing = self.endpoints.iter().filter(|(_, of)| of.leaving.is_some() || of.options.required && !is_up(of));
         missing.map(|(_, of)| of.shown.as_str()).collect()
     }
 
@@ -128,7 +128,7 @@ impl Io {
         map.text("kind", if of.listener.is_some() { "listener" } else { "service" });
         map.text("url", &of.shown);
         if let Some(listener) = &of.listener {
-            map.text("state", "up");
+            map.text("state", if of.leaving.is_some() { "leaving" } else { "up" });
             map.text("address", &listener.address());
             map.number("conns", listener.conns as u64);
         }

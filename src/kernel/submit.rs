@@ -5,6 +5,7 @@ use super::core::Ending;
 use super::endpoint::{Endpoint, read_url};
 use super::io::{Io, LISTENER_TOKENS};
 use super::listener::Listener;
+use super::observing::access::AccessLog;
 use super::observing::trace::Context;
 use super::request::{REQUESTS_MAX, What};
 use crate::proto::{Body, Class, Need, RequestId, Route};
@@ -43,11 +44,21 @@ impl Io {
                 Err(_) => return self.corrupt_channel(key),
             };
             // What ends something is taken all the same: it is what gives credits back.
-            if full && !matches!(head.op, IOK_OP_CANCEL | IOK_OP_REPLY | IOK_OP_RELEASE | IOK_OP_CLOSE) {
+            if full
+                && !matches!(
+                    head.op,
+                    IOK_OP_CANCEL | IOK_OP_REPLY | IOK_OP_SEND | IOK_OP_CREDIT | IOK_OP_RELEASE | IOK_OP_CLOSE
+                )
+            {
                 channel.stalled = true;
                 break;
             }
             submitted.take(&head);
+            if head.op == IOK_OP_CREDIT {
+                // Its tag is a number of bytes: no message in the making is meant.
+                self.credit_op(key, &head);
+                continue;
+            }
             match channel.assemble(head, payload) {
                 Taken::Fragment => {}
                 Taken::Nonsense => return self.corrupt_channel(key),
@@ -85,6 +96,7 @@ impl Io {
             IOK_OP_REQUEST => self.request(channel, head, payload, None),
             IOK_OP_ECHO => self.core.answer(channel, head, IOK_STATUS_OK, Body::Bytes(payload)),
             IOK_OP_REPLY => self.reply(channel, head, payload),
+            IOK_OP_SEND => self.send_op(channel, head, payload),
             IOK_OP_CANCEL => self.cancel(channel, head.tag),
             IOK_OP_STREAM => self.stream(channel, head, payload),
             IOK_OP_LEASE => self.lease(channel, head),
@@ -129,6 +141,7 @@ impl Io {
             given => given,
         };
         let (command, arguments) = of.shown_of(payload);
+        let head = &with_flags(head, &need);
         let id = self.core.begin(channel, head, What::Request, timeout_ms);
         if trace.is_some()
             && let Some(request) = self.core.requests.get_mut(id)
@@ -164,10 +177,17 @@ impl Io {
             return self.no_endpoint(channel, head);
         };
         match of.driver.classify(payload, of.hashes()) {
-            Ok(need) if is_stream(&need.class) => {
-                let timeout_ms = if head.timeout_ms == 0 { IOK_TIMEOUT_NONE } else { head.timeout_ms };
+            Ok(need) if need.class == Class::Exchange || is_stream(&need.class) => {
+                let exchange = need.class == Class::Exchange;
+                let timeout_ms = match head.timeout_ms {
+                    0 if exchange => of.options.timeout_ms,
+                    0 => IOK_TIMEOUT_NONE,
+                    given => given,
+                };
                 let (command, arguments) = of.shown_of(payload);
-                let id = self.core.begin(channel, head, What::Stream, timeout_ms);
+                let what = if exchange { What::Exchange } else { What::Stream };
+                let head = &with_flags(head, &need);
+                let id = self.core.begin(channel, head, what, timeout_ms);
                 self.core.describe(id, command, payload.len(), arguments);
                 self.route(id, head, need, payload);
             }
@@ -220,21 +240,6 @@ impl Io {
             self.end_early(id, IOK_STATUS_CANCELLED);
         }
         self.with_router(endpoint, |router, now, act| router.handle_release(now, lease, act)).unwrap_or(false)
-    }
-
-    /// The program answers a listener's client.
-    fn reply(&mut self, channel: u32, head: &Submission, payload: &[u8]) {
-        let quiet = Submission { flags: head.flags | IOK_FLAG_QUIET, ..*head };
-        let id = RequestId(head.tag);
-        let asked = self.core.requests.get(id).map(|request| (request.what, request.conn));
-        let Some((What::Incoming { slot }, conn)) = asked else {
-            let message = format!("tag: {}: expected the tag of a REQUEST that was not answered", head.tag);
-            return self.core.refuse(channel, &quiet, IOK_STATUS_NO_REQUEST, "NOREQUEST", &message);
-        };
-        if let Some(refusal) = self.reply_to_client(conn, slot, payload) {
-            self.core.refuse(channel, &quiet, IOK_STATUS_BAD_REQUEST, refusal.code, &refusal.message);
-        }
-        self.core.end(id, Ending::not_sent(IOK_STATUS_OK), Body::None);
     }
 
     fn vacancy(&mut self, channel: u32, head: &Submission) -> bool {
@@ -295,15 +300,23 @@ impl Io {
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
             }
         };
+        let log = match opened.options.access.as_ref().map(|options| AccessLog::open(options, self.core.now())) {
+            Some(Err(error)) => {
+                let message = format!("access_log: {error}");
+                return self.core.refuse(channel, head, IOK_STATUS_BAD_CONFIG, "BADCONFIG", &message);
+            }
+            opened => opened.and_then(Result::ok),
+        };
         let key = self.install(opened, false);
         let of = &mut self.endpoints[key as usize];
         let token = Token(LISTENER_TOKENS + key as usize);
-        match Listener::bind(&of.address, channel, &self.registry, token) {
+        match Listener::bind(&of.address, &of.options.socket, channel, &self.registry, token) {
             Ok(mut listener) => {
                 listener.meter = Some(self.core.own.peer(key, "clients"));
                 let scheme = of.shown.split(':').next().unwrap_or_default();
                 let url = format!("{scheme}:{}", listener.address());
                 of.listener = Some(listener);
+                self.core.access_logs.extend(log.map(|log| (of.number, log)));
                 let head = Submission { endpoint: of.number, ..*head };
                 self.core.answer(channel, &head, IOK_STATUS_OK, Body::Text(url.as_bytes()));
             }
@@ -325,6 +338,9 @@ impl Io {
         if self.endpoint(head.endpoint).is_none() {
             return self.no_endpoint(channel, head);
         }
+        if head.timeout_ms != 0 && self.endpoint(head.endpoint).is_some_and(|of| of.listener.is_some()) {
+            return self.leave(channel, head);
+        }
         self.close_endpoint(Self::endpoint_key(head.endpoint), "the endpoint was closed");
         self.core.answer(channel, head, IOK_STATUS_OK, Body::None);
     }
@@ -340,8 +356,7 @@ impl Io {
         }
         drop(of.router.take());
         self.core.wheel.clear(timer);
-        let conns: Vec<u32> =
-            self.conns.iter().filter(|(_, conn)| conn.endpoint == key).map(|(key, _)| key as u32).collect();
+        let conns = self.conns_of(key);
         // What waits for the socket goes first, so that every fate below is the last word.
         for conn in &conns {
             self.drive(*conn, |conn, now, out| {
@@ -362,6 +377,8 @@ impl Io {
         }
         self.leases.retain(|(of, _, _)| *of != key);
         self.forget_endpoint(key);
+        self.flush_access_logs();
+        self.core.access_logs.retain(|(of, _)| *of != number);
         self.endpoints.try_remove(key as usize);
         self.core.own.close(key);
         self.tell_kernel_watchers();
@@ -390,4 +407,11 @@ impl Io {
             channel.end(status);
         }
     }
+}
+
+/// What may be repeated by its nature is marked so.
+#[inline]
+fn with_flags(head: &Submission, need: &Need) -> Submission {
+    let idempotent = if need.idempotent { IOK_FLAG_IDEMPOTENT } else { 0 };
+    Submission { flags: head.flags | idempotent, ..*head }
 }

@@ -70,6 +70,7 @@ impl Turn {
         io.core.tick();
         self.control(io, shared);
         let busy = drain_channels(io);
+        io.send_held();
         io.flush_all();
         io.core.publish();
         if self.is_over(io) {
@@ -94,7 +95,10 @@ impl Turn {
         self.timers(io);
         io.hear_own_news();
         io.rearm_endpoints();
+        io.send_held();
         io.flush_all();
+        io.see_off();
+        io.flush_access_logs();
         io.core.publish();
         true
     }
@@ -229,6 +233,7 @@ impl Turn {
                 Target::Source(key) => io.source_timer(key),
                 Target::Silence => io.look_at_program(),
                 Target::Listener(key) => accept(io, key),
+                Target::Leaving(number) => io.leaving_timer(number),
                 Target::Part(part, key) => io.part_timer(part, key),
             }
         }
@@ -260,7 +265,7 @@ fn open_channel(io: &mut Io, region: Arc<Region>, config: ChannelConfig, id: u64
 }
 
 /// Takes the clients that wait at a listener.
-fn accept(io: &mut Io, key: u32) {
+pub(super) fn accept(io: &mut Io, key: u32) {
     for turn in 0..=ACCEPT_BUDGET {
         let Some(of) = io.endpoints.get_mut(key as usize) else { return };
         let (conns_max, Some(listener)) = (of.options.conns_max, &mut of.listener) else { return };
@@ -322,7 +327,7 @@ impl Io {
     fn is_quiet(&self) -> bool {
         use super::request::What;
         let waited_for = |request: &super::request::Request| {
-            request.what == What::Request && request.channel != super::request::OWN_CHANNEL
+            matches!(request.what, What::Request | What::Exchange) && request.channel != super::request::OWN_CHANNEL
         };
         self.core.requests.is_empty() || self.core.requests.ids(waited_for).is_empty()
     }

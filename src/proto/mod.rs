@@ -105,6 +105,8 @@ pub fn scheme(name: &str) -> Option<&'static Scheme> {
 /// Bounds that every parser keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Exchanges are logged: tell them by [`Event::Access`].
+    pub access: bool,
     /// Of a listener, whose options are others than a service's.
     pub listener: bool,
     /// Bytes of one message from a peer.
@@ -140,6 +142,7 @@ pub enum Follow {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            access: false,
             listener: false,
             message_bytes_max: 128 << 20,
             depth_max: 32,

@@ -37,7 +37,9 @@ pub const IOK_OP_OPEN: u16 = 2;
 /// Opens a listener; payload: its URL. `DONE` once bound, payload: the bound URL as text. Its requests then come to
 /// this channel as `REQUEST` completions.
 pub const IOK_OP_LISTEN: u16 = 3;
-/// Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`.
+/// Closes an endpoint; what is in flight ends with `IOK_STATUS_CLOSED`. `DONE`. With a `timeout_ms`, a listener leaves: at once
+/// the kernel is not ready any more, `key` milliseconds later nobody new is let in, each client goes once it has the replies that it waits for, and `DONE` comes when all have gone, or when
+/// the time is over (`IOK_STATUS_TIMEOUT`).
 pub const IOK_OP_CLOSE: u16 = 4;
 /// One request; payload: a MessagePack array. `key`: a lease, or 0. `DONE` with the reply.
 pub const IOK_OP_REQUEST: u16 = 5;

@@ -6,6 +6,7 @@
 //!
 //! # Architecture invariants
 //! No input panics, nothing recurses without a bound, and no length that a stranger wrote reserves memory.
+pub mod date;
 pub mod json;
 mod read;
 pub mod write;

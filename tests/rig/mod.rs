@@ -11,6 +11,7 @@ use iokernel::proto::{
 
 /// Small limits, so that short inputs reach them.
 pub const LIMITS: Limits = Limits {
+    access: false,
     listener: false,
     message_bytes_max: 4096,
     depth_max: 6,

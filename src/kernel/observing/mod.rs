@@ -5,6 +5,7 @@
 //! Nothing here is needed for requests to flow: a part that fails is silent, never a reason to end a conn or the kernel.
 //! Shapes of text and of shared memory are in [`crate::observe`], which knows no kernel; sockets and timers are here.
 
+pub mod access;
 pub mod admin;
 pub mod cells;
 pub mod collector;

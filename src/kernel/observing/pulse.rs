@@ -130,6 +130,12 @@ impl Io {
 
     pub fn answer_healthz(&mut self, ask: &mut Ask) -> Result<Outcome, ConfigError> {
         ask.query.finish()?;
+        let (status, answer) = self.health();
+        Ok(Outcome::Now(Answer::json(status, &answer)))
+    }
+
+    /// Whether the program is well: a status of HTTP, and what there is to say.
+    pub fn health(&self) -> (u16, Value) {
         let busy = Duration::from_nanos(self.main_busy_ns());
         let limit = self.observing.config.pulse.busy_limit;
         let is_busy = limit.is_some_and(|limit| busy >= limit);
@@ -140,7 +146,7 @@ impl Io {
         if let Some(limit) = limit {
             answer["busy_limit_ms"] = json!(limit.as_millis() as u64);
         }
-        Ok(Outcome::Now(Answer::json(if is_busy { 503 } else { 200 }, &answer)))
+        (if is_busy { 503 } else { 200 }, answer)
     }
 
     pub fn answer_readyz(&mut self, ask: &mut Ask) -> Result<Outcome, ConfigError> {

@@ -72,7 +72,7 @@ impl Io {
             What::Incoming { .. } => "with the program",
             What::Lease => "waits for a lease",
             What::UntilUp => "waits until up",
-            What::Stream if has_conn => "streaming",
+            What::Stream | What::Exchange if has_conn => "streaming",
             _ if !has_conn => "queued",
             _ if request.sent_ns == 0 => "writing",
             _ => "waits for the reply",

@@ -17,11 +17,21 @@
 //! - A client masks every frame, a server none; the other way is an error (5.1).
 //! - A message is one frame or several; control frames come between those, whole, and of 125 bytes at most (5.4, 5.5).
 //! - Text is UTF-8, judged byte by byte as it arrives, across frames (8.1).
-//! - Each side sends one close frame and nothing after it; what comes after the peer's is not looked at (5.5.1).
+//! - Each side sends one close frame and nothing after it but pongs; what comes after the peer's is not looked at (5.5).
 
 pub mod deflate;
-pub mod frame;
+mod extensions;
+mod frame;
 pub mod handshake;
+mod inbound;
+mod outbound;
+#[cfg(test)]
+mod tests;
+mod utf8;
+
+use frame::{PING, PONG, TEXT};
+use inbound::{Came, Inbound};
+use outbound::Outbound;
 
 /// Which side we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,53 +107,130 @@ pub const TOO_BIG: u16 = 1009;
 /// One conn after the handshake, either side.
 pub struct Codec {
     config: Config,
+    inbound: Inbound,
+    outbound: Outbound,
 }
 
 impl Codec {
     pub fn new(config: Config) -> Self {
-        Codec { config }
+        Codec { config, inbound: Inbound::new(&config), outbound: Outbound::new(&config) }
     }
 
     /// Handles at most one frame of `input`. Pongs, the answer to a close and the close of a failure are appended to
-    /// `wire`. After a failure or the peer's close, everything is swallowed. What was told is given back to memory by
-    /// the next call, which may be one with an empty input.
-    pub fn step<'a>(&'a mut self, _input: &'a [u8], _wire: &mut Vec<u8>) -> Result<Step<'a>, Failure> {
-        unimplemented!()
+    /// `wire`. After a failure or the peer's close, everything is swallowed. The memory of what was told is given back
+    /// by the next call, which may be one with an empty input.
+    pub fn step<'a>(&'a mut self, input: &'a [u8], wire: &mut Vec<u8>) -> Result<Step<'a>, Failure> {
+        let came = match self.inbound.step(input) {
+            Ok(came) => came,
+            Err(failure) => {
+                self.inbound.silence();
+                self.outbound.finish(failure.code, failure.message.as_bytes(), wire);
+                return Err(failure);
+            }
+        };
+        let (consumed, told) = match came {
+            Came::Need(count) => return Ok(Step::Need(count)),
+            Came::Nothing { consumed } => (consumed, None),
+            Came::Message { consumed, opcode, within } => {
+                let payload = within.map_or(self.inbound.message(), |within| &input[within]);
+                (consumed, Some(if opcode == TEXT { Told::Text(payload) } else { Told::Binary(payload) }))
+            }
+            Came::Control { consumed, opcode, length } => {
+                let payload = self.inbound.control(length);
+                match opcode {
+                    PING => {
+                        // Also after our close, as long as the peer's has not come (5.5.2).
+                        self.outbound.frame(PONG, payload, wire);
+                        (consumed, Some(Told::Ping(payload)))
+                    }
+                    PONG => (consumed, Some(Told::Pong(payload))),
+                    _ => {
+                        let (code, reason) = read_close(payload);
+                        self.outbound.finish(code, b"", wire);
+                        (consumed, Some(Told::Close { code, reason }))
+                    }
+                }
+            }
+        };
+        Ok(Step::Done { consumed, told })
     }
 
     /// Sends a text message, which must be UTF-8.
-    pub fn text(&mut self, _payload: &[u8], _wire: &mut Vec<u8>) -> Result<(), Refused> {
-        unimplemented!()
+    pub fn text(&mut self, payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Refused> {
+        self.check_open()?;
+        if std::str::from_utf8(payload).is_err() {
+            return Err(Refused("a text message that is not UTF-8"));
+        }
+        self.outbound.message(TEXT, payload, wire);
+        Ok(())
     }
 
     /// Sends a binary message.
-    pub fn binary(&mut self, _payload: &[u8], _wire: &mut Vec<u8>) -> Result<(), Refused> {
-        unimplemented!()
+    pub fn binary(&mut self, payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Refused> {
+        self.check_open()?;
+        self.outbound.message(frame::BINARY, payload, wire);
+        Ok(())
     }
 
     /// Sends a ping of 125 bytes at most.
-    pub fn ping(&mut self, _payload: &[u8], _wire: &mut Vec<u8>) -> Result<(), Refused> {
-        unimplemented!()
+    pub fn ping(&mut self, payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Refused> {
+        self.check_open()?;
+        if payload.len() > frame::CONTROL_MAX {
+            return Err(Refused("a ping of more than 125 bytes"));
+        }
+        self.outbound.frame(PING, payload, wire);
+        Ok(())
     }
 
     /// Sends our close: nothing can be sent after it. The code is one that may be sent (1000 to 1003, 1007 to 1014, 3000
     /// to 4999), or [`NO_CODE`] with an empty reason; the reason is UTF-8 of 123 bytes at most.
-    pub fn close(&mut self, _code: u16, _reason: &[u8], _wire: &mut Vec<u8>) -> Result<(), Refused> {
-        unimplemented!()
+    pub fn close(&mut self, code: u16, reason: &[u8], wire: &mut Vec<u8>) -> Result<(), Refused> {
+        self.check_open()?;
+        if code == NO_CODE && !reason.is_empty() {
+            return Err(Refused("a reason of closing without a code"));
+        }
+        if code != NO_CODE && !is_sendable(code) {
+            return Err(Refused("a code of closing that may not be sent"));
+        }
+        if reason.len() > frame::CONTROL_MAX - 2 {
+            return Err(Refused("a reason of closing of more than 123 bytes"));
+        }
+        if std::str::from_utf8(reason).is_err() {
+            return Err(Refused("a reason of closing that is not UTF-8"));
+        }
+        self.outbound.finish(code, reason, wire);
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), Refused> {
+        if self.outbound.is_closed { Err(Refused("the WebSocket is closing")) } else { Ok(()) }
     }
 
     /// Our close was sent.
     pub fn is_closing(&self) -> bool {
-        unimplemented!()
+        self.outbound.is_closed
     }
 
     /// Both closes are done, or the conn failed: nothing more will be told or can be sent.
     pub fn is_over(&self) -> bool {
-        unimplemented!()
+        self.outbound.is_closed && self.inbound.is_deaf
     }
 
     /// What it was made of.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+}
+
+/// Codes that may stand in a close frame (7.4.2; the registry of IANA for 1012 to 1014).
+fn is_sendable(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The code and the reason of a close frame that was found valid.
+fn read_close(payload: &[u8]) -> (u16, &[u8]) {
+    match payload {
+        [first, second, reason @ ..] => (u16::from_be_bytes([*first, *second]), reason),
+        _ => (NO_CODE, b""),
     }
 }

@@ -10,7 +10,7 @@ use mio::net::{TcpListener, UnixListener};
 
 use crate::config::{ConfigError, Options};
 use crate::kernel::Failure;
-use crate::kernel::listener::{bind_tcp, bind_unix};
+use crate::kernel::listener::{BACKLOG, SocketOptions, bind_tcp, bind_unix};
 use crate::observe::http::Hosts;
 use crate::status::*;
 use crate::sys::owned::Owned;
@@ -130,14 +130,14 @@ fn failure(given: &str, error: &io::Error) -> Failure {
 }
 
 fn bind_port(host: &str, port: u16) -> io::Result<Bound> {
-    let listener = Owned::make(|| bind_tcp(host, port))?;
+    let listener = Owned::make(|| bind_tcp(host, port, &SocketOptions::default()))?;
     let address = listener.local_addr()?.to_string();
     Ok(Bound { socket: Socket::Tcp(listener), address, hosts: Hosts::Known(host.into()), _file: None })
 }
 
 fn bind_path(path: &str) -> io::Result<Bound> {
     let _lock = lock_folder(path);
-    let listener = Owned::make(|| bind_unix(path, Some(SOCKET_MODE)))?;
+    let listener = Owned::make(|| bind_unix(path, Some(SOCKET_MODE), BACKLOG))?;
     let file = if path.starts_with('@') { None } else { Some(SocketFile::take(path)?) };
     let shown = file.as_ref().map_or(path, |file| &file.path);
     Ok(Bound { address: format!("unix:{shown}"), socket: Socket::Unix(listener), hosts: Hosts::Any, _file: file })

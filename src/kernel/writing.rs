@@ -1,0 +1,86 @@
+//! What goes to a conn: from its buffer to its socket.
+
+use super::conn::{Flushed, OUT_BYTES_HARD};
+use super::io::Io;
+use crate::status::*;
+
+impl Io {
+    /// Notes that a conn has something to write.
+    #[inline]
+    pub fn queue_flush(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if !conn.is_flushed() && conn.writable && !conn.queued_for_flush {
+            conn.queued_for_flush = true;
+            self.to_flush.push(key);
+        }
+    }
+
+    /// Writes what every conn has to write.
+    pub fn flush_all(&mut self) {
+        let keys = std::mem::take(&mut self.to_flush);
+        for key in &keys {
+            if let Some(conn) = self.conns.get_mut(*key as usize) {
+                conn.queued_for_flush = false;
+                self.flush(*key);
+            }
+        }
+        if self.to_flush.is_empty() {
+            self.to_flush = keys;
+            self.to_flush.clear();
+        }
+    }
+
+    pub(super) fn flush_once(&mut self, key: u32) -> std::io::Result<Flushed> {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return Ok(Flushed::All) };
+        let requests = &mut self.core.requests;
+        conn.flush(|id, now_ns| {
+            if let Some(request) = requests.get_mut(id) {
+                request.sent_ns = now_ns;
+            }
+        })
+    }
+
+    pub fn flush(&mut self, key: u32) {
+        let outcome = self.flush_once(key);
+        self.acknowledge_all(key);
+        match outcome {
+            Ok(Flushed::All) => {
+                self.leave_when_flushed(key);
+                self.resume(key);
+            }
+            Ok(Flushed::More) => self.queue_flush(key),
+            Ok(Flushed::Blocked) => self.blocked(key),
+            Err(error) => {
+                let peer = self.conns[key as usize].peer_name.clone();
+                self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+            }
+        }
+    }
+
+    /// Reads on from a client that had too much under way.
+    pub(super) fn resume(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize).filter(|conn| !conn.is_paused()) else {
+            return;
+        };
+        if conn.held_back || conn.readable {
+            self.to_read.push(key);
+        }
+    }
+
+    /// A client that said goodbye is let go once it has every reply.
+    pub(super) fn leave_when_flushed(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if conn.is_server && conn.draining && conn.is_flushed() {
+            self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
+        }
+    }
+
+    /// A client of ours that never reads its replies is let go.
+    fn blocked(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        if conn.is_server && conn.pending_bytes() > OUT_BYTES_HARD {
+            let message = format!("the client left more than {OUT_BYTES_HARD} bytes of replies unread");
+            self.conn_failed(key, IOK_STATUS_OVERLOADED, false, message);
+        }
+    }
+}
