@@ -250,7 +250,10 @@ impl Protocol for Server {
                 return Err(self.fail(FaultKind::Closed, "the client left without a close frame"));
             }
             // Its request is never told: nobody would know its end.
-            State::Whole(_) => drop(self.queue.pop_back()),
+            State::Whole(_) => {
+                let dropped = self.queue.pop_back();
+                self.held_bytes -= dropped.map_or(0, |exchange| exchange.held.wire.len());
+            }
             State::Lane => out.events.emit(Event::End { of, body: Body::None }),
             _ => {}
         }

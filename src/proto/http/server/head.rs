@@ -362,12 +362,6 @@ impl Head {
         }
         Ok(())
     }
-
-    /// The first header of that name.
-    pub fn field<'a>(&self, input: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-        let named = |field: &&Field| field.name.of(input).eq_ignore_ascii_case(name);
-        self.fields.iter().find(named).map(|field| field.value.of(input))
-    }
 }
 
 /// The longest method of the IANA registry has 17 letters.

@@ -97,6 +97,9 @@ impl Server {
                 self.state = if is_lane { State::Lane } else { self.after_decision() };
                 self.since = Some(now);
             }
+            if is_last && !begun.keeps && matches!(self.state, State::Head) {
+                self.state = State::Deaf;
+            }
             return Ok(Ok(Then::Open));
         }
         let whole = self.complete(now, index, out);
