@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::proxy::Proxy;
 use crate::config::{Address, ConfigError, Options, Url};
 use crate::discovery::Terms;
 use crate::peer::Wanted;
@@ -31,6 +32,7 @@ pub struct EndpointOptions {
     pub shows_arguments: bool,
     /// A program that takes nothing for so long loses its leases and its heartbeats.
     pub app_silence: Option<Duration>,
+    pub proxy: Option<Box<Proxy>>,
     /// Requests that take so long are kept in the slow-request log.
     pub slow: Option<Duration>,
 }
@@ -85,6 +87,7 @@ impl EndpointOptions {
             window: options.bytes("window", 256 << 10)?.clamp(4 << 10, 1 << 30),
             terms: Terms {
                 spread: shape.many || roles && !unix,
+                remote: false,
                 default_port,
                 ttl_min: crate::discovery::dns::TTL_MIN,
                 ttl_max: seconds(300),
@@ -92,11 +95,14 @@ impl EndpointOptions {
             required: false,
             shows_arguments: false,
             app_silence: None,
+            proxy: None,
             slow: None,
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
         } else {
+            taken.proxy = Proxy::take(options, &url.address)?;
+            taken.terms.remote = taken.proxy.as_ref().is_some_and(|proxy| proxy.resolves);
             taken.take_service(options)?;
         }
         Ok(taken)
