@@ -72,7 +72,7 @@ impl World {
     fn open(url: &str, spread: bool, config: ResolverConfig) -> Self {
         let poll = Poll::new().unwrap();
         let resolver = Resolver::new(poll.registry().try_clone().unwrap(), 0..64, config);
-        let terms = Terms { spread, default_port: 6379, ttl_min: SECOND, ttl_max: LONG };
+        let terms = Terms { spread, remote: false, default_port: 6379, ttl_min: SECOND, ttl_max: LONG };
         let mut url = Url::parse(url, |_| Some(6379)).unwrap();
         let source = iokernel::discovery::open(&mut url, &terms).unwrap();
         let (sets, unknown) = (Vec::new(), Vec::new());

@@ -25,10 +25,12 @@ enum Entry {
 }
 
 impl Entry {
-    fn new(address: &Address) -> Self {
+    fn new(address: &Address, remote: bool) -> Self {
         match address {
             Address::Unix(path) => Entry::Fixed(Peer::new(path.clone(), vec![Place::Unix(path.into())])),
-            Address::Host { host, port } if host.parse::<IpAddr>().is_ok() => Entry::Fixed(Peer::at(host, *port)),
+            Address::Host { host, port } if remote || host.parse::<IpAddr>().is_ok() => {
+                Entry::Fixed(Peer::at(host, *port))
+            }
             Address::Host { host, port } => Entry::Named(Name::new(host.as_str()), *port),
         }
     }
@@ -42,7 +44,7 @@ impl Entry {
 }
 
 pub fn open(url: &mut Url, terms: &Terms) -> Result<Box<dyn Source>, ConfigError> {
-    let entries = url.hosts.iter().map(Entry::new).collect();
+    let entries = url.hosts.iter().map(|host| Entry::new(host, terms.remote)).collect();
     Ok(Box::new(HostList { terms: *terms, entries, numbers: Numbers::default(), published: Published::default() }))
 }
 
@@ -117,7 +119,7 @@ mod tests {
 
     impl Rig {
         fn open(url: &str, spread: bool) -> Self {
-            let terms = Terms { spread, default_port: 6379, ttl_min: SECOND, ttl_max: 60 * SECOND };
+            let terms = Terms { spread, remote: false, default_port: 6379, ttl_min: SECOND, ttl_max: 60 * SECOND };
             let mut url = Url::parse(url, |_| Some(6379)).unwrap();
             let source = crate::discovery::open(&mut url, &terms).unwrap();
             let mut rig = Rig { source, script: Script::default(), now: Instant::now() };
@@ -181,7 +183,7 @@ mod tests {
             assert_eq!((rig.source.poll_timeout(), rig.asked(), rig.script.sets.len()), (None, 0, 1));
         }
         let mut url = Url::parse("redis+nope://x", |_| Some(1)).unwrap();
-        let terms = Terms { spread: false, default_port: 1, ttl_min: SECOND, ttl_max: SECOND };
+        let terms = Terms { spread: false, remote: false, default_port: 1, ttl_min: SECOND, ttl_max: SECOND };
         let error = crate::discovery::open(&mut url, &terms).err().unwrap();
         assert!(error.key == "scheme" && error.expected.contains("sentinel"), "{error}");
     }

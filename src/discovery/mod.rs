@@ -72,6 +72,8 @@ pub fn open(url: &mut Url, terms: &Terms) -> Result<Box<dyn Source>, ConfigError
 pub struct Terms {
     /// Each address of a name is a peer of its own. False: a name is one peer, whose addresses are raced.
     pub spread: bool,
+    /// The names in a URL are not looked up here: a proxy does that.
+    pub remote: bool,
     pub default_port: u16,
     /// A name is asked again when its records' TTL ends, within these bounds.
     pub ttl_min: Duration,

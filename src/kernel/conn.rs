@@ -8,6 +8,7 @@ use super::dial::{Dialer, Stream};
 use super::exchange::Ack;
 use super::files::FileSpan;
 use super::observing::own::PeerMeter;
+use super::proxy::{Greeting, Target};
 use super::wheel::TimerKey;
 use crate::peer::Place;
 use crate::proto::{Protocol, RequestId, Span};
@@ -29,6 +30,8 @@ pub enum Link {
     /// The name is being looked up.
     Resolving,
     Dialling(Dialer),
+    /// A proxy is asked for a tunnel.
+    Greeting(Box<Greeting>),
     Up(Stream),
 }
 
@@ -158,6 +161,8 @@ pub struct Conn {
     pub meter: Option<PeerMeter>,
     /// Where it leads, once it is connected.
     pub place: Option<Place>,
+    /// Where the tunnel leads that it goes through.
+    pub tunnel: Option<Target>,
     pub peer_name: String,
     /// The peer sends no more, or the socket has an error: read until that shows.
     pub peer_hung_up: bool,
@@ -198,6 +203,7 @@ impl Conn {
             latency_ns: 0,
             meter: None,
             place: None,
+            tunnel: None,
             peer_name: String::new(),
             peer_hung_up: false,
             at_eof: false,

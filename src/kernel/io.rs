@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::conn::{Conn, Link, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
-use super::dial::{DialOptions, DialState, Dialer};
+use super::dial::{DialOptions, DialState, Dialer, Stream};
 use super::endpoint::Endpoint;
 use super::observing::Observing;
 use super::observing::own::Own;
@@ -124,6 +124,7 @@ impl Io {
         conn.meter = Some(self.core.own.peer(endpoint, &peer.name));
         let key = self.insert_conn(conn);
         match (&peer.places[..], peer.host()) {
+            _ if self.dial_proxy(key, peer) => {}
             ([], Some((host, _))) => self.resolver.lookup(now, LookupId(u64::from(key)), host),
             (places, _) => self.start_dialling(key, places.to_vec()),
         }
@@ -159,19 +160,25 @@ impl Io {
             return;
         }
         let port = conn.peer_name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
+        let through = conn.tunnel.is_some();
         match outcome {
             Ok(ips) => {
+                let port = if through { self.resolved_for_proxy(key, &ips) } else { Some(port) };
+                let Some(port) = port else { return };
                 let places = ips.into_iter().map(|ip| Place::Tcp((ip, port).into())).collect();
                 self.start_dialling(key, places);
                 self.advance_dial(key);
             }
-            Err(message) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message),
+            Err(message) => {
+                let message = self.through_proxy(key, message);
+                self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+            }
         }
     }
 
     /// The first look at the sockets comes with the conn's timer, so that a router never hears of a conn's end before it
     /// has its name.
-    fn start_dialling(&mut self, key: u32, places: Vec<Place>) {
+    pub(super) fn start_dialling(&mut self, key: u32, places: Vec<Place>) {
         let now = self.core.now();
         let conn = &mut self.conns[key as usize];
         let options = &self.endpoints[conn.endpoint as usize].options;
@@ -189,20 +196,31 @@ impl Io {
         let Link::Dialling(dialer) = &mut conn.link else { return };
         match dialer.advance(now, &self.registry, Self::token(key)) {
             DialState::Pending => self.rearm(key),
-            DialState::Failed(error) => self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, error.message),
+            DialState::Failed(error) => {
+                let message = self.through_proxy(key, error.message);
+                self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+            }
             DialState::Connected(stream) => {
+                let Some(stream) = self.greet(key, stream) else { return };
+                let conn = &mut self.conns[key as usize];
                 conn.peer_name = stream.peer_name();
                 conn.place = stream.place();
-                let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
-                self.core.names.peer(conn.number, &conn.peer_name);
-                conn.count(|meter| meter.connects.add(1));
-                conn.link = Link::Up(stream);
-                conn.readable = true;
-                self.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
-                self.flush(key);
-                self.read(key);
+                self.socket_stands(key, stream);
             }
         }
+    }
+
+    /// A conn has its way to its peer, through a proxy or not.
+    pub(super) fn socket_stands(&mut self, key: u32, stream: Stream) {
+        let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        self.core.names.peer(conn.number, &conn.peer_name);
+        conn.count(|meter| meter.connects.add(1));
+        conn.link = Link::Up(stream);
+        conn.readable = true;
+        self.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
+        self.flush(key);
+        self.read(key);
     }
 
     /// Lets the protocol of a conn do something, and sees to what came of it. False if the conn is gone.
@@ -353,6 +371,7 @@ impl Io {
             let what = match conn.link {
                 Link::Resolving => "no address for",
                 Link::Dialling(_) => "no connection to",
+                Link::Greeting(_) => "no tunnel through the proxy to",
                 Link::Up(_) => "no answer to the handshake from",
             };
             let within = self.endpoints[conn.endpoint as usize].options.connect_timeout;
@@ -429,6 +448,10 @@ impl Io {
                 let _ = self.registry.deregister(stream);
                 // A forked child holds the socket too, so that closing it here would not tell the peer.
                 let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+            Link::Greeting(greeting) => {
+                let _ = self.registry.deregister(&mut greeting.stream);
+                let _ = greeting.stream.shutdown(std::net::Shutdown::Both);
             }
             Link::Dialling(dialer) => dialer.abandon(&self.registry),
             Link::Resolving => self.resolver.cancel(LookupId(u64::from(key))),

@@ -3,7 +3,8 @@
 //! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes ([`writing`]), waits, reads ([`reading`]), fires timers
 //! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
 //! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`],
-//! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`].
+//! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`];
+//! how a conn goes through a [`proxy`].
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -23,6 +24,7 @@ mod leaving;
 pub mod listener;
 pub mod observing;
 pub mod options;
+mod proxy;
 mod reading;
 pub mod request;
 pub mod shared;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::listener::SocketOptions;
 use super::observing::access::AccessOptions;
+use super::proxy::Proxy;
 use crate::config::{Address, ConfigError, Options, Url};
 use crate::discovery::Terms;
 use crate::peer::Wanted;
@@ -35,6 +36,7 @@ pub struct EndpointOptions {
     pub shows_arguments: bool,
     /// A program that takes nothing for so long loses its leases and its heartbeats.
     pub app_silence: Option<Duration>,
+    pub proxy: Option<Box<Proxy>>,
     /// Requests that take so long are kept in the slow-request log.
     pub slow: Option<Duration>,
 }
@@ -91,6 +93,7 @@ impl EndpointOptions {
             window: options.bytes("window", 256 << 10)?.clamp(4 << 10, 1 << 30),
             terms: Terms {
                 spread: shape.many || roles && !unix,
+                remote: false,
                 default_port,
                 ttl_min: crate::discovery::dns::TTL_MIN,
                 ttl_max: seconds(300),
@@ -98,6 +101,7 @@ impl EndpointOptions {
             required: false,
             shows_arguments: false,
             app_silence: None,
+            proxy: None,
             slow: None,
         };
         if listener {
@@ -106,6 +110,8 @@ impl EndpointOptions {
             taken.limits.access = taken.access.is_some();
             taken.socket = SocketOptions::take(options)?;
         } else {
+            taken.proxy = Proxy::take(options, &url.address)?;
+            taken.terms.remote = taken.proxy.as_ref().is_some_and(|proxy| proxy.resolves);
             taken.take_service(options)?;
         }
         Ok(taken)

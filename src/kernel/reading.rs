@@ -139,6 +139,9 @@ impl Io {
     /// An event for a conn.
     pub fn conn_event(&mut self, key: u32, event: &mio::event::Event) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if matches!(conn.link, Link::Greeting(_)) {
+            return self.greeting_event(key);
+        }
         if matches!(conn.link, Link::Dialling(_)) {
             return self.advance_dial(key);
         }

@@ -34,7 +34,7 @@ fn says(epoch: u64, master: &'static str, replicas: &[&'static str]) -> Says {
 
 fn opened(url: &str) -> (Url, Result<Box<dyn Source>, ConfigError>) {
     let second = Duration::from_secs(1);
-    let terms = Terms { spread: false, default_port: 6379, ttl_min: second, ttl_max: second };
+    let terms = Terms { spread: false, remote: false, default_port: 6379, ttl_min: second, ttl_max: second };
     let mut url = Url::parse(url, |_| Some(6379)).unwrap();
     let source = crate::discovery::open(&mut url, &terms);
     (url, source)
