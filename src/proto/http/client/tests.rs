@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use proptest::prelude::*;
 
 use crate::config::Url;
 use crate::proto::http::open;
@@ -14,8 +13,6 @@ use crate::proto::{
 };
 use crate::value::{Reader, Token, write};
 
-mod lanes;
-mod laws;
 
 /// A value to be written as MessagePack.
 #[derive(Clone, Debug)]

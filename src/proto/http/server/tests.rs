@@ -147,6 +147,7 @@ fn options(query: &str) -> Result<Options, String> {
 }
 
 const LIMITS: Limits = Limits {
+    access: true,
     listener: true,
     message_bytes_max: 1 << 20,
     depth_max: 8,
