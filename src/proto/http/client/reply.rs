@@ -7,8 +7,9 @@ use super::{Client, Sending, Upgrade, fault};
 use crate::proto::http::coding::Decoder;
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{
-    self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Part, Response, Room, Scan, connection, response_length,
+    self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Pairs, Part, Response, Room, Scan, connection, response_length,
 };
+use crate::proto::websocket::{Config, Role};
 use crate::proto::{Body, Event, Fact, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
@@ -122,7 +123,13 @@ impl Client {
             Some(Upgrade::WebSocket { handshake, seed }) => {
                 let agreed = handshake.check(head.headers.iter());
                 let agreed = agreed.map_err(|why| fault(FaultKind::Protocol, format!("not a WebSocket: {why}")))?;
-                Lane::websocket(exchange.id, now, agreed.deflate, *seed, &self.limits)
+                let config = Config {
+                    role: Role::Client,
+                    message_bytes_max: self.limits.message_bytes_max,
+                    deflate: agreed.deflate,
+                    mask_seed: *seed,
+                };
+                Lane::websocket(exchange.id, now, config)
             }
         };
         self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
@@ -259,14 +266,14 @@ impl Client {
     }
 
     /// The reply is complete.
-    fn end(&mut self, trailers: Trailers<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn end(&mut self, trailers: Pairs<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let Reading::Body(incoming) = std::mem::replace(&mut self.reading, Reading::Head) else { return Ok(()) };
         if let Some(decoder) = &incoming.decoder {
             decoder.finish().map_err(|why| fault(FaultKind::Protocol, format!("the server sent {why}")))?;
         }
         let Some(exchange) = self.exchanges.pop_front() else { return Ok(()) };
         // A body that was not sent to its end is what the server expects next.
-        self.draining |= !incoming.persists || exchange.sending != Sending::Done;
+        self.draining |= !incoming.persists || !exchange.sending.is_whole();
         if !exchange.is_deaf {
             let payload = match incoming.whole {
                 Some(whole) => whole.finish(trailers),
@@ -340,7 +347,7 @@ impl Whole {
         Whole { payload, body, body_bytes: 0, reason: reason(head), version: head.version }
     }
 
-    fn finish(mut self, trailers: Trailers<'_>) -> Vec<u8> {
+    fn finish(mut self, trailers: Pairs<'_>) -> Vec<u8> {
         write::bin_close(&mut self.payload, self.body);
         write::str(&mut self.payload, &self.reason);
         write::uint(&mut self.payload, u64::from(self.version));
@@ -354,11 +361,8 @@ fn reason(head: &Response<'_>) -> Vec<u8> {
     String::from_utf8_lossy(head.reason).into_owned().into_bytes()
 }
 
-/// Fields behind a chunked body.
-type Trailers<'a> = Vec<(&'a [u8], &'a [u8])>;
-
 /// Pairs, or nil where there are none.
-fn write_trailers(payload: &mut Vec<u8>, trailers: Trailers<'_>) {
+fn write_trailers(payload: &mut Vec<u8>, trailers: Pairs<'_>) {
     match trailers.is_empty() {
         true => write::nil(payload),
         false => write_headers(payload, trailers.into_iter()),

@@ -138,10 +138,7 @@ impl<'a> Asked<'a> {
                 b"host" if hosts > 0 => return refused("only once"),
                 b"host" => hosts += 1,
                 b"content-length" => {
-                    let length = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
-                    let Some(length) = length.and_then(|text| text.parse::<u64>().ok()) else {
-                        return refused("a number");
-                    };
+                    let Ok(length) = wire::number(value) else { return refused("a number") };
                     let fits = match self.body {
                         Given::None => length == 0,
                         Given::Whole(body) => length == body.len() as u64,

@@ -71,7 +71,7 @@ fn not_chunked(headers: Headers<'_>) -> Malformed {
 }
 
 /// Digits and nothing else (RFC 9112, 6.2).
-fn number(text: &[u8]) -> Result<u64, Malformed> {
+pub fn number(text: &[u8]) -> Result<u64, Malformed> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return Err(Malformed::bad("a Content-Length that is no number"));
     }

@@ -12,19 +12,19 @@ fn head(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 }
 
 /// Start line and fields, as they were read.
-fn asked(bytes: &[u8]) -> Result<(RequestLine<'_>, Pairs<'_>), Malformed> {
+fn asked(bytes: &[u8]) -> Result<(RequestLine<'_>, Named<'_>), Malformed> {
     let (first, section) = head(bytes)?;
     Ok((request_line(first)?, read_fields(section)?))
 }
 
-fn told(bytes: &[u8]) -> Result<(Response<'_>, Pairs<'_>), Malformed> {
+fn told(bytes: &[u8]) -> Result<(Response<'_>, Named<'_>), Malformed> {
     let (first, section) = head(bytes)?;
     Ok((status_line(first)?, read_fields(section)?))
 }
 
-type Pairs<'a> = Vec<(&'a str, &'a [u8])>;
+type Named<'a> = Vec<(&'a str, &'a [u8])>;
 
-fn read_fields(section: &[u8]) -> Result<Pairs<'_>, Malformed> {
+fn read_fields(section: &[u8]) -> Result<Named<'_>, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
     head::trailer_fields(section).map(|fields| fields.into_iter().map(|(name, value)| (text(name), value)).collect())
 }
