@@ -7,7 +7,7 @@ use super::{Client, Sending, Upgrade, fault};
 use crate::proto::http::coding::Decoder;
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{
-    self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Pairs, Part, Response, Room, Scan, connection, response_length,
+    self, Chunked, Framing, Length, Malformed, PIECE_BYTES_MAX, Pairs, Part, Response, Room, Scan,
 };
 use crate::proto::websocket::{Config, Role};
 use crate::proto::{Body, Event, Fact, Fault, FaultKind, Of, Out, Progress};
@@ -153,7 +153,8 @@ impl Client {
     fn begin(&mut self, now: Instant, head: &Response<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let _ = now;
         let Some(exchange) = self.exchanges.front_mut() else { return Ok(()) };
-        let length = response_length(&exchange.method, head).map_err(wrong)?;
+        let framing = Framing::of(head.headers);
+        let length = framing.response_length(head.version, head.status, &exchange.method).map_err(wrong)?;
         if exchange.held.take().is_some() {
             // The body was promised and is not wanted: the server cannot tell it from the next request.
             exchange.sending = Sending::Chunked;
@@ -164,7 +165,7 @@ impl Client {
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
-        let persists = connection(head.headers).persists(head.version) && length != Length::UntilClose;
+        let persists = framing.connection.persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
         let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
         let hidden = |name: &[u8]| {

@@ -354,7 +354,8 @@ fn asked(number: usize, turn: &Turn) -> (V, Vec<V>, String) {
 /// Our client and our listener, joined: every request has its own answer, and every conn its end where one says so.
 fn converse(pipeline: bool, turns: &[Turn]) {
     let fresh = || Rig::new(if pipeline { "http://x?pipeline=true" } else { "http://x" });
-    let (mut client, mut server) = (fresh(), Program::new(Instant::now()));
+    let mut client = fresh();
+    let mut server = Program::new(client.now);
     let mut expected: BTreeMap<u64, String> = BTreeMap::new();
     let mut answered = 0;
     for (number, turn) in turns.iter().enumerate() {
@@ -365,7 +366,8 @@ fn converse(pipeline: bool, turns: &[Turn]) {
         while client.conn.admit(&pack(&ask)) != Admit::Now {
             if client.conn.inflight() == 0 {
                 // One that has been said to be the last.
-                (client, server) = (fresh(), Program::new(Instant::now()));
+                client = fresh();
+                server = Program::new(client.now);
                 assert!(expected.is_empty());
             }
             carry(&mut client, &mut server, &busy, &mut expected, &mut answered);
