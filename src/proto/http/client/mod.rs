@@ -63,7 +63,8 @@ pub struct Client {
 /// A request whose reply is not complete.
 struct Exchange {
     id: RequestId,
-    method: Vec<u8>,
+    /// HEAD and CONNECT, whose responses are others; else nothing.
+    method: &'static [u8],
     streams: bool,
     is_deaf: bool,
     decode: bool,
@@ -168,7 +169,7 @@ impl Client {
         self.draining |= asked.closes;
         self.exchanges.push_back(Exchange {
             id,
-            method: asked.method.to_vec(),
+            method: [&b"HEAD"[..], b"CONNECT"].into_iter().find(|it| *it == asked.method).unwrap_or(b""),
             streams,
             is_deaf: false,
             decode: asked.decode,

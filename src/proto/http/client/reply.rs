@@ -132,17 +132,17 @@ impl Client {
                 Lane::websocket(exchange.id, now, config)
             }
         };
-        self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+        self.accept(head, false, out);
         self.reading = Reading::Lane(Box::new(lane));
         Ok(())
     }
 
-    fn accept(&self, head: &Response<'_>, fields: &[(&[u8], &[u8])], out: &mut Out<'_>) {
+    fn accept(&self, head: &Response<'_>, decodes: bool, out: &mut Out<'_>) {
         let Some(exchange) = self.exchanges.front().filter(|exchange| !exchange.is_deaf) else { return };
         let mut payload = Vec::new();
         write::array(&mut payload, 5);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         write::nil(&mut payload);
         write::str(&mut payload, &reason(head));
         write::uint(&mut payload, u64::from(head.version));
@@ -154,31 +154,26 @@ impl Client {
         let _ = now;
         let Some(exchange) = self.exchanges.front_mut() else { return Ok(()) };
         let framing = Framing::of(head.headers);
-        let length = framing.response_length(head.version, head.status, &exchange.method).map_err(wrong)?;
+        let length = framing.response_length(head.version, head.status, exchange.method).map_err(wrong)?;
         if exchange.held.take().is_some() {
             // The body was promised and is not wanted: the server cannot tell it from the next request.
             exchange.sending = Sending::Chunked;
         }
         if exchange.method == b"CONNECT" && matches!(head.status, 200..=299) {
             let lane = Lane::raw(exchange.id);
-            self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+            self.accept(head, false, out);
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
         let persists = framing.connection.persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
         let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
-        let hidden = |name: &[u8]| {
-            decoder.is_some()
-                && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length"))
-        };
-        let fields: Vec<(&[u8], &[u8])> = head.headers.iter().filter(|(name, _)| !hidden(name)).collect();
         let streams = exchange.streams;
         if matches!(length, Length::Exact(bytes) if !streams && bytes > self.limits.message_bytes_max as u64) {
             return Err(self.too_large());
         }
         if streams {
-            self.accept(head, &fields, out);
+            self.accept(head, decoder.is_some(), out);
         }
         let framed = match length {
             Length::None => Framed::Exact { left: 0 },
@@ -186,7 +181,7 @@ impl Client {
             Length::Chunked => Framed::Chunked(Chunked::new(self.bounds)),
             Length::UntilClose => Framed::UntilClose,
         };
-        let whole = (!streams).then(|| Whole::new(head, &fields));
+        let whole = (!streams).then(|| Whole::new(head, decoder.is_some(), &framed));
         let is_over = matches!(framed, Framed::Exact { left: 0 });
         self.draining |= !persists;
         self.reading = Reading::Body(Box::new(Incoming { framed, decoder, persists, whole }));
@@ -339,11 +334,13 @@ impl Client {
 const NIL: &[u8] = b"\xc0";
 
 impl Whole {
-    fn new(head: &Response<'_>, fields: &[(&[u8], &[u8])]) -> Self {
-        let mut payload = Vec::new();
+    fn new(head: &Response<'_>, decodes: bool, framed: &Framed) -> Self {
+        // Room for most heads, and for a body that is not long: a length alone reserves no more than a piece.
+        let body = if let Framed::Exact { left } = framed { *left as usize } else { 0 };
+        let mut payload = Vec::with_capacity(512 + body.min(PIECE_BYTES_MAX));
         write::array(&mut payload, 6);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         let body = write::bin_open(&mut payload);
         Whole { payload, body, body_bytes: 0, reason: reason(head), version: head.version }
     }
@@ -355,6 +352,13 @@ impl Whole {
         write_trailers(&mut self.payload, trailers);
         self.payload
     }
+}
+
+/// The fields that the program is told: not those that are untrue of a body that is decoded.
+fn told<'a>(head: &Response<'a>, decodes: bool) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    head.headers.iter().filter(move |(name, _)| {
+        !(decodes && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length")))
+    })
 }
 
 /// As text, whatever the server wrote.
