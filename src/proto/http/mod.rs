@@ -17,6 +17,8 @@ use client::request::Asked;
 
 mod client;
 mod coding;
+#[cfg(test)]
+mod corpus;
 mod samples;
 mod server;
 mod talk;

@@ -1,4 +1,5 @@
 //! One conn of a service, under a fake clock.
+mod corpus;
 mod lanes;
 mod laws;
 
