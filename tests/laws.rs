@@ -278,4 +278,10 @@ proptest! {
             script(scheme, &data);
         }
     }
+
+    #[test]
+    fn no_sequence_of_operations_breaks_a_law_of_http(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        rig::http::client(&data);
+        rig::http::server(&data);
+    }
 }

@@ -322,6 +322,7 @@ impl Server {
             exchange.asked.keeps = false;
         }
         exchange.stage = Stage::Over;
+        let keeps = exchange.asked.keeps;
         if is_last {
             match self.state {
                 State::Streamed(_) => {
@@ -333,6 +334,9 @@ impl Server {
                     self.since = Some(now);
                 }
                 State::Lane | State::WebSocket(_) => self.state = State::Deaf,
+                // What comes behind a response that says `close` is not processed (RFC 9112, 9.6), though those before it
+                // are still to be written.
+                State::Head if !keeps => self.state = State::Deaf,
                 _ => {}
             }
         }
