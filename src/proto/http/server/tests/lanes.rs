@@ -269,3 +269,19 @@ fn a_websocket_behind_other_requests_waits_for_their_responses() {
     rig.wire.drain(..head.len());
     assert_eq!(hears(&mut client, &mut rig), ["Text([101, 97, 114, 108, 121])", "Pong([112])"]);
 }
+
+#[test]
+fn pings_behind_a_response_that_waits_pile_up_to_a_bound() {
+    let mut rig = Rig::new("");
+    rig.feed(format!("{GET}{HANDSHAKE}")).unwrap();
+    rig.reply(1, &made(101, &[], Give::Follows)).unwrap();
+    let flood = says(&mut codec(), |codec, wire| (0..1000).try_for_each(|_| codec.ping(&[7; 125], wire)));
+    for _ in 0..20 {
+        rig.feed(&flood).unwrap();
+    }
+    assert!(rig.conn.paused(), "nothing more is read");
+    rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
+    assert!(!rig.conn.paused());
+    let most = LIMITS.message_bytes_max + 20 * flood.len();
+    assert!((LIMITS.message_bytes_max..most).contains(&rig.wire.len()), "{}", rig.wire.len());
+}
