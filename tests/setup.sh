@@ -23,6 +23,10 @@ needs="
   promtool prometheus
   node nodejs
   npm npm
+  nginx nginx-light
+  openssl openssl
+  curl curl
+  stunnel4 stunnel4
 "
 
 main() {
