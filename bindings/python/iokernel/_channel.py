@@ -426,6 +426,10 @@ class Channel:
 
     # Waiting
 
+    def fd(self) -> int:
+        """Readable while completions wait, until `poll` gave 0."""
+        return int(lib.iok_channel_fd(self._handle))
+
     def _bell(self) -> None:
         """Wakes the kernel if it sleeps. A batch has done so already; the accelerator writes records one by one."""
 
