@@ -223,6 +223,11 @@ impl Act for Acts<'_> {
     }
 
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str) {
+        let known = self.io.core.requests.get_mut(request).filter(|_| status == IOK_STATUS_LOST);
+        let message = match known.and_then(|request| request.loss.take()) {
+            Some(loss) => &format!("{loss}; {message}"),
+            None => message,
+        };
         self.io.core.fail(request, Ending::not_sent(status), code, message);
     }
 

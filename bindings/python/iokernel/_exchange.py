@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Exchange")
 
+_RAISES: Any = object()
 SEND_AHEAD_BYTES = 256 << 10
 """What may be sent on before the kernel has said that it is on its way."""
 WAIT_SLICE_S = 1.0
@@ -130,16 +131,19 @@ class Exchange:
 
         return self._users.when(is_there, take, timeout)
 
-    def receive(self, timeout: float | None = None) -> Any:
-        """The next message. After the last one, raises what ended the exchange, or Closed.
+    def receive(self, timeout: float | None = None, default: Any = _RAISES) -> Any:
+        """The next message. After the last one `default`, if it is given and nothing has failed; otherwise raises what
+        ended the exchange, or Closed.
 
         Blocks outside of loops; inside of one, await it. `timeout` is in seconds (None: for ever), then Timeout.
         """
 
         def take() -> Any:
-            if not self._messages:
+            if self._messages:
+                return self._take()
+            if default is _RAISES or self._error is not None:
                 raise self._gone()
-            return self._take()
+            return default
 
         return self._users.when(self._has_news, take, timeout)
 
@@ -229,15 +233,19 @@ class Exchange:
 
     # How it is
 
-    def sent_s_ago(self) -> Any:
-        """Seconds since it was given to a connection; None while it waits for one. Blocks, or is awaited."""
+    def underway(self) -> Any:
+        """How far the request has come: `(has_connection, seconds)`, where seconds have passed since its last byte was
+        written, or None. Blocks, or is awaited."""
         answer = _Answer(self._users)
-        with self._users as channel:
-            if not self._over:
-                channel.submit(OP_STATE, 0, self._number, 0, self._tag, b"", sink=answer)
+        if not self._over:
+            with self._users as channel:
+                if not self._over:
+                    channel.submit(OP_STATE, 0, self._number, 0, self._tag, b"", sink=answer)
 
-        def take() -> float | None:
-            return None if answer.value is None else answer.value / 1e9
+        def take() -> tuple[bool, float | None]:
+            told = answer.value or {"has_conn": self._is_accepted, "sent_ago_ns": None}
+            ago_ns = told["sent_ago_ns"]
+            return told["has_conn"], None if ago_ns is None else ago_ns / 1e9
 
         return self._users.when(lambda: answer.is_there or self._over, take, None)
 

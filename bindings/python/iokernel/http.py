@@ -1,16 +1,17 @@
 """HTTP: what endpoints of `http://`, `https://` and `http+unix://` have beside `call`.
 
-    api = iokernel.open("https://api.internal/v1")      # or iokernel.http.open, which type checkers know better
-    api.get("/users", params={"page": 2}).json()        # blocks outside of event loops
-    (await api.get("/users", params={"page": 2})).json()  # inside of one, the same is awaited
+api = iokernel.open("https://api.internal/v1")      # or iokernel.http.open, which type checkers know better
+api.get("/users", params={"page": 2}).json()        # blocks outside of event loops
+(await api.get("/users", params={"page": 2})).json()  # inside of one, the same is awaited
 
-    with api.stream("GET", "/export") as reply:         # async with, async for
-        for piece in reply: ...
+with api.stream("GET", "/export") as reply:         # async with, async for
+    for piece in reply: ...
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json as _json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from email.message import Message
@@ -224,7 +225,7 @@ class HttpEndpoint(Endpoint):
         """One request and its complete response. Redirects are responses like others.
 
         `target`: a path, with or without a query, to which `params` are added. `headers`: a mapping, or pairs where a
-        name comes twice. At most one of `body` (bytes, or text as UTF-8), `data` (fields of a form) and `json` (a value).
+        name comes twice. At most one of `body` (bytes, or text as UTF-8), `data` (a form's fields) and `json` (a value).
         `decode`: asks for gzip, deflate, br and zstd, and takes them off. `expect`: a body is sent when the server has
         said that it wants it (100-continue), or after a second. `timeout` is in seconds, for all of it. What is
         idempotent by its method (GET, HEAD, OPTIONS, TRACE, PUT, DELETE) is sent again when a connection is lost;
@@ -291,8 +292,8 @@ class HttpEndpoint(Endpoint):
     ) -> Stream:
         """One request whose response comes in pieces, of any length: `with api.stream("GET", "/export") as reply`.
 
-        With `body=True` the body goes in pieces too: `send` each, and `finish`. It is chunked, unless a Content-Length is
-        among the headers. `upgrade` names a protocol to switch to; once the server has switched (status 101) the
+        With `body=True` the body goes in pieces too: `send` each, and `finish`. It is chunked, unless the headers have a
+        Content-Length. `upgrade` names a protocol to switch to; once the server has switched (status 101) the
         connection is the program's: bytes both ways. `timeout` is in seconds, until the response begins. Other options
         as `request` has them.
         """
@@ -378,9 +379,9 @@ def _text(name: str | bytes) -> str:
 class Stream(Exchange, Head):
     """A request whose response comes in pieces; iterate over it. See `HttpEndpoint.stream`.
 
-    `status`, `headers`, `reason` and `version` are there once the response has begun. Entering it (`with`, `async with`)
-    waits for that; not so where the body is to be sent in pieces: there `accepted()` does. `trailers` are there at the
-    end.
+    `status`, `headers`, `reason` and `version` are there once the response has begun. Entering it (`with`,
+    `async with`) waits for that; not so where the body is to be sent in pieces: there `accepted()` does. `trailers` are
+    there at the end.
     """
 
     def __init__(
@@ -495,10 +496,8 @@ class WebSocket(Stream):
         """Closes it: says why, and waits for the peer's last word for `timeout` seconds. Inside of a loop, await it.
         Messages that came before can still be taken. Twice is harmless."""
         if not self._over and self._is_accepted:
-            try:
+            with contextlib.suppress(Closed, BadRequest):  # The peer was first.
                 self._submit([code, reason])
-            except (Closed, BadRequest):
-                pass  # The peer was first.
         if _running_loop() is None:
             if self._is_accepted:
                 self._users.block(lambda: self._over, timeout)

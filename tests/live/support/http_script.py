@@ -1,4 +1,4 @@
-"""A scripted HTTP/1.1 server: says what a test wrote for a path, and tells what it was asked. In a process of its own."""
+"""A scripted HTTP/1.1 server: says what a test wrote for a path, and tells what it was asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .fakes import Say, pack
 from .process import Worker
 
 Answer = bytes | Say | Sequence[Say] | Sequence[Sequence[Say]]
-"""What is said to one request: one thing after another, each after its `wait_ms`. Or what is said to one after another."""
+"""What is said to one request: one thing after another, each after its `wait_ms`. Or a list of such, one for each."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Asked:
 
 
 class HttpScript:
-    """Answers each request by its path, without the query:
+    """Answers each request by its path, without the query, from a process of its own:
 
-        HttpScript({"/late": Say(ok(b"hi"), wait_ms=500), "/cut": [Say(b"HTTP/1.1 200 OK\\r\\n\\r\\nha"), Say(then="reset")]})
+        HttpScript({"/late": Say(ok(b"hi"), wait_ms=500), "/cut": [Say(b"HTTP/1.1 200 OK\\r\\n"), Say(then="reset")]})
 
     A path whose answers are a list of lists is answered by one after another; its last stays. `/unread...` is answered
     without its body being read; any path without an answer by an echo: status 200, and as body what was asked, as JSON

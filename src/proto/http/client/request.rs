@@ -162,6 +162,8 @@ impl<'a> Asked<'a> {
                     self.closes = true;
                     continue;
                 }
+                // It goes without saying, but there are servers that want to hear it.
+                b"connection" if value.eq_ignore_ascii_case(b"keep-alive") && self.upgrade.is_none() => {}
                 b"connection" if value.eq_ignore_ascii_case(b"keep-alive") => continue,
                 b"connection" => return refused("nothing but close or keep-alive"),
                 b"sec-websocket-key" if self.is_websocket() => {}
