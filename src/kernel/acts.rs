@@ -159,6 +159,10 @@ impl Act for Acts<'_> {
             (keeps || request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
         let body = kept.as_deref().or(fresh).unwrap_or_default();
         let outcome = self.encode(conn.0, id, body, how, keep);
+        if outcome == Ok(true) && self.io.endpoints[self.endpoint as usize].options.service.exclusive {
+            // What waits for the peer's leave waits for a time (HTTP: Expect).
+            self.io.rearm(conn.0);
+        }
         match outcome {
             Err(refusal) => return self.refused(id, &refusal),
             Ok(true) if keep => {}

@@ -409,17 +409,24 @@ class _Threads:
         try:
             while not done():
                 left = WAIT_SLICE_S if deadline is None else min(deadline - time.monotonic(), WAIT_SLICE_S)
-                if left <= 0 and not self._channel.poll():
+                if left <= 0 and not self._look():
                     return done()
                 if self._has_sleeper:
                     self._changed.wait(left)
-                elif not self._channel.poll():
+                elif not self._look():
                     self._sleep(left)
             return True
         finally:
             # Who slept for the others sleeps no more: another has to.
             self._changed.notify_all()
             self._release()
+
+    def _look(self) -> int:
+        """Takes what has come, and submits what the ring had no room for. How much there was."""
+        count = self._channel.poll()
+        if not self._channel.ended:
+            self._channel.send()
+        return count
 
     def _sleep(self, left: float) -> None:
         self._has_sleeper = True

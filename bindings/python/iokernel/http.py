@@ -225,7 +225,7 @@ class HttpEndpoint(Endpoint):
         """One request and its complete response. Redirects are responses like others.
 
         `target`: a path, with or without a query, to which `params` are added. `headers`: a mapping, or pairs where a
-        name comes twice. At most one of `body` (bytes, or text as UTF-8), `data` (a form's fields) and `json` (a value).
+        name comes twice. At most one of `body` (bytes, or text as UTF-8), `data` (fields of a form) and `json`.
         `decode`: asks for gzip, deflate, br and zstd, and takes them off. `expect`: a body is sent when the server has
         said that it wants it (100-continue), or after a second. `timeout` is in seconds, for all of it. What is
         idempotent by its method (GET, HEAD, OPTIONS, TRACE, PUT, DELETE) is sent again when a connection is lost;
@@ -292,7 +292,7 @@ class HttpEndpoint(Endpoint):
     ) -> Stream:
         """One request whose response comes in pieces, of any length: `with api.stream("GET", "/export") as reply`.
 
-        With `body=True` the body goes in pieces too: `send` each, and `finish`. It is chunked, unless the headers have a
+        With `body=True` the body goes in pieces too: `send` each, and `finish`. It is chunked, unless there is a header
         Content-Length. `upgrade` names a protocol to switch to; once the server has switched (status 101) the
         connection is the program's: bytes both ways. `timeout` is in seconds, until the response begins. Other options
         as `request` has them.

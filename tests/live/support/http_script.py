@@ -40,8 +40,8 @@ class HttpScript:
     """
 
     def __init__(self, answers: Mapping[str, Answer] | None = None, listen: str = "127.0.0.1:0"):
-        script = {path: _listed(answer) for path, answer in (answers or {}).items()}
-        self._worker = Worker("http_script_worker", {"answers": script, "listen": listen})
+        self._worker = Worker("http_script_worker", {"listen": listen})
+        self.answers(answers or {})
 
     @property
     def address(self) -> str:
@@ -56,7 +56,7 @@ class HttpScript:
         self._worker.ask("answers", answers={path: _listed(answer) for path, answer in answers.items()})
 
     def asked(self) -> list[Asked]:
-        """Every request since its start or `forget`, of all conns, in the order of arrival."""
+        """Every request since its start or `forget` that came to its end, of all conns, in the order of that."""
         return [read_asked(one) for one in self._worker.ask("asked")]
 
     def conns(self) -> int:

@@ -67,8 +67,8 @@ class Reader:
 
 
 class Script:
-    def __init__(self, answers: dict[str, Turns], listen: str) -> None:
-        self._answers = answers
+    def __init__(self, listen: str) -> None:
+        self._answers: dict[str, Turns] = {}
         self._listener = worker.Listener(listen, self._serve)
         self._asked: list[dict[str, Any]] = []
         self._conns = self._open = 0
@@ -114,10 +114,10 @@ class Script:
         """One request and its answer; how the conn ends, if it does."""
         method, target, headers = await reader.head()
         asked = {"method": method, "target": target, "headers": headers, "body": "", "conn": number}
-        self._asked.append(asked)
         path = target.partition("?")[0]
         if not path.startswith("/unread"):
             asked["body"] = b64encode(await reader.body(headers)).decode()
+        self._asked.append(asked)
         turns = self._answers.get(path)
         loop = asyncio.get_running_loop()
         if turns is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from base64 import b64decode
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPMessage, IncompleteRead, RemoteDisconnected, ResponseNotReady
+from http.client import HTTPMessage, RemoteDisconnected, ResponseNotReady
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -336,20 +336,6 @@ def _name(name: str | bytes) -> str:
     return name.decode("latin-1") if isinstance(name, bytes) else name
 
 
-class _CutShort(IncompleteRead):
-    """A body that ended before its end: how much there was, and how much was to come."""
-
-    def __init__(self, count: int, left: int | None) -> None:
-        HTTPException.__init__(self, count, left)
-        self.partial, self.expected = count, left  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        left = "" if self.expected is None else f", {self.expected} more expected"
-        return f"IncompleteRead({self.partial!r} bytes read{left})"
-
-    __str__ = __repr__
-
-
 class Body(io.BufferedIOBase):
     """A response as `http.client` has it: what urllib3's HTTPResponse reads from."""
 
@@ -419,7 +405,9 @@ class Body(io.BufferedIOBase):
         except ConnectionLost as error:
             if error.code == "PROTOCOL":
                 raise exceptions.ProtocolError(f"Connection broken: {error.message}", error) from error
-            raise _CutShort(self._count, self._left) from error
+            if self._left is None:
+                raise exceptions.ProtocolError("Response ended prematurely", error) from error
+            raise exceptions.IncompleteRead(self._count, self._left) from error
         if piece is None:
             self._is_over = True
             return
