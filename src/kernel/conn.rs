@@ -168,6 +168,8 @@ pub struct Conn {
     pub peer_hung_up: bool,
     /// Everything that the peer will ever send was read.
     pub at_eof: bool,
+    /// The peer was told that nothing more comes.
+    pub half_closed: bool,
 }
 
 impl Conn {
@@ -207,6 +209,7 @@ impl Conn {
             peer_name: String::new(),
             peer_hung_up: false,
             at_eof: false,
+            half_closed: false,
         }
     }
 

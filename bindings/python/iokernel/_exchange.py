@@ -228,7 +228,7 @@ class Exchange:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._refused is not None and not self._over:
+        if self._refused is not None and (not self._over or self._refused.code == "BADREQUEST"):
             raise self._refused
 
     # How it is

@@ -35,8 +35,9 @@ class HttpScript:
         HttpScript({"/late": Say(ok(b"hi"), wait_ms=500), "/cut": [Say(b"HTTP/1.1 200 OK\\r\\n"), Say(then="reset")]})
 
     A path whose answers are a list of lists is answered by one after another; its last stays. `/unread...` is answered
-    without its body being read; any path without an answer by an echo: status 200, and as body what was asked, as JSON
-    (`echo` reads it). Conns stay open unless an answer ends them or the client asks for that.
+    without its body being read; what follows `Say(then="echo")` comes back as it is; any path without an answer is
+    answered by an echo: status 200, and as body what was asked, as JSON. Conns stay open unless an answer ends them or
+    the client asks for that.
     """
 
     def __init__(self, answers: Mapping[str, Answer] | None = None, listen: str = "127.0.0.1:0"):

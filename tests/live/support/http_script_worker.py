@@ -38,6 +38,20 @@ class Reader:
             return await self._chunks()
         return await self._take(int(given.get("content-length", 0)))
 
+    async def echo(self) -> None:
+        """Sends back what comes, until its end."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await loop.sock_sendall(self._conn, bytes(self._buffer))
+            self._buffer.clear()
+            await self._more_or_end()
+            if not self._buffer:
+                return
+
+    async def _more_or_end(self) -> None:
+        with contextlib.suppress(Ended):
+            await self._more()
+
     async def _chunks(self) -> bytes:
         whole = bytearray()
         while size := int((await self._line()).partition(b";")[0], 16):
@@ -124,7 +138,11 @@ class Script:
             await loop.sock_sendall(conn, echo(asked, method))
         for say in (turns.pop(0) if len(turns) > 1 else turns[0]) if turns else ():
             await asyncio.sleep(say["wait_ms"] / 1000)
-            await loop.sock_sendall(conn, b64decode(say["bytes"]))
+            said = b64decode(say["bytes"])
+            await loop.sock_sendall(conn, said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else said)
+            if say["then"] == "echo":
+                await reader.echo()
+                return "close"
             if say["then"]:
                 return str(say["then"])
         closes = any(name.lower() == "connection" and "close" in value.lower() for name, value in headers)

@@ -205,8 +205,14 @@ def bodies(place: Place) -> Generator[Do, Any, Any]:
     yield do("POST", echo)
     return [
         (yield do("POST", echo, content=Pieces(b"begun", then=RuntimeError("the program's own")))),
-        (yield do("POST", echo, content=Pieces(b"too much"), headers={"Content-Length": "3"})),
-        (yield do("POST", echo, content=Pieces(b"12"), headers={"Content-Length": "3"})),
+    ]
+
+
+@scenario
+def bodies_of_another_length(place: Place) -> Generator[Do, Any, Any]:
+    return [
+        (yield do("POST", place.url + "/echo", content=Pieces(b"too much"), headers={"Content-Length": "3"})),
+        (yield do("POST", place.url + "/echo", content=Pieces(b"12"), headers={"Content-Length": "3"})),
     ]
 
 

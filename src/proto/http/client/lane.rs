@@ -46,6 +46,11 @@ impl Lane {
         }
     }
 
+    /// A lane of bytes ends as its transport does; a WebSocket has words for that.
+    pub fn has_sent_all(&self) -> bool {
+        self.we_done && matches!(self.speech, Speech::Raw)
+    }
+
     pub fn input(&mut self, now: Instant, input: &[u8], deaf: bool, out: &mut Out<'_>) -> Result<Progress, Fault> {
         let of = Of::Request(self.id);
         let (codec, heard, pinged) = match &mut self.speech {

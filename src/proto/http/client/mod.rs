@@ -364,6 +364,10 @@ impl Protocol for Client {
         }
     }
 
+    fn has_sent_all(&self) -> bool {
+        matches!(&self.reading, Reading::Lane(lane) if lane.has_sent_all())
+    }
+
     fn inflight(&self) -> usize {
         self.exchanges.len()
     }
