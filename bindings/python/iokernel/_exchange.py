@@ -222,8 +222,10 @@ class Exchange:
             payload = pack(value)
         except Exception as error:
             raise cannot_pack(error) from None
-        if self._over or self._refused is not None:
-            raise self._refused or self._gone()
+        if self._over:
+            raise self._gone()
+        if self._refused is not None:
+            raise self._refused
         with self._users as channel:
             if self._over:
                 raise self._gone()

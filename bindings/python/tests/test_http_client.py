@@ -167,8 +167,12 @@ def test_a_stream_in_a_thread(api: HttpEndpoint) -> None:
             next(reply)
     with pytest.raises(StatusError), api.stream("GET", "/404") as reply:
         reply.raise_for_status()
-    with api.stream("GET", "/late") as waiting, pytest.raises(iokernel.Timeout):
+    waiting = api.stream("GET", "/late")
+    with pytest.raises(iokernel.Timeout):
         waiting.accepted(0.05)
+    with pytest.raises(RuntimeError, match="has not begun"):
+        print(waiting.status)
+    waiting.close()
 
 
 async def test_a_stream_in_a_loop(api: HttpEndpoint) -> None:
