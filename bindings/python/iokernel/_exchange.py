@@ -432,7 +432,7 @@ class _Threads:
     def _look(self) -> int:
         """Takes what has come, and submits what the ring had no room for. How much there was."""
         count = self._channel.poll()
-        if not self._channel.ended:
+        if self._channel.has_more() and not self._channel.ended:
             self._channel.send()
         return count
 

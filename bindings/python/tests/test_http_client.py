@@ -258,6 +258,24 @@ def test_one_thread_sends_while_another_receives(site: HttpEndpoint) -> None:
         assert not reader.is_alive() and sum(map(len, got)) == 2_000_000
 
 
+def test_how_far_a_request_is(api: HttpEndpoint) -> None:
+    with iokernel.http.open("http://127.0.0.1:1") as nowhere, nowhere.exchange("GET", "/") as waiting:
+        assert waiting.underway() == (False, None)
+    with api.exchange("GET", "/late") as waiting:
+        wait_for("the request to be written", lambda: waiting.underway()[0])
+        has_conn, ago = waiting.underway()
+        assert has_conn and 0 <= ago < 60
+
+
+async def test_how_far_a_request_is_in_a_loop(api: HttpEndpoint) -> None:
+    async with api.exchange("GET", "/hi") as one:
+        await one.accepted()
+        assert one.head[0] == 200
+        assert await one.receive() == b"hello"
+        assert await one.result() is None
+        assert (await one.underway())[0]
+
+
 def test_a_stream_outlives_the_thread_that_made_it(api: HttpEndpoint) -> None:
     made: list[Any] = []
     maker = threading.Thread(target=lambda: made.append(api.stream("GET", "/slow").accepted()))
