@@ -62,7 +62,8 @@ impl Io {
         let touched = conn.written > request.wire_start;
         let begun = request.exchange.as_ref().is_some_and(|exchange| exchange.begun);
         let exclusive = self.endpoints.get(conn.endpoint as usize).is_some_and(|of| of.options.service.exclusive);
-        let may_repeat = if begun {
+        // Who has a conn to itself was answered with what broke the protocol, and would be again.
+        let may_repeat = if begun || exclusive && status == IOK_STATUS_PROTOCOL {
             false
         } else if touched {
             request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
@@ -73,6 +74,7 @@ impl Io {
         if may_repeat && request.payload.is_some() && request.lease == 0 && status != IOK_STATUS_CLOSED {
             request.retries += 1;
             request.doubtful |= touched;
+            request.loss = touched.then(|| message.into());
             (request.conn, request.sent_ns) = (NO_CONN, 0);
             self.core.count(id, false);
             return again.push((id, if touched { Again::Idempotent } else { Again::NotSent }));
