@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.net import wait_for
@@ -423,11 +424,8 @@ def test_files_are_sent_by_the_system() -> None:
         assert served.get("/middle").body == whole[1_000_000:1_001_000]
         assert served.get("/memory").body == b"in memory"
         assert served.request("HEAD", "/").headers["Content-Length"] == str(len(whole))
-        with open(f"/proc/{served.workers[0]}/limits"):
-            from pathlib import Path
-
-            left = [fd for fd in Path(f"/proc/{served.workers[0]}/fd").iterdir() if fd.readlink().name == "big"]
-        assert not left, "files are closed"
+        fds = Path(f"/proc/{served.workers[0]}/fd")
+        wait_for("files to be closed", lambda: not [fd for fd in fds.iterdir() if fd.readlink().name == "big"])
 
 
 def test_a_slow_request_holds_up_no_other_where_there_are_threads() -> None:

@@ -52,7 +52,7 @@ class Talk:
     """What comes and goes beside the first message of a request: pieces, their window, the end."""
 
     __slots__ = (
-        "_ahead", "_error", "_loop", "_taken", "_waiters", "ended", "gone", "is_body_over", "last", "pieces", "trailers",
+        "_ahead", "_error", "_loop", "_taken", "_waiters", "ended", "gone", "has_left", "is_body_over", "last", "pieces", "trailers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -64,6 +64,8 @@ class Talk:
         self.pieces: deque[Completion] = deque()
         self.ended = False
         self.gone = False
+        self.has_left = False
+        """The client has ended its side of the connection. It may still read, so what is sent goes."""
         self.trailers: list[Any] | None = None
         """What goes behind the body of a response; None: nothing."""
         self.is_body_over = False
@@ -160,6 +162,8 @@ class Cycle(CycleBase):
         talk = self._talks()
         if done.kind == KIND_GONE:
             self.gone = True
+        elif done.kind == KIND_END and (self.told or talk.ended or self.body is not True):
+            talk.has_left = True
         talk.completion(done)
 
     # Receiving
@@ -175,8 +179,8 @@ class Cycle(CycleBase):
             if message is not None:
                 return message
         talk = self._talks()
-        self.waits = True
-        while not self.gone and self.stage != OVER:
+        self.slowly = True
+        while not (talk.has_left or self.gone or self.stage == OVER):
             await talk.change()
         return {"type": "http.disconnect"}
 
@@ -226,7 +230,7 @@ class Cycle(CycleBase):
             raise RuntimeError(f"status: {status!r}: expected a number from 200 to 999")
         self.status, self.headers = status, [tuple(pair) for pair in message.get("headers", ())]
         if message.get("trailers", False):
-            self._talks().trailers = []
+            self._talks().trailers, self.slowly = [], True
         self.stage = STARTED
         return None
 

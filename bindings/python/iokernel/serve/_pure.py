@@ -195,14 +195,14 @@ class WsgiBase:
 class CycleBase:
     """One request with its response."""
 
-    __slots__ = ("body", "channel", "endpoint", "gone", "headers", "stage", "status", "tag", "told", "waits")
+    __slots__ = ("body", "channel", "endpoint", "gone", "headers", "slowly", "stage", "status", "tag", "told")
 
     def __init__(self, channel: Any, tag: int, endpoint: int, body: Any) -> None:
         self.channel, self.tag, self.endpoint, self.body = channel, tag, endpoint, body
         self.stage = FRESH
         self.status: Any = None
         self.headers: Any = None
-        self.told = self.gone = self.waits = False
+        self.told = self.gone = self.slowly = False
 
     async def receive(self) -> dict[str, Any]:
         return await self._receive()

@@ -13,7 +13,6 @@ use crate::proto::{
 };
 use crate::value::{Reader, Token, write};
 
-
 /// A value to be written as MessagePack.
 #[derive(Clone, Debug)]
 enum V {
