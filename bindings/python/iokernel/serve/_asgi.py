@@ -527,6 +527,7 @@ class Server(AsgiBase):
             scope["extensions"] = dict(WEBSOCKET_EXTENSIONS)
             socket = Socket(self, cycle)
             return self._begin(self._run_socket(socket, scope))
+        self.live[cycle.tag] = cycle
         return self._begin(self._run(cycle, scope))
 
     def _begin(self, coroutine: Any) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ._options import Address, Options, parse_address
-from ._worker import BOOT_FAILED, READY, REPLACE, Worker, die_with_parent, setup_log
+from ._worker import BOOT_FAILED, CHANGED, READY, REPLACE, Worker, die_with_parent, setup_log
 
 log = logging.getLogger("iokernel.serve")
 
@@ -213,6 +213,8 @@ class Master:
             return
         if READY in told and not child.ready:
             self._is_ready(child)
+        if CHANGED in told:
+            self._signals.append(signal.SIGHUP)
         if REPLACE in told and not child.replaced and not self._ending:
             log.info("worker %d is replaced", child.pid)
             child.replaced = True
@@ -320,6 +322,9 @@ class Master:
         elif number == signal.SIGINT:
             number = signal.SIGQUIT
         self._ending = True
+        # The workers have the last copies, so that nobody connects once they have closed theirs.
+        for made in [made for slot in self._slots for made in slot.sockets]:
+            made.close()
         ask = {signal.SIGINT: signal.SIGHUP}.get(signal.Signals(number), number)
         for child in self._children.values():
             self._ask_to_leave(child, ask if child.ready else signal.SIGQUIT)
