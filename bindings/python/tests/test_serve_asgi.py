@@ -47,7 +47,7 @@ async def scope(scope, receive, send):
     for key, value in scope.items():
         shown[key] = value
     shown["headers"] = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
-    shown["kinds"] = [type(scope["headers"]).__name__, type(scope["headers"][0]).__name__, type(scope["client"]).__name__]
+    shown["kinds"] = [type(one).__name__ for one in (scope["headers"], scope["headers"][0], scope["client"])]
     shown["raw_path"], shown["query_string"] = scope["raw_path"].decode(), scope["query_string"].decode()
     await whole(send, json.dumps(shown).encode())
 
@@ -517,7 +517,11 @@ def test_the_scope_of_a_websocket(served: Served) -> None:
 
 
 def test_websockets_that_are_not_accepted(served: Served) -> None:
-    for path, status, body in [("refuse", 403, b""), ("deny", 401, b"denied"), ("raise", 500, b"Internal Server Error\n")]:
+    for path, status, body in [
+        ("refuse", 403, b""),
+        ("deny", 401, b"denied"),
+        ("raise", 500, b"Internal Server Error\n"),
+    ]:
         with pytest.raises(InvalidStatus) as caught:
             web(served, path)
         response = caught.value.response

@@ -86,7 +86,8 @@ def hello(request):
     return HttpResponse("Hello, Django!")
 
 def show(request, name):
-    return JsonResponse({"name": name, "query": request.GET.get("q"), "body": len(request.body), "secure": request.is_secure()})
+    query, secure = request.GET.get("q"), request.is_secure()
+    return JsonResponse({"name": name, "query": query, "body": len(request.body), "secure": secure})
 
 def stream(request):
     return StreamingHttpResponse(f"row{number}\\n" for number in range(100))

@@ -2,88 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.net import free_port, wait_for
-from support.serving import Served, read_all
-
-WSGI = """
-import os, time
-
-def app(environ, start_response):
-    if environ["PATH_INFO"] == "/slow":
-        time.sleep(1)
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [str(os.getpid()).encode()]
-"""
-
-ASGI = """
-import asyncio, os, time
-
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        raise NotImplementedError
-    if scope["path"] == "/slow":
-        await asyncio.sleep(1)
-    if scope["path"] == "/stuck":
-        time.sleep(60)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
-"""
-
-
-class Load:
-    """Clients that ask without a pause, some on a connection that is kept, some each time on one of its own."""
-
-    def __init__(self, served: Served, kept: int = 4, fresh: int = 2) -> None:
-        self._served = served
-        self._goes_on = True
-        self.answers = 0
-        self.refused = 0
-        self.errors: list[str] = []
-        self._threads = [threading.Thread(target=self._run, args=(at < kept,)) for at in range(kept + fresh)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, keeps: bool) -> None:
-        client = self._served.client()
-        try:
-            while self._goes_on:
-                if client.sock is None:
-                    try:
-                        client.connect()
-                    except ConnectionRefusedError:
-                        self.refused += 1
-                        return
-                try:
-                    client.request("GET", "/", headers={} if keeps else {"Connection": "close"})
-                    response = client.getresponse()
-                    response.read()
-                except (OSError, http.client.HTTPException) as error:
-                    self.errors.append(f"{error!r} keeps={keeps}")
-                    client.close()
-                    continue
-                if response.status != 200:
-                    self.errors.append(f"{response.status} keeps={keeps}")
-                self.answers += 1
-        finally:
-            client.close()
-
-    def stop(self) -> None:
-        self._goes_on = False
-        for thread in self._threads:
-            thread.join(30)
+from support.serving import ASGI, WSGI, Load, Served, read_all
 
 
 @pytest.mark.parametrize("source", [WSGI, ASGI], ids=["wsgi", "asgi"])
@@ -285,10 +215,10 @@ def test_unix_sockets_and_several_addresses(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_taken_is_an_error() -> None:
-    with socket.create_server(("127.0.0.1", free_port())) as taken:
-        with Served(WSGI, bind="127.0.0.1:%d" % taken.getsockname()[1]) as served:
-            assert served.wait() == 1
-            assert "cannot listen: Address already in use" in served.text()
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)), Served(WSGI, bind=f"127.0.0.1:{port}") as served:
+        assert served.wait() == 1
+        assert "cannot listen: Address already in use" in served.text()
 
 
 class Manager(Served):
@@ -367,9 +297,14 @@ async def asgi(scope, receive, send):
 
 @pytest.mark.parametrize("app", ["wsgi", "asgi"])
 def test_who_a_proxy_says_the_client_is(app: str) -> None:
-    told: Callable[..., list[str]] = lambda served, **headers: json.loads(served.get("/root/x", **headers).body)
+    def told(served: Served, **headers: str) -> list[str]:
+        shown: list[str] = json.loads(served.get("/root/x", **headers).body)
+        return shown
+
     forwarded = {"X_Forwarded_For": "9.9.9.9, 1.2.3.4, 10.0.0.7", "X_Forwarded_Proto": "https"}
-    with Served(FORWARDED, "--root-path", "/root", "--forwarded-allow-ips", "127.0.0.1,10.0.0.0/8", app=f"app:{app}") as it:
+    with Served(
+        FORWARDED, "--root-path", "/root", "--forwarded-allow-ips", "127.0.0.1,10.0.0.0/8", app=f"app:{app}"
+    ) as it:
         path = "/x" if app == "wsgi" else "/root/x"
         assert told(it, **forwarded) == ["1.2.3.4", "0", "https", "/root", path]
         assert told(it, X_Forwarded_For="[2001:db8::1]:4711")[:3] == ["2001:db8::1", "4711", "http"]

@@ -200,7 +200,9 @@ class Master:
             with contextlib.suppress(OSError):
                 os.write(theirs, what)
 
-        sys.exit(Worker(self.options, slot.number, slot.sockets, tell).run())
+        worker = Worker(self.options, slot.number, slot.sockets, tell)
+        app = worker.load()
+        sys.exit(BOOT_FAILED if app is None else worker.run(app))
 
     def _hear(self, child: Child) -> None:
         try:

@@ -1,5 +1,5 @@
-"""The hot paths of both servers in Python, for where the accelerator was not built. See _accel_wsgi.h and _accel_asgi.h,
-which have the same names and say more."""
+"""The hot paths of both servers in Python, for where the accelerator was not built; _accel_wsgi.h and _accel_asgi.h have
+the same names and say more."""
 
 from __future__ import annotations
 
@@ -229,6 +229,7 @@ class AsgiBase:
     adjust: Callable[[dict[str, Any]], object] | None = None
     adjusts_all = False
     served = _most = 0
+    _limit: Callable[[], object]
     # Of the accelerator, which takes the first step of a request's task by itself.
     task_class: Any = None
     enter: Any
@@ -242,9 +243,6 @@ class AsgiBase:
         channel._server = self
 
     def _spawn(self, cycle: Any, scope: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _limit(self) -> object:
         raise NotImplementedError
 
     def take(self, channel: Any, tag: int, endpoint: int, payload: bytes) -> None:
@@ -273,5 +271,3 @@ class Resumed:
         self.coroutine = coroutine
         self.first: Any = None
         self.outcome: Any = None
-
-

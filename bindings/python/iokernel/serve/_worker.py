@@ -43,27 +43,25 @@ LAST_MOMENT_S = 0.5
 class Worker:
     """Serves on sockets that listen already. `tell`: how the master is told things."""
 
-    def __init__(
-        self, options: Options, number: int, sockets: Sequence[Any], tell: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, options: Options, number: int, sockets: Sequence[Any], tell: Callable[[bytes], object]) -> None:
         self.options, self.number, self.sockets, self.tell = options, number, sockets, tell
         name = options.name if options.workers == 1 else f"{options.name}-{number}"
         self.kernel = Kernel(name=name, admin=options.admin)
         _kernel.use_as_default(self.kernel)
 
-    def run(self) -> int:
-        """Its exit status: 0, or BOOT_FAILED."""
-        options = self.options
+    def load(self) -> Any:
+        """The application. None if it cannot be had, and why is in the log."""
         try:
-            app = load(options.app, options.app_dir, options.factory)
+            return load(self.options.app, self.options.app_dir, self.options.factory)
         except NoApplication as error:
             log.error("%s", error)
-            return BOOT_FAILED
         except Exception:
-            log.exception("%s: the application cannot be imported", options.app)
-            return BOOT_FAILED
-        self.watch_sources()
-        asgi = is_asgi(app) if options.interface == "auto" else options.interface == "asgi"
+            log.exception("%s: the application cannot be imported", self.options.app)
+        return None
+
+    def run(self, app: Any) -> int:
+        """Serves until it is told to leave. Its exit status: 0, or BOOT_FAILED."""
+        asgi = is_asgi(app) if self.options.interface == "auto" else self.options.interface == "asgi"
         serving: AsgiServing | WsgiServing = AsgiServing(self, app) if asgi else WsgiServing(self, app)
         try:
             return serving.run()
@@ -73,6 +71,13 @@ class Worker:
         finally:
             with contextlib.suppress(Error):
                 self.kernel.close()
+
+    def signals(self, hear: Callable[[int], object]) -> None:
+        """Signals are heard as SIGTERM, SIGQUIT or SIGHUP; see Leaving."""
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: hear(number))
+        # Its master's to take: a terminal sends it to both.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def listen(self, form: str, channel: Channel) -> list[_Listening]:
         """Begins to listen on all sockets, which from then on are the kernel's alone."""
@@ -141,17 +146,15 @@ class _Listening:
 
 class Leaving:
     """How a worker was told to leave: SIGTERM, with SIGHUP where another one has taken its place already, with SIGQUIT
-    at once. SIGINT is its master's to take: a terminal sends it to both."""
+    at once."""
 
-    def __init__(self, options: Options, told: Callable[[], object]) -> None:
-        self.delay_s, self.drain_s = options.delay, options.drain
+    def __init__(self, worker: Worker, told: Callable[[], object]) -> None:
+        self.delay_s, self.drain_s = worker.options.delay, worker.options.drain
         self.is_quick = False
         self._told = told
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(number, self._hear)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        worker.signals(self._hear)
 
-    def _hear(self, number: int, _: Any) -> None:
+    def _hear(self, number: int) -> None:
         if number != signal.SIGTERM:
             self.delay_s = 0.0
         self.is_quick |= number == signal.SIGQUIT
@@ -173,7 +176,8 @@ class WsgiServing:
 
     def run(self) -> int:
         worker, options = self._worker, self._worker.options
-        self._leaving = Leaving(options, self._asked.set)
+        self._leaving = Leaving(worker, self._asked.set)
+        self._worker.watch_sources()
         server, numbers = self._begin()
         threads = [
             threading.Thread(target=server.work, name=f"request-{at}", daemon=True) for at in range(options.threads)
@@ -227,7 +231,7 @@ class AsgiServing:
     async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
-        self._leaving = Leaving(self._worker.options, lambda: loop.call_soon_threadsafe(self._asked.set))
+        self._leaving = Leaving(self._worker, lambda: loop.call_soon_threadsafe(self._asked.set))
         lifespan = Lifespan(self._app, self._worker.options.lifespan)
         try:
             await lifespan.startup()
@@ -235,6 +239,7 @@ class AsgiServing:
             log.error("%s", error)
             return BOOT_FAILED
         try:
+            self._worker.watch_sources()
             server, numbers = await self._begin(lifespan.state)
             self._worker.tell(READY)
             while not self._asked.is_set():
