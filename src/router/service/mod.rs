@@ -14,6 +14,7 @@ mod lanes;
 mod members;
 mod pool;
 mod requests;
+mod roles;
 mod slots;
 mod streams;
 

@@ -14,7 +14,6 @@ use crate::proto::{
     Admit, Command, Event, Fact, Fault, FaultKind, Limits, Out, Progress, Protocol, Refusal, RequestId, Span, Tenancy,
     Then, Transport,
 };
-use lane::Lane;
 use reply::Reading;
 use request::{Asked, Given};
 

@@ -151,10 +151,8 @@ impl Client {
         };
         let fields: Vec<(&[u8], &[u8])> = head.headers.iter().filter(|(name, _)| !hidden(name)).collect();
         let streams = exchange.streams;
-        if let (Length::Exact(bytes), false) = (length, streams) {
-            if bytes > self.limits.message_bytes_max as u64 {
-                return Err(self.too_large());
-            }
+        if matches!(length, Length::Exact(bytes) if !streams && bytes > self.limits.message_bytes_max as u64) {
+            return Err(self.too_large());
         }
         if streams {
             self.accept(head, &fields, out);

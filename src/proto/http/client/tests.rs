@@ -20,7 +20,6 @@ enum V {
     True,
     Int(i64),
     Str(&'static str),
-    Bin(Vec<u8>),
     Array(Vec<V>),
     Map(Vec<(&'static str, V)>),
 }
@@ -37,7 +36,6 @@ fn pack_to(out: &mut Vec<u8>, value: &V) {
         V::True => write::bool(out, true),
         V::Int(number) => write::int(out, *number),
         V::Str(text) => write::str(out, text.as_bytes()),
-        V::Bin(bytes) => write::bin(out, bytes),
         V::Array(values) => {
             write::array(out, values.len() as u32);
             values.iter().for_each(|value| pack_to(out, value));

@@ -64,10 +64,6 @@ impl Scan {
 pub struct Headers<'a>(Vec<httparse::Header<'a>>);
 
 impl<'a> Headers<'a> {
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -2,6 +2,9 @@
 //!
 //! Both sides read strictly: whatever two readers could take for messages of different lengths is an error.
 
+// Requests are read by tests alone.
+#![cfg_attr(not(test), allow(dead_code, unused_imports))]
+
 mod chunked;
 mod head;
 mod length;
@@ -11,7 +14,7 @@ mod write;
 
 pub use chunked::{Chunked, Part};
 pub use head::{Bounds, Headers, Request, Response, Scan, request, response};
-pub use length::{Connection, Length, connection, lists, request_length, response_length};
+pub use length::{Length, connection, lists, request_length, response_length};
 pub use write::{chunk, chunk_head, field, is_reason, is_target, is_token, is_value, last_chunk};
 
 /// The most bytes of a body that one event carries.
