@@ -1,4 +1,4 @@
-"""The hot paths of both servers in Python, for where the accelerator was not built; _accel_wsgi.h and _accel_asgi.h have
+"""The hot paths of both servers in Python, where the accelerator was not built; _accel_wsgi.h and _accel_asgi.h have
 the same names and say more."""
 
 from __future__ import annotations

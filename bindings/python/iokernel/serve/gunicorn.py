@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from gunicorn.workers import base  # type: ignore[import-untyped,unused-ignore]
 
 from ._options import Options
-from ._worker import BEAT, BOOT_FAILED, CHANGED, READY
+from ._worker import BEAT, BOOT_FAILED, CHANGED
 from ._worker import Worker as Serving
 
 BEAT_S = 1.0
@@ -43,6 +43,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         if not logger.handlers:
             logger.handlers, logger.propagate = self.log.error_log.handlers, False
             logger.setLevel(self.log.error_log.level)
+        self.notify()
         serving = _Serving(self, self._options())
         status = serving.run(self.wsgi)
         if status == BOOT_FAILED:
@@ -123,7 +124,7 @@ class _Serving(Serving):
 
     def _told(self, what: bytes) -> None:
         worker = self._worker
-        if what in (READY, BEAT):
+        if what == BEAT:
             worker.notify()
         if what == CHANGED or not worker.alive or worker.ppid != os.getppid():
             self._leave(signal.SIGHUP)
