@@ -75,7 +75,7 @@ class BdistWheel(bdist_wheel):
 accelerator = Extension(
     "iokernel._accel",
     ["iokernel/_accel.c"],
-    depends=[f"iokernel/_accel_{part}.h" for part in ("values", "future", "caller", "cells", "markers")],
+    depends=[f"iokernel/_accel_{part}.h" for part in ("values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")],
     py_limited_api=True,
     optional=True,
     extra_compile_args=["-O2"],
