@@ -1,6 +1,6 @@
 //! The listener's side of one conn: requests in, responses out in the order of the requests.
 //!
-//! [`head`] reads heads and [`forms`] tells them; [`reply`] checks and writes what the program answers; [`inbound`] and
+//! [`head`] judges heads and [`forms`] tells them; [`reply`] checks and writes what the program answers; [`inbound`] and
 //! [`outbound`] are the two directions of the session; [`exchange`] is one request with its response.
 //!
 //! # The rules of the protocol
@@ -29,10 +29,9 @@ use std::time::Instant;
 use date::Clock;
 use exchange::{Exchange, Stage};
 use forms::About;
-use head::Head;
 pub use options::Options;
 
-use super::wire::Chunked;
+use super::wire::{Chunked, Malformed, Scan};
 use crate::proto::websocket::{self, Codec};
 use crate::proto::{
     Admit, Body, Command, Event, Fact, Fault, FaultKind, Limits, Of, Out, Progress, Protocol, Refusal, RequestId,
@@ -57,9 +56,11 @@ pub struct Server {
     state: State,
     /// When this state began, or last moved.
     since: Option<Instant>,
-    head: Head,
+    scan: Scan,
     /// The first byte of a head was seen.
     began: bool,
+    /// Its method is HEAD.
+    is_head: bool,
     empty_lines: u8,
     /// Bytes of the body under way so far.
     body_bytes: u64,
@@ -115,8 +116,9 @@ impl Server {
             fault: None,
             state,
             since: None,
-            head: Head::default(),
+            scan: Scan::default(),
             began: false,
+            is_head: false,
             empty_lines: 0,
             body_bytes: 0,
             scratch: Vec::new(),
@@ -270,7 +272,7 @@ impl Protocol for Server {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return Ok(());
         }
-        let refused = head::Bad { status: 408, why: "the request did not come in time" };
+        let refused = Malformed { status: 408, what: "a request that did not come in time" };
         match self.state {
             State::Head if self.began => self.refuse(now, refused, out),
             State::Whole(_) | State::Streamed(_) => self.refuse(now, refused, out),

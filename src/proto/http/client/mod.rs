@@ -259,7 +259,7 @@ impl Exchange {
             (Piece::Array(mut reader), Sending::Chunked) => {
                 let mut trailers = Vec::new();
                 headers(&mut reader, |name, value| {
-                    if !wire::Chunked::is_trailer(name) {
+                    if !wire::is_trailer(name) {
                         let name = String::from_utf8_lossy(name);
                         return Err(bad_request(format!("{name} cannot be a trailer (RFC 9110, 6.5.1)")));
                     }

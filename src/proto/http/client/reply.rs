@@ -7,11 +7,13 @@ use super::{Client, Sending, Upgrade, fault};
 use crate::proto::http::coding::Decoder;
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{
-    self, Chunked, Headers, Length, Malformed, PIECE_BYTES_MAX, Part, Response, connection, response_length,
+    self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Part, Response, Room, Scan, connection, response_length,
 };
 use crate::proto::{Body, Event, Fact, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
+/// What every response begins with.
+const VERSION: &[u8] = b"HTTP/1.";
 /// Interim responses that one request may get.
 const INTERIMS_MAX: u32 = 32;
 
@@ -73,10 +75,23 @@ impl Client {
             // 408, mostly; or bytes that somebody smuggled.
             return Err(fault(FaultKind::Closed, "the server sent bytes though nothing was asked"));
         };
-        let Some(end) = self.scan.find(input, self.bounds).map_err(wrong)? else {
-            return Ok(Progress::Need(input.len() + 1));
-        };
-        let head = wire::response(&input[..end]).map_err(wrong)?;
+        if input.iter().zip(VERSION).any(|(byte, expected)| byte != expected) {
+            return Err(fault(FaultKind::Protocol, "the server sent no response of HTTP/1.1"));
+        }
+        let had_line = self.scan.first_line(input).is_some();
+        let found = self.scan.find(input, self.bounds);
+        let need = Ok(Progress::Need(input.len() + 1));
+        let Some(first) = self.scan.first_line(input) else { return found.map_err(wrong).and(need) };
+        if had_line && found == Ok(None) {
+            return need;
+        }
+        // Judged as soon as it is there, and before what is wrong behind it, wherever the input was cut.
+        let line = wire::status_line(first).map_err(wrong)?;
+        let Some(end) = found.map_err(wrong)? else { return need };
+        self.scan = Scan::default();
+        let mut room = Room::new();
+        let headers = wire::fields(&input[first.len()..end], &mut room).map_err(wrong)?;
+        let head = Response { headers, ..line };
         match head.status {
             101 => self.switch(now, &head, out)?,
             100..=199 => {
@@ -142,9 +157,9 @@ impl Client {
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
-        let persists = connection(&head.headers).persists(head.version) && length != Length::UntilClose;
+        let persists = connection(head.headers).persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
-        let decoder = (exchange.decode && has_body).then(|| Decoder::of(&head.headers)).flatten();
+        let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
         let hidden = |name: &[u8]| {
             decoder.is_some()
                 && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length"))
@@ -167,7 +182,7 @@ impl Client {
         let is_over = matches!(framed, Framed::Exact { left: 0 });
         self.draining |= !persists;
         self.reading = Reading::Body(Box::new(Incoming { framed, decoder, persists, whole }));
-        if is_over { self.end(None, out) } else { Ok(()) }
+        if is_over { self.end(Vec::new(), out) } else { Ok(()) }
     }
 
     fn body(&mut self, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault> {
@@ -188,7 +203,7 @@ impl Client {
                 Part::Framing(used) => return Ok(Progress::Consumed(used)),
                 Part::Data { used, data } => (used, data),
                 Part::End { used, trailers } => {
-                    self.end(Some(trailers), out)?;
+                    self.end(trailers, out)?;
                     return Ok(Progress::Consumed(used));
                 }
             },
@@ -199,7 +214,7 @@ impl Client {
             Framed::Exact { left } => {
                 *left += unread as u64;
                 if *left == 0 {
-                    self.end(None, out)?;
+                    self.end(Vec::new(), out)?;
                 }
             }
             Framed::Chunked(chunked) => chunked.unread(unread),
@@ -244,7 +259,7 @@ impl Client {
     }
 
     /// The reply is complete.
-    fn end(&mut self, trailers: Option<Headers<'_>>, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn end(&mut self, trailers: Trailers<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let Reading::Body(incoming) = std::mem::replace(&mut self.reading, Reading::Head) else { return Ok(()) };
         if let Some(decoder) = &incoming.decoder {
             decoder.finish().map_err(|why| fault(FaultKind::Protocol, format!("the server sent {why}")))?;
@@ -297,7 +312,9 @@ impl Client {
                 }
                 return Ok(());
             }
-            Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => return self.end(None, out),
+            Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => {
+                return self.end(Vec::new(), out);
+            }
             Reading::Body(_) => "the server closed the conn in the middle of a reply",
             Reading::Head if self.exchanges.is_empty() => "the server closed the conn",
             Reading::Head => "the server closed the conn without a reply",
@@ -323,7 +340,7 @@ impl Whole {
         Whole { payload, body, body_bytes: 0, reason: reason(head), version: head.version }
     }
 
-    fn finish(mut self, trailers: Option<Headers<'_>>) -> Vec<u8> {
+    fn finish(mut self, trailers: Trailers<'_>) -> Vec<u8> {
         write::bin_close(&mut self.payload, self.body);
         write::str(&mut self.payload, &self.reason);
         write::uint(&mut self.payload, u64::from(self.version));
@@ -337,13 +354,14 @@ fn reason(head: &Response<'_>) -> Vec<u8> {
     String::from_utf8_lossy(head.reason).into_owned().into_bytes()
 }
 
-/// Pairs, or nil where there are none. What no trailer may carry is left out (RFC 9110, 6.5.1).
-fn write_trailers(payload: &mut Vec<u8>, trailers: Option<Headers<'_>>) {
-    let trailers = trailers.unwrap_or_default();
-    let told: Vec<(&[u8], &[u8])> = trailers.iter().filter(|(name, _)| Chunked::is_trailer(name)).collect();
-    match told.is_empty() {
+/// Fields behind a chunked body.
+type Trailers<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+/// Pairs, or nil where there are none.
+fn write_trailers(payload: &mut Vec<u8>, trailers: Trailers<'_>) {
+    match trailers.is_empty() {
         true => write::nil(payload),
-        false => write_headers(payload, told.into_iter()),
+        false => write_headers(payload, trailers.into_iter()),
     }
 }
 

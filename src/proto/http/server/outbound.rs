@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use super::exchange::{Exchange, Stage, Upgrade};
-use super::head::Bad;
 use super::reply::{self, Asked, Content, Framing, Ours, Piece, Reply, bad};
 use super::{Server, State};
-use crate::proto::http::wire;
+use crate::proto::http::wire::{self, Malformed};
 use crate::proto::websocket::{self, Codec, Config, NO_CODE, Role};
 use crate::proto::{Event, Out, Refusal, Then};
 use crate::value::{Reader, Token};
@@ -280,10 +279,10 @@ impl Server {
     }
 
     /// A request that cannot be served, or that did not come whole: this status, and the end of the conn.
-    pub(super) fn refuse(&mut self, now: Instant, refused: Bad, out: &mut Out<'_>) {
+    pub(super) fn refuse(&mut self, now: Instant, refused: Malformed, out: &mut Out<'_>) {
         match &self.state {
             State::Head => {
-                let asked = Asked { is_head: self.head.is_head, is_connect: false, version: 11, keeps: false };
+                let asked = Asked { is_head: self.is_head, is_connect: false, version: 11, keeps: false };
                 let notes = self.spare.pop().unwrap_or_default();
                 self.queue.push_back(Exchange::new(asked, self.since.unwrap_or(now), notes));
             }
@@ -311,7 +310,7 @@ impl Server {
             last.stage = Stage::Over;
             self.advance(now, out);
         } else {
-            self.own(now, index, refused.status, refused.why, extra, out);
+            self.own(now, index, refused.status, refused.what, extra, out);
         }
     }
 

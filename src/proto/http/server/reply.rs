@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use super::date::Clock;
-use super::head::{is_token, is_value, members, trim};
 use super::sink::Sink;
-use crate::proto::http::wire;
+use crate::proto::http::wire::{self, decimal, is_token, is_trailer, is_value, members};
 use crate::proto::{Refusal, Span};
 use crate::ring::layout::IOK_EXT_ERROR;
-use crate::value::{Reader, Token, write};
+use crate::value::{Reader, Token};
 
 /// What of a request decides how its response looks.
 #[derive(Clone, Copy, Debug)]
@@ -332,7 +331,7 @@ fn check(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
 pub fn check_trailers(trailers: Reader<'_>) -> Result<(), Refusal> {
     each_field(trailers, |name, value| {
         check(name, value)?;
-        match wire::Chunked::is_trailer(name) {
+        match is_trailer(name) {
             true => Ok(()),
             false => Err(bad(format!("{} cannot be a trailer", String::from_utf8_lossy(name)))),
         }
@@ -362,7 +361,7 @@ impl Seen {
             }
             10 if is(b"keep-alive") => return Ok(false),
             14 if is(b"content-length") => {
-                let digits = trim(value);
+                let digits = value.trim_ascii();
                 let number = match digits.iter().all(u8::is_ascii_digit) {
                     true => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
                     false => None,
@@ -435,19 +434,6 @@ fn content_length(wire: &mut Vec<u8>, length: u64) {
     wire.extend_from_slice(b"\r\n");
 }
 
-fn decimal(wire: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return wire.extend_from_slice(&digits[at..]);
-        }
-    }
-}
-
 /// Writes a body or a piece of one as its framing wants it. An error: the program gave more than it had said, and what
 /// fits was written.
 pub fn write_content(content: &Content<'_>, framing: &mut Framing, sink: &mut Sink<'_>) -> Result<u64, Refusal> {
@@ -515,17 +501,6 @@ impl<'a> Piece<'a> {
             other => return Err(bad(format!("{} is no piece of a body", other.kind()))),
         };
         if reader.is_at_end() { Ok(piece) } else { Err(bad("bytes follow the piece")) }
-    }
-}
-
-/// Pairs of trailers as an event tells them.
-pub fn told_trailers(trailers: &wire::Headers<'_>, out: &mut Vec<u8>) {
-    let allowed = || trailers.iter().filter(|(name, _)| wire::Chunked::is_trailer(name));
-    write::array(out, allowed().count() as u32);
-    for (name, value) in allowed() {
-        write::array(out, 2);
-        write::bin(out, name);
-        write::bin(out, value);
     }
 }
 

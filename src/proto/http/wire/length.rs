@@ -1,6 +1,6 @@
 //! Where a message ends (RFC 9112, 6.3), and whether the conn lives on (9.3).
-use super::head::Headers;
-use super::{Malformed, Request, Response};
+use super::head::{Headers, Response};
+use super::{Malformed, lists, members};
 
 /// How long a message's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,13 @@ pub enum Length {
 
 /// The length of a request's body. What is not understood is an error: a request that another reader would cut elsewhere
 /// is how requests are smuggled (RFC 9112, 11.2).
-pub fn request_length(head: &Request<'_>) -> Result<Length, Malformed> {
-    match given(head.version, &head.headers)? {
+pub fn request_length(version: u8, headers: Headers<'_>) -> Result<Length, Malformed> {
+    match given(version, headers)? {
         Length::UntilClose => Ok(Length::None),
+        // Two fields that agree may pass in a response (6.3), where there is nothing to be smuggled.
+        Length::Exact(_) if headers.all("content-length").nth(1).is_some() => {
+            Err(Malformed::bad("more than one Content-Length"))
+        }
         length => Ok(length),
     }
 }
@@ -29,11 +33,11 @@ pub fn response_length(method: &[u8], head: &Response<'_>) -> Result<Length, Mal
     if bodiless || (method == b"CONNECT" && matches!(head.status, 200..=299)) {
         return Ok(Length::None);
     }
-    given(head.version, &head.headers)
+    given(head.version, head.headers)
 }
 
 /// By the header fields; `UntilClose` if they say nothing.
-fn given(version: u8, headers: &Headers<'_>) -> Result<Length, Malformed> {
+fn given(version: u8, headers: Headers<'_>) -> Result<Length, Malformed> {
     let mut codings = headers.all("transfer-encoding");
     let mut lengths = headers.all("content-length");
     let (coding, length) = (codings.next(), lengths.next());
@@ -49,35 +53,31 @@ fn given(version: u8, headers: &Headers<'_>) -> Result<Length, Malformed> {
             if lengths.any(|other| other != length) {
                 return Err(Malformed::bad("more than one Content-Length"));
             }
-            number(length).map(Length::Exact).ok_or(Malformed::bad("a Content-Length that is no number"))
+            number(length).map(Length::Exact)
         }
     }
 }
 
 /// What to say of a transfer coding that is not one `chunked`: 501 to one that is not known, 400 to one that does not end
 /// in `chunked`, whose length nobody knows (RFC 9112, 6.1 and 6.3).
-fn not_chunked(headers: &Headers<'_>) -> Malformed {
-    let fields = headers.all("transfer-encoding");
-    let codings: Vec<&[u8]> =
-        fields.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect();
+fn not_chunked(headers: Headers<'_>) -> Malformed {
+    let codings: Vec<&[u8]> = headers.all("transfer-encoding").flat_map(members).collect();
     let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    match codings.last().is_some_and(chunked) && codings.iter().filter(|coding| chunked(coding)).count() == 1 {
+    let others = codings.iter().filter(|coding| !chunked(coding)).count();
+    match codings.last().is_some_and(chunked) && others > 0 && others + 1 == codings.len() {
         true => Malformed { status: 501, what: "a transfer coding besides chunked" },
-        false => Malformed::bad("a Transfer-Encoding that does not end in one chunked"),
+        false => Malformed::bad("a Transfer-Encoding that is not one chunked at the end"),
     }
 }
 
-/// Digits only, and no more than a file may have.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
-        return None;
+/// Digits and nothing else (RFC 9112, 6.2).
+fn number(text: &[u8]) -> Result<u64, Malformed> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed::bad("a Content-Length that is no number"));
     }
-    text.iter().try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-}
-
-/// Whether a list of tokens between commas has this one, whatever its case.
-pub fn lists(value: &[u8], token: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+    text.iter()
+        .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .ok_or(Malformed { status: 413, what: "a Content-Length beyond all measure" })
 }
 
 /// What the Connection fields say (RFC 9110, 7.6.1).
@@ -95,7 +95,7 @@ impl Connection {
     }
 }
 
-pub fn connection(headers: &Headers<'_>) -> Connection {
+pub fn connection(headers: Headers<'_>) -> Connection {
     let mut found = Connection::default();
     for value in headers.all("connection") {
         found.close |= lists(value, b"close");
