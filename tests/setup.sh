@@ -23,6 +23,7 @@ needs="
   promtool prometheus
   node nodejs
   npm npm
+  nginx nginx-light
 "
 
 main() {

@@ -75,11 +75,15 @@ impl Io {
         if conn.half_closed || !conn.proto.has_sent_all() {
             return;
         }
-        if let Link::Up(stream) = &conn.link {
-            conn.half_closed = true;
-            // One that is gone already shows that when it is read.
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-        }
+        let Link::Up(stream) = &conn.link else { return };
+        conn.half_closed = true;
+        // One that is gone already shows that when it is read.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        self.drive(key, |conn, _, out| {
+            conn.proto.handle_sent_all(out);
+            Ok(())
+        });
+        self.progress(key);
     }
 
     /// Reads on from a client that had too much under way.

@@ -529,6 +529,8 @@ pub trait Protocol: Send {
     fn has_sent_all(&self) -> bool {
         false
     }
+    /// That has happened.
+    fn handle_sent_all(&mut self, _out: &mut Out<'_>) {}
     /// Requests whose reply is due, cancelled ones included; our own heartbeats and the like are not.
     fn inflight(&self) -> usize;
     fn tenancy(&self) -> Tenancy;

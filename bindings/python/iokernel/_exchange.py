@@ -59,8 +59,14 @@ class Exchange:
     """
 
     def __init__(
-        self, endpoint: Endpoint, request: tuple[Any, ...], timeout: float | None = None, route: Route | None = None
+        self,
+        endpoint: Endpoint,
+        request: tuple[Any, ...],
+        timeout: float | None = None,
+        route: Route | None = None,
+        blocks: bool = False,
     ) -> None:
+        """`blocks`: also where a loop is running."""
         self.head: Any = None
         """What the peer's answer began with; None before `accepted()`."""
         self.last_word: Any = None
@@ -79,7 +85,7 @@ class Exchange:
         self._refused: Error | None = None
         self._messages: deque[tuple[Any, int]] = deque()
         self._taken = self._unsent = 0
-        loop = asyncio._get_running_loop()
+        loop = None if blocks else asyncio._get_running_loop()
         self._users: _Threads | _Tasks = _Threads.of(self._kernel) if loop is None else _Tasks(self._kernel, loop)
         with self._users as channel:
             self._tag = channel.submit(OP_STREAM, flags, self._number, ms, key, payload, sink=_Sink(self))

@@ -9,8 +9,11 @@ from .process import Worker
 
 class AiohttpServer:
     """`/upload` counts what it is sent (`pause=` seconds after each piece), `/stream` sends `count=` pieces of `size=`
-    bytes, `/duplex` answers in upper case as it is asked, `/chat` is a WebSocket that sends back what comes ("close"
-    has it closed with 4001, "abort" cuts it off), anything else tells what it was asked."""
+    bytes, `/duplex` answers in upper case as it is asked, anything else tells what it was asked.
+
+    `/chat` is a WebSocket that sends back what comes. "close" has it closed with 4001, "abort" cuts it off, and so it
+    goes with who leaves a ping unanswered for half of `heartbeat=` seconds.
+    """
 
     def __init__(self) -> None:
         self._worker = Worker("aiohttp_worker", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -11,6 +12,15 @@ from aiohttp import WSMsgType, web
 from . import worker
 
 COUNTS = {"uploaded": 0, "streamed": 0, "open": 0}
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[None]:
+    COUNTS["open"] += 1
+    try:
+        yield
+    finally:
+        COUNTS["open"] -= 1
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -26,15 +36,13 @@ async def stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     piece = b"x" * int(request.query.get("size", 65536))
-    COUNTS["streamed"], COUNTS["open"] = 0, COUNTS["open"] + 1
-    try:
+    COUNTS["streamed"] = 0
+    with contextlib.suppress(ConnectionError), counted():
         left = int(request.query.get("count", 1 << 30))
         while left:
             left -= 1
             await response.write(piece)
             COUNTS["streamed"] += len(piece)
-    finally:
-        COUNTS["open"] -= 1
     return response
 
 
@@ -48,10 +56,10 @@ async def duplex(request: web.Request) -> web.StreamResponse:
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse(protocols=("chat.v2", "chat.v1"), max_msg_size=1 << 26, autoping=True)
+    heartbeat = float(request.query.get("heartbeat", 0)) or None
+    socket = web.WebSocketResponse(protocols=("chat.v2", "chat.v1"), max_msg_size=1 << 26, heartbeat=heartbeat)
     await socket.prepare(request)
-    COUNTS["open"] += 1
-    try:
+    with counted():
         async for message in socket:
             if message.data == "close":
                 await socket.close(code=4001, message=b"as you wish")
@@ -62,9 +70,7 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
                 await socket.send_str(message.data)
             else:
                 await socket.send_bytes(message.data)
-    finally:
-        COUNTS["open"] -= 1
-        COUNTS["close_code"] = socket.close_code or 0
+    COUNTS["close_code"] = socket.close_code or 0
     return socket
 
 

@@ -37,11 +37,13 @@ class HttpScript:
     A path whose answers are a list of lists is answered by one after another; its last stays. `/unread...` is answered
     without its body being read; what follows `Say(then="echo")` comes back as it is; any path without an answer is
     answered by an echo: status 200, and as body what was asked, as JSON. Conns stay open unless an answer ends them or
-    the client asks for that.
+    the client asks for that, or `idle_ms` is given: then they are closed after so much silence, give or take 1 ms.
     """
 
-    def __init__(self, answers: Mapping[str, Answer] | None = None, listen: str = "127.0.0.1:0"):
-        self._worker = Worker("http_script_worker", {"listen": listen})
+    def __init__(
+        self, answers: Mapping[str, Answer] | None = None, listen: str = "127.0.0.1:0", idle_ms: float = 0
+    ) -> None:
+        self._worker = Worker("http_script_worker", {"listen": listen, "idle_ms": idle_ms})
         self.answers(answers or {})
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import sys
 from base64 import b64decode, b64encode
@@ -31,6 +32,11 @@ class Reader:
         method, target, _ = lines[0].split(" ")
         pairs = (line.partition(":") for line in lines[1:])
         return method, target, [(name, value.strip()) for name, _, value in pairs]
+
+    async def some(self) -> None:
+        """Waits for the first byte of what comes next."""
+        if not self._buffer:
+            await self._more()
 
     async def body(self, headers: list[tuple[str, str]]) -> bytes:
         given = {name.lower(): value for name, value in headers}
@@ -81,7 +87,8 @@ class Reader:
 
 
 class Script:
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, idle_ms: float) -> None:
+        self._idle_ms = idle_ms
         self._answers: dict[str, Turns] = {}
         self._listener = worker.Listener(listen, self._serve)
         self._asked: list[dict[str, Any]] = []
@@ -118,7 +125,7 @@ class Script:
             reader = Reader(conn)
             while not (how := await self._one(conn, reader, number)):
                 pass
-        except (Ended, OSError, ValueError):
+        except (TimeoutError, Ended, OSError, ValueError):
             how = "close"
         finally:
             self._open -= 1
@@ -126,6 +133,9 @@ class Script:
 
     async def _one(self, conn: socket.socket, reader: Reader, number: int) -> str:
         """One request and its answer; how the conn ends, if it does."""
+        if self._idle_ms:
+            # As near to the moment in which a client may ask again as can be, before and after it.
+            await asyncio.wait_for(reader.some(), (self._idle_ms + random.uniform(-1, 1)) / 1000)
         method, target, headers = await reader.head()
         asked = {"method": method, "target": target, "headers": headers, "body": "", "conn": number}
         path = target.partition("?")[0]

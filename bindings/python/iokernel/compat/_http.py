@@ -37,9 +37,9 @@ class Origin:
         self.endpoint = iokernel.open(url, **_OPTIONS, **options)
         weakref.finalize(self, _close, self.endpoint).atexit = False
 
-    def exchange(self, *request: Any) -> Exchange:
-        """One request; its times are kept by the client."""
-        return Exchange(self.endpoint, request, timeout=math.inf)
+    def exchange(self, *request: Any, blocks: bool) -> Exchange:
+        """One request; its times are kept by the client. `blocks`: in whatever thread, a loop's included."""
+        return Exchange(self.endpoint, request, timeout=math.inf, blocks=blocks)
 
 
 class Fields:

@@ -233,7 +233,7 @@ class Transport(_Base, httpx.BaseTransport):
         connect, write, read = times
         pieces: Any = request.stream
         whole = b"".join(pieces) if isinstance(pieces, httpx.ByteStream) else None
-        exchange = origin.exchange(*self._asked(request, whole))
+        exchange = origin.exchange(*self._asked(request, whole), blocks=True)
         try:
             if whole is None:
                 run(send_all(exchange, pieces, connect, write))
@@ -385,7 +385,7 @@ class AsyncTransport(_Base, httpx.AsyncBaseTransport):
         connect, write, read = times
         pieces: Any = request.stream
         whole = b"".join(pieces) if isinstance(pieces, httpx.ByteStream) else None
-        exchange = origin.exchange(*self._asked(request, whole))
+        exchange = origin.exchange(*self._asked(request, whole), blocks=False)
         try:
             if whole is None:
                 await _send_all(exchange, pieces, connect, write)

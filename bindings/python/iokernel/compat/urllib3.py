@@ -188,7 +188,7 @@ class HTTPConnection:
         )
         in_pieces = (chunks is not None and whole is None) or chunked
         sent = True if in_pieces else whole
-        self._exchange = self._origin.exchange(method, url, fields.pairs, sent, fields.options)
+        self._exchange = self._origin.exchange(method, url, fields.pairs, sent, fields.options, blocks=True)
         if in_pieces:
             run(send_all(self._exchange, map(_bytes, chunks or ()), self.timeout, self.timeout))
 

@@ -15,6 +15,8 @@ pub struct Lane {
     peer_done: bool,
     /// The program sends nothing more.
     we_done: bool,
+    /// The system has all that was sent.
+    sent_all: bool,
 }
 
 enum Speech {
@@ -24,7 +26,7 @@ enum Speech {
 
 impl Lane {
     pub fn raw(id: RequestId) -> Self {
-        Lane { id, speech: Speech::Raw, peer_done: false, we_done: false }
+        Lane { id, speech: Speech::Raw, peer_done: false, we_done: false, sent_all: false }
     }
 
     pub fn websocket(
@@ -36,19 +38,23 @@ impl Lane {
     ) -> Self {
         let config = Config { role: Role::Client, message_bytes_max: limits.message_bytes_max, deflate, mask_seed };
         let speech = Speech::WebSocket { codec: Box::new(Codec::new(config)), heard: now, pinged: false };
-        Lane { id, speech, peer_done: false, we_done: false }
+        Lane { id, speech, peer_done: false, we_done: false, sent_all: false }
     }
 
     pub fn is_over(&self) -> bool {
+        self.peer_done && self.sent_all
+    }
+
+    /// A lane of bytes ends as its transport does, each way by itself; a WebSocket when both have said so.
+    pub fn has_sent_all(&self) -> bool {
         match &self.speech {
-            Speech::Raw => self.peer_done && self.we_done,
+            Speech::Raw => self.we_done,
             Speech::WebSocket { codec, .. } => self.peer_done && codec.is_over(),
         }
     }
 
-    /// A lane of bytes ends as its transport does; a WebSocket has words for that.
-    pub fn has_sent_all(&self) -> bool {
-        self.we_done && matches!(self.speech, Speech::Raw)
+    pub fn handle_sent_all(&mut self) {
+        self.sent_all = true;
     }
 
     pub fn input(&mut self, now: Instant, input: &[u8], deaf: bool, out: &mut Out<'_>) -> Result<Progress, Fault> {

@@ -204,11 +204,7 @@ impl Client {
             if lane.id != id {
                 return Err(closed("the request is over"));
             }
-            let then = lane.send(body, out)?;
-            if lane.is_over() {
-                self.end_lane(out);
-            }
-            return Ok(then);
+            return lane.send(body, out);
         }
         let Some(exchange) = self.exchanges.iter_mut().find(|exchange| exchange.id == id && !exchange.is_deaf) else {
             return Err(closed("the request is over"));
@@ -365,6 +361,13 @@ impl Protocol for Client {
 
     fn has_sent_all(&self) -> bool {
         matches!(&self.reading, Reading::Lane(lane) if lane.has_sent_all())
+    }
+
+    fn handle_sent_all(&mut self, out: &mut Out<'_>) {
+        if let Reading::Lane(lane) = &mut self.reading {
+            lane.handle_sent_all();
+            self.end_lane(out);
+        }
     }
 
     fn inflight(&self) -> usize {

@@ -61,9 +61,7 @@ impl Client {
             Reading::Lane(lane) => {
                 let deaf = self.exchanges.front().is_none_or(|exchange| exchange.is_deaf);
                 let progress = lane.input(now, input, deaf, out)?;
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                self.end_lane(out);
                 Ok(progress)
             }
             Reading::Over => Ok(Progress::Consumed(input.len())),
@@ -290,8 +288,11 @@ impl Client {
         Ok(())
     }
 
-    /// Both sides are done with a lane.
+    /// Ends a lane that both sides are done with.
     pub(super) fn end_lane(&mut self, out: &mut Out<'_>) {
+        if !matches!(&self.reading, Reading::Lane(lane) if lane.is_over()) {
+            return;
+        }
         self.reading = Reading::Over;
         self.draining = true;
         if let Some(exchange) = self.exchanges.pop_front().filter(|exchange| !exchange.is_deaf) {
@@ -307,9 +308,7 @@ impl Client {
             Reading::Over => return Ok(()),
             Reading::Lane(lane) => {
                 lane.eof(is_deaf, out)?;
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                self.end_lane(out);
                 return Ok(());
             }
             Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => {
