@@ -24,7 +24,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use date::Clock;
 use exchange::{Exchange, Stage};
@@ -43,6 +43,8 @@ use crate::value::write;
 const DROPPED_BYTES_MAX: u64 = 256 << 10;
 /// Buffers of exchanges that are kept for later ones.
 const SPARE_MAX: usize = 16;
+/// How long after its last response a conn is kept for a request that may be on its way while we leave.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Empty lines before a request (RFC 9112, 2.2: at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
@@ -204,6 +206,11 @@ impl Server {
         }
     }
 
+    /// Nothing has happened for a while.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now >= since + LAST_REQUEST)
+    }
+
     /// The last response of this conn is written: those behind it are nobody's any more (RFC 9112, 9.6).
     fn end(&mut self, out: &mut Out<'_>) {
         while let Some(next) = self.queue.front() {
@@ -289,6 +296,7 @@ impl Protocol for Server {
         let span = match &self.state {
             State::Proxied => self.options.head_timeout,
             State::Head if self.began => self.options.head_timeout,
+            State::Head if self.queue.is_empty() && self.closing => LAST_REQUEST,
             State::Head if self.queue.is_empty() => self.options.idle_timeout,
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) => self.options.body_timeout,
             // The client has not answered our close (RFC 6455, 7.1.1).
@@ -335,7 +343,7 @@ impl Protocol for Server {
         self.check()
     }
 
-    /// No request is begun any more: what is under way is finished, then the conn is closed.
+    /// What is under way is finished, and a request that the client has sent meanwhile is the last one (RFC 9112, 9.6).
     fn close(&mut self, now: Instant, out: &mut Out<'_>) {
         if self.fault.is_some() {
             return;
@@ -343,7 +351,8 @@ impl Protocol for Server {
         self.closing = true;
         match &self.state {
             State::Proxied => self.deafen(out),
-            State::Head if !self.began => self.deafen(out),
+            // A client that waits for nothing may have sent its next request already.
+            State::Head if !self.began && (!self.queue.is_empty() || self.is_idle(now)) => self.deafen(out),
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) | State::Undecided => {
                 match self.queue.back_mut() {
                     Some(last) => last.asked.keeps = false,

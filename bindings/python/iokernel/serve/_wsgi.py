@@ -30,6 +30,11 @@ RUNNING = 3
 """What `doing` says while the application runs."""
 
 
+PUMP_MS = 1000
+LEAD_LOOK_S = 0.05
+"""How soon a thread that waits for a body sees that nobody takes what comes."""
+
+
 class Gone(ConnectionError):
     """The client has left before it had its response."""
 
@@ -310,16 +315,18 @@ class Server(WsgiBase):
 
     def _wait(self, of: Input) -> None:
         """Until something has come for a body: this thread takes what comes, or another does."""
-        while not of._is_there():
+        while True:
             of._news.clear()
-            if self.lead():
-                if self.channel.ended:
-                    raise Gone("the server has ended")
-                stashed = self.pump(1000)
-                if stashed and of._is_there():
-                    break
-            else:
-                of._news.wait(0.05)
+            if of._is_there():
+                return
+            if not self.lead():
+                of._news.wait(LEAD_LOOK_S)
+            elif self.channel.ended:
+                raise Gone("the server has ended")
+            elif self.pump(PUMP_MS) and self._idle.locked():
+                # Requests have come too: who stands by takes them, and what comes for this one.
+                self.step_back()
+                of._news.wait(LEAD_LOOK_S)
 
     # Responses
 

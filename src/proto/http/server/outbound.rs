@@ -170,6 +170,12 @@ impl Server {
         if let (State::WebSocket(_), Some(Upgrade::WebSocket(_))) = (&self.state, &exchange.upgrade) {
             return self.send_message(now, index, body, out);
         }
+        if reply::is_error(body) {
+            // The program failed in the middle: the client sees that something is missing (RFC 9112, 8).
+            exchange.asked.keeps = false;
+            let _ = self.complete(now, index, out);
+            return Ok(Then::Done);
+        }
         if self.held_bytes > self.limits.message_bytes_max {
             return Err(Refusal { code: "BUSY", message: "the responses before this one are not done".into() });
         }
