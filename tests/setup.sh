@@ -24,6 +24,10 @@ needs="
   node nodejs
   npm npm
   nginx nginx-light
+  haproxy haproxy
+  curl curl
+  tinyproxy tinyproxy
+  microsocks microsocks
 "
 
 main() {
