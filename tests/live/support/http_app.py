@@ -12,7 +12,7 @@
 /hang?s=                     an answer after a C call that gave nobody the GIL for so long
 /chat                        a WebSocket that sends back what comes; "close" has it closed with 4001
 /page                        a page of HTML
-/counts                      how many requests began, as JSON
+/counts                      how many requests began, and how many of /pieces are `open`, as JSON
 any other                    what was asked, as JSON: method, target, headers, size and SHA-256 of the body
 ===========================  =====================================================================================
 """
@@ -122,9 +122,13 @@ async def some_bytes(send: Send, query: dict[str, str]) -> None:
 
 async def pieces(send: Send, query: dict[str, str]) -> None:
     await begin(send)
-    for _ in range(int(query["count"])):
-        await piece(send, b"x" * int(query["size"]))
-    await piece(send, b"", more=False)
+    COUNTS["open"] += 1
+    try:
+        for _ in range(int(query["count"])):
+            await piece(send, b"x" * int(query["size"]))
+        await piece(send, b"", more=False)
+    finally:
+        COUNTS["open"] -= 1
 
 
 async def gated(send: Send, query: dict[str, str]) -> None:
