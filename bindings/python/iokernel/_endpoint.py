@@ -49,6 +49,9 @@ if TYPE_CHECKING or accelerator is None:
         _number: int
         _key: int
 
+        def _begin(self, future_class: type[AioFuture], arguments: tuple[Any, ...]) -> AioFuture | None:
+            return None
+
 else:
     CallerBase = accelerator.Caller
 

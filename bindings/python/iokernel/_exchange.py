@@ -222,8 +222,10 @@ class Exchange:
             payload = pack(value)
         except Exception as error:
             raise cannot_pack(error) from None
-        if self._over or self._refused is not None:
-            raise self._refused or self._gone()
+        if self._over:
+            raise self._gone()
+        if self._refused is not None:
+            raise self._refused
         with self._users as channel:
             if self._over:
                 raise self._gone()
@@ -430,7 +432,7 @@ class _Threads:
     def _look(self) -> int:
         """Takes what has come, and submits what the ring had no room for. How much there was."""
         count = self._channel.poll()
-        if not self._channel.ended:
+        if self._channel.has_more() and not self._channel.ended:
             self._channel.send()
         return count
 

@@ -99,21 +99,36 @@ class StatusError(RemoteError):
 class Head:
     """What a response begins with."""
 
-    __slots__ = ("_headers", "_raw", "reason", "status", "version")
-    _headers: Headers | None
-    _raw: list[list[bytes]]
-    status: int
-    reason: str
-    """What the server wrote beside the status."""
-    version: int
-    """11 for HTTP/1.1, 10 for HTTP/1.0."""
+    head: Any
+    """`[status, headers, body, reason, version, ...]`"""
+    _headers: Headers
+
+    @property
+    def status(self) -> int:
+        """The status code: 200."""
+        status: int = self.head[0]
+        return status
+
+    @property
+    def reason(self) -> str:
+        """What the server wrote beside the status."""
+        reason: str = self.head[3]
+        return reason
+
+    @property
+    def version(self) -> int:
+        """11 for HTTP/1.1, 10 for HTTP/1.0."""
+        version: int = self.head[4]
+        return version
 
     @property
     def headers(self) -> Headers:
         """The header fields."""
-        if self._headers is None:
-            self._headers = Headers(self._raw)
-        return self._headers
+        try:
+            return self._headers
+        except AttributeError:
+            self._headers = headers = Headers(self.head[1])
+            return headers
 
     @property
     def ok(self) -> bool:
@@ -124,18 +139,19 @@ class Head:
 class Response(Head):
     """A complete response. Awaiting it gives it itself, so that code need not know whether it came in a loop."""
 
-    __slots__ = ("_trailers", "body")
-
     def __init__(self, reply: list[Any]) -> None:
-        self.status, self._raw, self.body, self.reason, self.version, self._trailers = reply
-        self._headers = None
+        self.head = reply
 
-    body: bytes
+    @property
+    def body(self) -> bytes:
+        """The body, whole."""
+        body: bytes = self.head[2]
+        return body
 
     @property
     def trailers(self) -> Headers:
         """The fields that came after the body (RFC 9110, 6.5)."""
-        return Headers(self._trailers or [])
+        return Headers(self.head[5] or [])
 
     @property
     def text(self) -> str:
@@ -184,7 +200,10 @@ class _Reply(AioFuture):
     __slots__ = ()
 
     def set_result(self, reply: Any, /) -> None:
-        super().set_result(Response(reply))
+        _settle(self, Response(reply))
+
+
+_settle = AioFuture.set_result
 
 
 def open(url: str, **options: Any) -> HttpEndpoint:
@@ -234,6 +253,10 @@ class HttpEndpoint(Endpoint):
         Raises an `iokernel.Error` with its `fate`; a response larger than `max_reply` is a ConnectionLost.
         """
         asked = _asked(method, target, params, headers, body, data, json, decode, expect)
+        if timeout is None and route is None and trace is None and not idempotent:
+            begun: Any = self._begin(_Reply, asked)
+            if begun is not None:
+                return begun  # type: ignore[no-any-return]
         loop = _running_loop()
         if loop is None:
             return Response(self.call(*asked, timeout=timeout, idempotent=idempotent, route=route, trace=trace))
@@ -331,6 +354,16 @@ class HttpEndpoint(Endpoint):
         return socket
 
 
+class _NotYet:
+    """Stands for the head of a response that has not begun."""
+
+    def __getitem__(self, _: int) -> Any:
+        raise RuntimeError("the response has not begun: wait for it with `accepted()`")
+
+
+_NOT_YET: Any = _NotYet()
+
+
 def _asked(
     method: str, target: str, params: Any, headers: Any, body: Any, data: Any, json: Any, decode: bool, expect: bool
 ) -> tuple[str, str, Any, Any, Any]:
@@ -387,15 +420,9 @@ class Stream(Exchange, Head):
     def __init__(
         self, endpoint: Endpoint, asked: tuple[Any, ...], timeout: float | None, route: Route | None = None
     ) -> None:
-        self._headers = None
         self._waits = asked[3] is not True
         super().__init__(endpoint, asked, timeout, route)
-
-    def _completion(self, done: Completion) -> None:
-        super()._completion(done)
-        if self.head is not None and self._headers is None:
-            self.status, raw, _, self.reason, self.version = self.head
-            self._headers = Headers(raw)
+        self.head = _NOT_YET
 
     @property
     def trailers(self) -> Headers:

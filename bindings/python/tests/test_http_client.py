@@ -167,8 +167,12 @@ def test_a_stream_in_a_thread(api: HttpEndpoint) -> None:
             next(reply)
     with pytest.raises(StatusError), api.stream("GET", "/404") as reply:
         reply.raise_for_status()
-    with api.stream("GET", "/late") as waiting, pytest.raises(iokernel.Timeout):
+    waiting = api.stream("GET", "/late")
+    with pytest.raises(iokernel.Timeout):
         waiting.accepted(0.05)
+    with pytest.raises(RuntimeError, match="has not begun"):
+        print(waiting.status)
+    waiting.close()
 
 
 async def test_a_stream_in_a_loop(api: HttpEndpoint) -> None:
@@ -252,6 +256,24 @@ def test_one_thread_sends_while_another_receives(site: HttpEndpoint) -> None:
         talk.finish()
         reader.join(20)
         assert not reader.is_alive() and sum(map(len, got)) == 2_000_000
+
+
+def test_how_far_a_request_is(api: HttpEndpoint) -> None:
+    with iokernel.http.open("http://127.0.0.1:1") as nowhere, nowhere.exchange("GET", "/") as waiting:
+        assert waiting.underway() == (False, None)
+    with api.exchange("GET", "/late") as waiting:
+        wait_for("the request to be written", lambda: waiting.underway()[0])
+        has_conn, ago = waiting.underway()
+        assert has_conn and 0 <= ago < 60
+
+
+async def test_how_far_a_request_is_in_a_loop(api: HttpEndpoint) -> None:
+    async with api.exchange("GET", "/hi") as one:
+        await one.accepted()
+        assert one.head[0] == 200
+        assert await one.receive() == b"hello"
+        assert await one.result() is None
+        assert (await one.underway())[0]
 
 
 def test_a_stream_outlives_the_thread_that_made_it(api: HttpEndpoint) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
+import iokernel
 import iokernel.compat.httpx
 import iokernel.compat.requests
 import pytest
@@ -127,3 +129,47 @@ def test_connections_live_on_while_the_program_hangs(server: HttpScript, site: A
         assert (told["answer"], told["read"] >= 10_000_000, told["again"]) == ("still there?", True, "hello")
         assert server.conns() == conns
         wait_for("the end of the stream", lambda: site.counts()["open"] <= 1)
+
+
+FORKS = """
+import os, pickle, sys
+import httpx
+import iokernel.compat.httpx, iokernel.compat.requests
+
+url = sys.argv[1]
+session, client = iokernel.compat.requests.Session(), iokernel.compat.httpx.Client()
+assert session.get(url + "/hi").text == client.get(url + "/hi").text == "hello"
+again = pickle.loads(pickle.dumps(session))
+assert again.get(url + "/hi").text == "hello"
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if session.get(url + "/hi").text == client.get(url + "/hi").text == "hello" else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert session.get(url + "/hi").text == client.get(url + "/hi").text == "hello"
+for one in (session, again, client):
+    one.close()
+print("ok")
+"""
+
+
+def test_sessions_are_forked_and_pickled(server: HttpScript, script: Callable[..., str]) -> None:
+    assert script(FORKS, server.url) == "ok\n"
+
+
+def test_what_was_not_read_is_let_go(server: HttpScript, site: AiohttpServer) -> None:
+    """Responses that nobody closes give back their connection, their place and their endpoint."""
+    with iokernel.compat.httpx.Client(limits=httpx.Limits(max_connections=2)) as client:
+        for _ in range(10):
+            reply = client.send(client.build_request("GET", site.url + "/stream"), stream=True)
+            next(reply.iter_raw())
+            del reply
+            gc.collect()
+    with iokernel.compat.requests.Session() as session:
+        for _ in range(10):
+            next(session.get(site.url + "/stream", stream=True).iter_content(10))
+            gc.collect()
+    wait_for("the end of all streams", lambda: site.counts()["open"] == 0)
+    del session, client
+    gc.collect()
+    urls = [one["url"] for one in iokernel.default_kernel().state["endpoints"]]
+    assert site.url not in urls

@@ -158,6 +158,11 @@ def too_late(phase: str, limit: float | None) -> Timeout:
     return Timeout(f"{what} within {limit} s", code=phase, status=-202, fate=fate)
 
 
+def is_of_tls(error: Error) -> bool:
+    """The handshake failed: a certificate, mostly."""
+    return error.message.startswith("TLS with ")
+
+
 def send_all(exchange: Exchange, pieces: Iterable[bytes | str], connect: float | None, write: float | None) -> Steps:
     """Sends a body in pieces, as far as anybody wants it: a response may come before its end."""
     try:

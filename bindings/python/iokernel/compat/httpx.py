@@ -23,7 +23,20 @@ import httpx
 from iokernel._errors import BadRequest, ConnectionLost, Error, Timeout, Unavailable
 from iokernel._exchange import Exchange
 
-from ._http import Enough, Fields, Origin, Steps, begin, origin_url, run, run_in_loop, send_all, send_one, unix_url
+from ._http import (
+    Enough,
+    Fields,
+    Origin,
+    Steps,
+    begin,
+    is_of_tls,
+    origin_url,
+    run,
+    run_in_loop,
+    send_all,
+    send_one,
+    unix_url,
+)
 
 __all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport"]
 
@@ -145,6 +158,8 @@ class _Base:
         if isinstance(error, Timeout):
             kinds = {"CONNECT": httpx.ConnectTimeout, "WRITE": httpx.WriteTimeout}
             kind = kinds.get(error.code, httpx.ReadTimeout)
+        elif is_of_tls(error):
+            kind = httpx.ConnectError
         elif isinstance(error, Unavailable):
             tunnels = self._proxy is not None and "proxy" in error.message
             kind = httpx.ConnectTimeout if error.code == "NOANSWER" else httpx.ConnectError

@@ -7,6 +7,7 @@ at a time; which socket serves that, kept alive or fresh, is the kernel's busine
 from __future__ import annotations
 
 import io
+import ssl
 from base64 import b64decode
 from collections.abc import Mapping
 from http.client import HTTPMessage, RemoteDisconnected, ResponseNotReady
@@ -25,7 +26,7 @@ from iokernel._errors import ConnectionLost, Error, Unavailable
 from iokernel._errors import Timeout as KernelTimeout
 from iokernel._exchange import Exchange
 
-from ._http import CONNECT_S, Fields, Origin, begin, origin_url, run, send_all
+from ._http import CONNECT_S, Fields, Origin, begin, is_of_tls, origin_url, run, send_all
 
 __all__ = ["HTTPConnectionPool", "HTTPSConnectionPool", "PoolManager", "ProxyManager", "SOCKSProxyManager"]
 
@@ -233,6 +234,9 @@ class HTTPConnection:
             return exceptions.ConnectTimeoutError(this, text)
         if isinstance(error, KernelTimeout):
             return TimeoutError("timed out")
+        if is_of_tls(error):
+            kind = ssl.SSLCertVerificationError if "certificate" in error.message else ssl.SSLError
+            return kind(1, error.message)
         if isinstance(error, Unavailable) and self._tunnel is not None:
             return OSError(f"Tunnel connection failed: {error.message}")
         if error.code == "NONAME":
