@@ -25,9 +25,11 @@ needs="
   npm npm
   nginx nginx-light
   haproxy haproxy
-  curl curl
   tinyproxy tinyproxy
   microsocks microsocks
+  openssl openssl
+  curl curl
+  stunnel4 stunnel4
 "
 
 main() {

@@ -120,16 +120,28 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
     let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.exclusive, seed)?;
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let tls = Tls::take(&mut url, scheme, listener)?;
+    if let Some((key, value)) = url.options.copies("tls_").into_iter().next().filter(|_| tls.is_none()) {
+        return Err(ConfigError::new(&key, &value, format!("a scheme with TLS: {}", secure_schemes())));
+    }
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;
     let tracing = scheme.tracing;
     Ok(Opened { shown: redact(text), tracing, driver, options, tls, address: url.address, source })
 }
 
-/// An unknown scheme is told which ones there are.
+fn secure_schemes() -> String {
+    let names: Vec<&str> = proto::TABLE.iter().filter(|scheme| scheme.tls).map(|scheme| scheme.name).collect();
+    if names.is_empty() { "this library is built without the feature tls".into() } else { names.join(", ") }
+}
+
+/// An unknown scheme is told which ones there are, and one that only another build has, which feature that is.
 fn known(error: ConfigError) -> ConfigError {
     if error.key != "scheme" {
         return error;
+    }
+    let plain = error.value.strip_suffix('s').filter(|plain| proto::scheme(plain).is_some());
+    if plain.is_some() && !cfg!(feature = "tls") {
+        return ConfigError { expected: "a library that is built with the feature tls".into(), ..error };
     }
     let names: Vec<&str> = proto::TABLE.iter().map(|scheme| scheme.name).collect();
     ConfigError { expected: format!("one of {}, unix", names.join(", ")), ..error }

@@ -20,8 +20,8 @@ pub struct Tls {
 pub struct Session(None);
 
 pub struct Securing {
-    none: None,
     pub socket: Stream,
+    _none: None,
 }
 
 enum None {}

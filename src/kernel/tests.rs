@@ -81,7 +81,7 @@ impl Driver for Bomb {
     }
 }
 
-fn io() -> Io {
+pub fn io() -> Io {
     let poll = Poll::new().unwrap();
     let registry = poll.registry().try_clone().unwrap();
     let own = super::observing::own::Own::new(crate::observe::area::Area::of_process().unwrap(), "test");
@@ -90,7 +90,7 @@ fn io() -> Io {
     Io::new(poll, resolver, observing, own).unwrap()
 }
 
-fn endpoint(io: &mut Io) -> u32 {
+pub fn endpoint(io: &mut Io) -> u32 {
     let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
     let options = EndpointOptions::take(&mut url, false, 1, false, 1).unwrap();
     let router = Service::new(options.service);

@@ -15,7 +15,7 @@ from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, RemoteError
 from ._native import ThreadChannel
-from ._records import FLAG_QUIET, KIND_DONE, KIND_GONE, KIND_REQUEST, OP_CLOSE, OP_LISTEN, OP_REPLY
+from ._records import FLAG_QUIET, KIND_DONE, KIND_GONE, KIND_REQUEST, OP_CLOSE, OP_LISTEN, OP_REPLY, OP_STATE
 from ._values import cannot_pack, pack
 
 if TYPE_CHECKING:
@@ -243,6 +243,12 @@ class Listener:
                 self._kernel.block(OP_CLOSE, self._number, b"")
         if here is self._loop and threading.get_ident() == self._owner:
             self._channel.close()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How it is: `state` (`"up"`, `"leaving"`), `address`, `conns`, `requests`; over TLS, `tls`."""
+        state: dict[str, Any] = self._kernel.block(OP_STATE, self._number, b"").value()
+        return state
 
     @property
     def closed(self) -> bool:

@@ -188,6 +188,7 @@ impl Tls {
         }
         map.text("last_error", &self.last_error);
         map.number("reloads", self.counts.reloads);
+        map.number("reload_failures", self.counts.reload_failures);
         map.text("files_error", &self.files_error);
     }
 }

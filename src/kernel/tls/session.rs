@@ -28,14 +28,19 @@ const FRONT_BYTES: usize = 20 << 10;
 /// Read at once during a handshake, so that little comes along of what follows it.
 const HANDSHAKE_READ_BYTES: usize = 16 << 10;
 
-/// Either side of rustls, by the one function that they have in common.
+/// Either side of rustls, by what they have in common.
 trait Records {
     type Data;
+    fn common(&self) -> &CommonState;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Records for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+
+    fn common(&self) -> &CommonState {
+        self
+    }
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -44,6 +49,10 @@ impl Records for UnbufferedClientConnection {
 
 impl Records for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+
+    fn common(&self) -> &CommonState {
+        self
+    }
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -144,7 +153,7 @@ impl Session {
     }
 
     fn common(&self) -> &CommonState {
-        on_side!(&self.side, conn => conn)
+        on_side!(&self.side, conn => conn.common())
     }
 
     /// One step of the handshake: takes what has come and writes what follows from it. True once it is done.
@@ -237,8 +246,7 @@ impl Session {
             Ok(()) if end - through.used > HELD_BYTES_MAX => self.fault = Some(Error::PeerSentOversizedRecord),
             Ok(()) => self.incoming.extend_from_slice(&scratch[through.used..end]),
             Err(error) => {
-                let rest = &mut scratch[through.used..end];
-                on_side!(&mut self.side, conn => last_words(&mut **conn, rest, &mut self.outgoing));
+                on_side!(&mut self.side, conn => last_words(&mut **conn, &mut self.outgoing));
                 self.fault = Some(error);
             }
         }
@@ -267,6 +275,12 @@ impl Session {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(piece.len()),
             sent => sent.map(|()| piece.len()),
         }
+    }
+
+    /// Bytes that lie here, to be read or to be written.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        self.incoming.len() + self.early.len() + self.outgoing.end - self.outgoing.start
     }
 
     /// Nothing waits to be written.
@@ -382,11 +396,10 @@ fn prepare<Data>(state: ConnectionState<'_, '_, Data>, outgoing: &mut Outgoing) 
     }
 }
 
-/// The alert that tells the peer what it did wrong.
-fn last_words<C: Records>(conn: &mut C, rest: &mut [u8], outgoing: &mut Outgoing) {
-    while let Ok(state @ (ConnectionState::EncodeTlsData(_) | ConnectionState::TransmitTlsData(_))) =
-        conn.process(rest).state
-    {
+/// The alert that tells the peer what it did wrong. What it sent is not looked at again.
+fn last_words<C: Records>(conn: &mut C, outgoing: &mut Outgoing) {
+    while conn.common().wants_write() {
+        let Ok(state) = conn.process(&mut []).state else { return };
         if prepare(state, outgoing).is_err() {
             return;
         }

@@ -110,6 +110,7 @@ fn of_certificate(error: &CertificateError) -> String {
             "the peer's certificate is a CA's: only tls_ca= with that very certificate, or tls_pin=, makes it good"
                 .into()
         }
+        CertificateError::Other(error) => format!("the peer's certificate: {error}"),
         error => format!("the peer's certificate: {error}"),
     }
 }
