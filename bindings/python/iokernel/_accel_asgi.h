@@ -106,7 +106,7 @@ typedef struct {
   char stage; /* of the response */
   char told;  /* the body was received */
   char gone;  /* the client has left */
-  char waits; /* somebody waits for the end of the response */
+  char slowly; /* Python has to see the end of the response: somebody waits for it, or trailers follow */
 } Cycle;
 
 enum { FRESH, STARTED, OPEN, OVER };
@@ -136,6 +136,8 @@ static int send_at_once(Cycle *cycle, PyObject *message) {
     PyObject *headers = PyDict_GetItemWithError(message, word_headers);
     PyObject *trailers = PyDict_GetItemWithError(message, word_trailers);
     if (!status || !PyLong_CheckExact(status) || (trailers && trailers != Py_False)) return 0;
+    long number = PyLong_AsLong(status);
+    if (number < 200 || number > 999) return PyErr_Clear(), 0;
     if (!headers) headers = no_headers;
     if (count_of(headers) < 0) return 0;
     Py_INCREF(status);
@@ -145,7 +147,7 @@ static int send_at_once(Cycle *cycle, PyObject *message) {
     cycle->stage = STARTED;
     return 1;
   }
-  if (cycle->stage != STARTED || cycle->waits || !is_word(type, word_response_body, &seen_body)) return 0;
+  if (cycle->stage != STARTED || cycle->slowly || !is_word(type, word_response_body, &seen_body)) return 0;
   PyObject *more = PyDict_GetItemWithError(message, word_more_body);
   PyObject *body = PyDict_GetItemWithError(message, word_body);
   if ((more && more != Py_False) || (body && !PyBytes_CheckExact(body))) return 0;
@@ -225,7 +227,7 @@ static PyMemberDef cycle_members[] = {
     {"status", T_OBJECT, offsetof(Cycle, status), 0, NULL},       {"headers", T_OBJECT, offsetof(Cycle, headers), 0, NULL},
     {"tag", T_ULONGLONG, offsetof(Cycle, tag), READONLY, NULL},   {"endpoint", T_UINT, offsetof(Cycle, endpoint), READONLY, NULL},
     {"stage", T_BYTE, offsetof(Cycle, stage), 0, NULL},           {"told", T_BOOL, offsetof(Cycle, told), 0, NULL},
-    {"gone", T_BOOL, offsetof(Cycle, gone), 0, NULL},             {"waits", T_BOOL, offsetof(Cycle, waits), 0, NULL},
+    {"gone", T_BOOL, offsetof(Cycle, gone), 0, NULL},             {"slowly", T_BOOL, offsetof(Cycle, slowly), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -206,6 +206,16 @@ impl Server {
         }
     }
 
+    /// Most clients that send nothing more are gone: the program may want to know while it works for them.
+    fn tell_left(&mut self, out: &mut Out<'_>) {
+        let lane = matches!(self.state, State::Lane).then(|| self.last_slot());
+        let waiting =
+            |(slot, exchange): &(u64, &Exchange)| exchange.told && exchange.stage != Stage::Over && Some(*slot) != lane;
+        for (slot, _) in (self.first..).zip(&self.queue).filter(waiting) {
+            out.events.emit(Event::End { of: Of::Slot(slot), body: Body::None });
+        }
+    }
+
     /// Nothing has happened for a while.
     fn is_idle(&self, now: Instant) -> bool {
         self.since.is_none_or(|since| now >= since + LAST_REQUEST)
@@ -269,6 +279,7 @@ impl Protocol for Server {
         if self.queue.is_empty() {
             return Err(self.fail(FaultKind::Closed, "the client closed the conn"));
         }
+        self.tell_left(out);
         self.deafen(out);
         self.advance(now, out);
         Ok(())

@@ -1,4 +1,4 @@
-"""`iokernel serve` under test: a master with its workers, an application given as source, and a client that speaks raw."""
+"""`iokernel serve` under test: a master with its workers, an application given as source, clients that count errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,41 @@ from .program import ROOT
 
 STARTS_S = 30.0
 
+WSGI = """
+import os, time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(1)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+ASGI = """
+import asyncio, os, time
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1)
+    if scope["path"] == "/stuck":
+        time.sleep(60)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
 
 class Served(Process):
     """A server whose application is `source`, as the module `app`. `options` are of the command line."""
 
     def __init__(
-        self, source: str, *options: str, app: str = "app:app", bind: str | None = None, env: dict[str, str] | None = None
+        self,
+        source: str,
+        *options: str,
+        app: str = "app:app",
+        bind: str | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         (self.folder / "app.py").write_text(textwrap.dedent(source))
@@ -122,3 +152,46 @@ def rss_bytes(pid: int) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"{pid} has no RssAnon")
+
+
+class Load:
+    """Clients that ask without a pause, some on a connection that is kept, some each time on one of its own."""
+
+    def __init__(self, served: Served, kept: int = 4, fresh: int = 2) -> None:
+        self._served = served
+        self._goes_on = True
+        self.answers = 0
+        self.refused = 0
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=self._run, args=(at < kept,)) for at in range(kept + fresh)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, keeps: bool) -> None:
+        client = self._served.client()
+        try:
+            while self._goes_on:
+                if client.sock is None:
+                    try:
+                        client.connect()
+                    except ConnectionRefusedError:
+                        self.refused += 1
+                        return
+                try:
+                    client.request("GET", "/", headers={} if keeps else {"Connection": "close"})
+                    response = client.getresponse()
+                    response.read()
+                except (OSError, http.client.HTTPException) as error:
+                    self.errors.append(f"{error!r} keeps={keeps}")
+                    client.close()
+                    continue
+                if response.status != 200:
+                    self.errors.append(f"{response.status} keeps={keeps}")
+                self.answers += 1
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        self._goes_on = False
+        for thread in self._threads:
+            thread.join(30)

@@ -32,6 +32,8 @@ Message = dict[str, Any]
 Application = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Any]
 
 FRESH, STARTED, OPEN, OVER = range(4)
+TASKS_TAKE_CONTEXTS = sys.version_info >= (3, 11)
+TASKS_ARE_EAGER = sys.version_info >= (3, 12)
 
 VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 HTTP_EXTENSIONS: Message = {
@@ -52,7 +54,8 @@ class Talk:
     """What comes and goes beside the first message of a request: pieces, their window, the end."""
 
     __slots__ = (
-        "_ahead", "_error", "_loop", "_taken", "_waiters", "ended", "gone", "is_body_over", "last", "pieces", "trailers",
+        "_ahead", "_error", "_loop", "_taken", "_waiters",
+        "ended", "gone", "has_left", "is_body_over", "last", "pieces", "trailers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -64,6 +67,8 @@ class Talk:
         self.pieces: deque[Completion] = deque()
         self.ended = False
         self.gone = False
+        self.has_left = False
+        """The client has ended its side of the connection. It may still read, so what is sent goes."""
         self.trailers: list[Any] | None = None
         """What goes behind the body of a response; None: nothing."""
         self.is_body_over = False
@@ -140,6 +145,7 @@ class Cycle(CycleBase):
     """One request with its response. `_receive` and `_send` are for what is not over at once."""
 
     __slots__ = ("_talk",)
+    _talk: Talk
 
     @property
     def _server(self) -> Server:
@@ -149,7 +155,7 @@ class Cycle(CycleBase):
     def _talks(self) -> Talk:
         """The request's further messages; from here on it is told of them."""
         try:
-            talk: Talk = self._talk
+            talk = self._talk
         except AttributeError:
             server = self._server
             talk = self._talk = Talk(server.loop)
@@ -160,6 +166,8 @@ class Cycle(CycleBase):
         talk = self._talks()
         if done.kind == KIND_GONE:
             self.gone = True
+        elif done.kind == KIND_END and (self.told or talk.ended or self.body is not True):
+            talk.has_left = True
         talk.completion(done)
 
     # Receiving
@@ -175,8 +183,8 @@ class Cycle(CycleBase):
             if message is not None:
                 return message
         talk = self._talks()
-        self.waits = True
-        while not self.gone and self.stage != OVER:
+        self.slowly = True
+        while not (talk.has_left or self.gone or self.stage == OVER):
             await talk.change()
         return {"type": "http.disconnect"}
 
@@ -226,7 +234,7 @@ class Cycle(CycleBase):
             raise RuntimeError(f"status: {status!r}: expected a number from 200 to 999")
         self.status, self.headers = status, [tuple(pair) for pair in message.get("headers", ())]
         if message.get("trailers", False):
-            self._talks().trailers = []
+            self._talks().trailers, self.slowly = [], True
         self.stage = STARTED
         return None
 
@@ -379,7 +387,7 @@ class Socket:
             text, data = message.get("text"), message.get("bytes")
             if (text is None) == (data is None):
                 raise RuntimeError("'websocket.send': expected either 'text' or 'bytes'")
-            value = bytes(data) if text is None else text
+            value = text if data is None else bytes(data)
             return await self._talk.send(self._channel, self._tag, self._endpoint, value)
         if kind == "websocket.close":
             code, reason = message.get("code", NORMAL), message.get("reason") or ""
@@ -393,7 +401,7 @@ class Socket:
             headers = [tuple(pair) for pair in message.get("headers") or ()]
             self._denial = {"status": message["status"], "headers": headers, "begun": False}
             self._stage = DENYING
-            return
+            return None
         if self._denial is None or kind != "websocket.http.response.body":
             raise RuntimeError(f"{kind!r}: expected a response, its start first")
         body, more = message.get("body", b""), message.get("more_body", False)
@@ -408,6 +416,7 @@ class Socket:
         if not more:
             self._submit(None)
             self._close(ABNORMAL, "")
+        return None
 
     def _reply(self, value: list[Any]) -> None:
         self._channel.submit(OP_REPLY, FLAG_QUIET, self._endpoint, 0, 0, pack(value), tag=self._tag)
@@ -424,7 +433,7 @@ class Socket:
         """The application is done with it, well or not."""
         if self._stage == CLOSED or self._talk.gone:
             self._server.live.pop(self._tag, None)
-            return
+            return None
         if self._stage == CONNECTED:
             code = INTERNAL_ERROR if failed else NORMAL
             if not self._talk.ended:
@@ -453,7 +462,7 @@ class RequestTask(asyncio.Task):  # type: ignore[type-arg]
             server = self._server
             resumed = self._resumed = Resumed(server.coroutine)
             server.is_made = True
-            if sys.version_info >= (3, 11):
+            if TASKS_TAKE_CONTEXTS:
                 self.__init__(resumed, loop=server.loop, context=server.context)  # type: ignore[misc]
             else:
                 server.context.run(self.__init__, resumed, loop=server.loop)  # type: ignore[misc]
@@ -495,7 +504,7 @@ class Server(AsgiBase):
         self.tasks: set[asyncio.Task[Any]] = set()
         self.enter, self.leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
         self.copy_context = contextvars.copy_context
-        if sys.version_info < (3, 12) and not self.loop.get_debug():
+        if not TASKS_ARE_EAGER and not self.loop.get_debug():
             self.task_class = type("RequestTask", (RequestTask,), {"_server": self})
         channel.listener = self
         self.attach(channel)
@@ -523,18 +532,19 @@ class Server(AsgiBase):
             scope["extensions"] = dict(WEBSOCKET_EXTENSIONS)
             socket = Socket(self, cycle)
             return self._begin(self._run_socket(socket, scope))
+        self.live[cycle.tag] = cycle
         return self._begin(self._run(cycle, scope))
 
     def _begin(self, coroutine: Any) -> None:
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+        if TASKS_ARE_EAGER:
+            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
             if task.done():
-                return None
+                return
         else:
             task = self.loop.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        return None
+        return
 
     async def _run(self, cycle: Any, scope: Message) -> None:
         try:

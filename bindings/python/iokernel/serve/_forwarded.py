@@ -1,4 +1,4 @@
-"""Who a proxy says the client is, and by which scheme it came: X-Forwarded-For and X-Forwarded-Proto, and the path that a
+"""Who a proxy says the client is and by which scheme it came (X-Forwarded-For, X-Forwarded-Proto), and the path that a
 proxy has mounted the application at. Only what trusted peers say is believed."""
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ class Trust:
     def client(self, forwarded: str) -> tuple[str, int]:
         """The last address of X-Forwarded-For that is not a trusted proxy's own, and its port, if it is told."""
         hosts = [split_host(part.strip()) for part in forwarded.split(",") if part.strip()]
-        for host, port in reversed(hosts):
-            if self.everyone or not self.believes(host):
-                break
-        if self.everyone and hosts:
+        if not hosts:
+            return "", 0
+        if self.everyone:
             return hosts[0]
-        return (host, port) if hosts else ("", 0)
+        return next((one for one in reversed(hosts) if not self.believes(one[0])), hosts[0])
 
 
 def split_host(text: str) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ._options import Address, Options, parse_address
-from ._worker import BOOT_FAILED, READY, REPLACE, Worker, die_with_parent, setup_log
+from ._worker import BOOT_FAILED, CHANGED, READY, REPLACE, Worker, die_with_parent, setup_log
 
 log = logging.getLogger("iokernel.serve")
 
@@ -200,7 +200,9 @@ class Master:
             with contextlib.suppress(OSError):
                 os.write(theirs, what)
 
-        sys.exit(Worker(self.options, slot.number, slot.sockets, tell).run())
+        worker = Worker(self.options, slot.number, slot.sockets, tell)
+        app = worker.load()
+        sys.exit(BOOT_FAILED if app is None else worker.run(app))
 
     def _hear(self, child: Child) -> None:
         try:
@@ -213,6 +215,8 @@ class Master:
             return
         if READY in told and not child.ready:
             self._is_ready(child)
+        if CHANGED in told:
+            self._signals.append(signal.SIGHUP)
         if REPLACE in told and not child.replaced and not self._ending:
             log.info("worker %d is replaced", child.pid)
             child.replaced = True
@@ -320,6 +324,9 @@ class Master:
         elif number == signal.SIGINT:
             number = signal.SIGQUIT
         self._ending = True
+        # The workers have the last copies, so that nobody connects once they have closed theirs.
+        for made in [made for slot in self._slots for made in slot.sockets]:
+            made.close()
         ask = {signal.SIGINT: signal.SIGHUP}.get(signal.Signals(number), number)
         for child in self._children.values():
             self._ask_to_leave(child, ask if child.ready else signal.SIGQUIT)

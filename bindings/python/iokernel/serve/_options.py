@@ -14,6 +14,8 @@ from urllib.parse import quote
 LISTEN_FDS_START = 3
 """The first descriptor that a service manager passes on (sd_listen_fds(3))."""
 
+HOSTS = {"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}
+
 LISTENER_OPTIONS = {
     "backlog": ("COUNT", "connections that the system keeps while they wait to be accepted"),
     "max_conns": ("COUNT", "connections at a time, in each worker"),
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="host:port, unix:/path or fd://3; may be given several times (127.0.0.1:8000, or what systemd passes on)",
     )  # fmt: skip
     parser.add_argument("--workers", type=_positive, default=1, metavar="COUNT", help="processes (1)")
-    parser.add_argument("--threads", type=_positive, default=1, metavar="COUNT", help="threads of a worker for WSGI (1)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="COUNT", help="of a worker for WSGI (1)")
     parser.add_argument("--interface", choices=["auto", "wsgi", "asgi"], default="auto", help="told apart by itself")
     parser.add_argument("--factory", action="store_true", help="the name is a function that makes the application")
     parser.add_argument("--app-dir", default=".", metavar="FOLDER", help="where the module is looked for first (.)")
@@ -121,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_seconds, default=0.0, metavar="SECONDS",
         help="a worker that has been stuck for so long is killed and replaced (0: never)",
     )  # fmt: skip
-    parser.add_argument("--max-requests", type=int, default=0, metavar="COUNT", help="then a worker is replaced (0: never)")
+    parser.add_argument(
+        "--max-requests", type=int, default=0, metavar="COUNT", help="of a worker; then it is replaced (0)"
+    )
     parser.add_argument("--max-requests-jitter", type=int, default=0, metavar="COUNT", help="at most so many more")
     parser.add_argument("--pid", metavar="FILE", help="where the master's pid is written")
     parser.add_argument("--admin", metavar="ADDRESS", help="the kernels' admin endpoint: auto, or an address")
@@ -257,7 +261,9 @@ def parse_address(text: str) -> Address:
         host, _, port = text.rpartition(":")
         if port.isdigit() and int(port) < 65536:
             host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-            return Address(host={"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host), port=int(port))
+            return Address(
+                host={"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host), port=int(port)
+            )
     raise ValueError(f"{text!r}: expected host:port, unix:/path or fd://3")
 
 

@@ -1,5 +1,5 @@
-"""The hot paths of both servers in Python, for where the accelerator was not built. See _accel_wsgi.h and _accel_asgi.h,
-which have the same names and say more."""
+"""The hot paths of both servers in Python, where the accelerator was not built; _accel_wsgi.h and _accel_asgi.h have
+the same names and say more."""
 
 from __future__ import annotations
 
@@ -195,14 +195,14 @@ class WsgiBase:
 class CycleBase:
     """One request with its response."""
 
-    __slots__ = ("body", "channel", "endpoint", "gone", "headers", "stage", "status", "tag", "told", "waits")
+    __slots__ = ("body", "channel", "endpoint", "gone", "headers", "slowly", "stage", "status", "tag", "told")
 
     def __init__(self, channel: Any, tag: int, endpoint: int, body: Any) -> None:
         self.channel, self.tag, self.endpoint, self.body = channel, tag, endpoint, body
         self.stage = FRESH
         self.status: Any = None
         self.headers: Any = None
-        self.told = self.gone = self.waits = False
+        self.told = self.gone = self.slowly = False
 
     async def receive(self) -> dict[str, Any]:
         return await self._receive()
@@ -229,6 +229,7 @@ class AsgiBase:
     adjust: Callable[[dict[str, Any]], object] | None = None
     adjusts_all = False
     served = _most = 0
+    _limit: Callable[[], object]
     # Of the accelerator, which takes the first step of a request's task by itself.
     task_class: Any = None
     enter: Any
@@ -242,9 +243,6 @@ class AsgiBase:
         channel._server = self
 
     def _spawn(self, cycle: Any, scope: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _limit(self) -> object:
         raise NotImplementedError
 
     def take(self, channel: Any, tag: int, endpoint: int, payload: bytes) -> None:
@@ -273,5 +271,3 @@ class Resumed:
         self.coroutine = coroutine
         self.first: Any = None
         self.outcome: Any = None
-
-

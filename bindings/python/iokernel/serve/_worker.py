@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import _kernel
 from .._aio import LoopChannel
+from .._channel import Channel, Completion
 from .._errors import Error, Timeout
 from .._kernel import Kernel
 from .._native import ThreadChannel
@@ -27,11 +28,12 @@ from ._options import Options, listener_url
 
 log = logging.getLogger("iokernel.serve")
 
-READY, BEAT, REPLACE = b"r", b".", b"x"
-"""What a worker tells its master: it serves, it lives, it wants another in its place."""
+READY, BEAT, REPLACE, CHANGED = b"r", b".", b"x", b"c"
+"""What a worker tells its master: it serves, it lives, it wants another in its place, its source is not what it was."""
 BOOT_FAILED = 3
 """The exit status of a worker that never served."""
 BEATS_PER_TIMEOUT = 4
+RELOAD_LOOK_S = 0.5
 LOOK_S = 0.1
 """How soon a worker that leaves sees that it shall not wait any longer."""
 LAST_MOMENT_S = 0.5
@@ -41,26 +43,25 @@ LAST_MOMENT_S = 0.5
 class Worker:
     """Serves on sockets that listen already. `tell`: how the master is told things."""
 
-    def __init__(
-        self, options: Options, number: int, sockets: Sequence[Any], tell: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, options: Options, number: int, sockets: Sequence[Any], tell: Callable[[bytes], object]) -> None:
         self.options, self.number, self.sockets, self.tell = options, number, sockets, tell
         name = options.name if options.workers == 1 else f"{options.name}-{number}"
         self.kernel = Kernel(name=name, admin=options.admin)
         _kernel.use_as_default(self.kernel)
 
-    def run(self) -> int:
-        """Its exit status: 0, or BOOT_FAILED."""
-        options = self.options
+    def load(self) -> Any:
+        """The application. None if it cannot be had, and why is in the log."""
         try:
-            app = load(options.app, options.app_dir, options.factory)
+            return load(self.options.app, self.options.app_dir, self.options.factory)
         except NoApplication as error:
             log.error("%s", error)
-            return BOOT_FAILED
         except Exception:
-            log.exception("%s: the application cannot be imported", options.app)
-            return BOOT_FAILED
-        asgi = is_asgi(app) if options.interface == "auto" else options.interface == "asgi"
+            log.exception("%s: the application cannot be imported", self.options.app)
+        return None
+
+    def run(self, app: Any) -> int:
+        """Serves until it is told to leave. Its exit status: 0, or BOOT_FAILED."""
+        asgi = is_asgi(app) if self.options.interface == "auto" else self.options.interface == "asgi"
         serving: AsgiServing | WsgiServing = AsgiServing(self, app) if asgi else WsgiServing(self, app)
         try:
             return serving.run()
@@ -71,8 +72,38 @@ class Worker:
             with contextlib.suppress(Error):
                 self.kernel.close()
 
-    def urls(self, form: str) -> list[bytes]:
-        return [listener_url(each.fileno(), form, self.options).encode() for each in self.sockets]
+    def signals(self, hear: Callable[[int], object]) -> None:
+        """Signals are heard as SIGTERM, SIGQUIT or SIGHUP; see Leaving."""
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: hear(number))
+        # Its master's to take: a terminal sends it to both.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def listen(self, form: str, channel: Channel) -> list[_Listening]:
+        """Begins to listen on all sockets, which from then on are the kernel's alone."""
+        listening = []
+        for each in self.sockets:
+            url = listener_url(each.fileno(), form, self.options)
+            listening.append(sink := _Listening(each))
+            channel.submit(OP_LISTEN, 0, 0, 0, 0, url.encode(), sink=sink)
+        return listening
+
+    def watch_sources(self) -> None:
+        """With --reload, the master is told when a source file of a module changes."""
+        if not self.options.reload:
+            return
+        baseline: dict[str, float] = {}
+        changed_since(baseline)
+
+        def watch() -> None:
+            while True:
+                time.sleep(RELOAD_LOOK_S)
+                path = changed_since(baseline)
+                if path is not None:
+                    log.info("%s has changed", path)
+                    self.tell(CHANGED)
+
+        threading.Thread(target=watch, name="reload", daemon=True).start()
 
     def requests_max(self) -> int:
         """After how many requests it is replaced; 0 for never."""
@@ -88,19 +119,42 @@ class Worker:
         return self.options.timeout / BEATS_PER_TIMEOUT if self.options.timeout else None
 
 
+class _Listening:
+    """Waits for a listener to be there."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self.done: Completion | None = None
+        self.then: Callable[[], object] = lambda: None
+
+    def completion(self, done: Completion) -> None:
+        self.done = done
+        # The kernel has a copy.
+        self._socket.close()
+        self.then()
+
+    def is_done(self) -> bool:
+        return self.done is not None
+
+    def number(self, kernel: Kernel) -> int:
+        """The listener's. Raises what was wrong with it."""
+        assert self.done is not None
+        if self.done.status:
+            raise self.done.error(kernel.names)
+        return self.done.endpoint
+
+
 class Leaving:
     """How a worker was told to leave: SIGTERM, with SIGHUP where another one has taken its place already, with SIGQUIT
-    at once. SIGINT is its master's to take: a terminal sends it to both."""
+    at once."""
 
-    def __init__(self, options: Options, told: Callable[[], object]) -> None:
-        self.delay_s, self.drain_s = options.delay, options.drain
+    def __init__(self, worker: Worker, told: Callable[[], object]) -> None:
+        self.delay_s, self.drain_s = worker.options.delay, worker.options.drain
         self.is_quick = False
         self._told = told
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(number, self._hear)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        worker.signals(self._hear)
 
-    def _hear(self, number: int, _: Any) -> None:
+    def _hear(self, number: int) -> None:
         if number != signal.SIGTERM:
             self.delay_s = 0.0
         self.is_quick |= number == signal.SIGQUIT
@@ -122,7 +176,8 @@ class WsgiServing:
 
     def run(self) -> int:
         worker, options = self._worker, self._worker.options
-        self._leaving = Leaving(options, self._asked.set)
+        self._leaving = Leaving(worker, self._asked.set)
+        self._worker.watch_sources()
         server, numbers = self._begin()
         threads = [
             threading.Thread(target=server.work, name=f"request-{at}", daemon=True) for at in range(options.threads)
@@ -148,7 +203,11 @@ class WsgiServing:
         server = _wsgi.Server(_wsgi.Start, channel, self._app, base)
         server.prepare(kernel, worker.requests_max(), worker.wants_replacement)
         _forwarded.adjust_environs(server, options)
-        return server, [kernel.block(OP_LISTEN, 0, url, channel).endpoint for url in worker.urls("cgi")]
+        numbers = []
+        for listening in worker.listen("cgi", channel):
+            channel.wait(listening.is_done)
+            numbers.append(listening.number(kernel))
+        return server, numbers
 
     def _leave(self, numbers: Sequence[int]) -> None:
         for closing in _close(self._worker.kernel, numbers, self._leaving):
@@ -172,7 +231,7 @@ class AsgiServing:
     async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
-        self._leaving = Leaving(self._worker.options, lambda: loop.call_soon_threadsafe(self._asked.set))
+        self._leaving = Leaving(self._worker, lambda: loop.call_soon_threadsafe(self._asked.set))
         lifespan = Lifespan(self._app, self._worker.options.lifespan)
         try:
             await lifespan.startup()
@@ -180,7 +239,8 @@ class AsgiServing:
             log.error("%s", error)
             return BOOT_FAILED
         try:
-            server, numbers = self._begin(lifespan.state)
+            self._worker.watch_sources()
+            server, numbers = await self._begin(lifespan.state)
             self._worker.tell(READY)
             while not self._asked.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -191,14 +251,22 @@ class AsgiServing:
             await lifespan.shutdown()
         return 0
 
-    def _begin(self, state: dict[str, Any]) -> tuple[_asgi.Server, list[int]]:
+    async def _begin(self, state: dict[str, Any]) -> tuple[_asgi.Server, list[int]]:
         """The server, and the numbers of its listeners."""
         worker, options, kernel = self._worker, self._worker.options, self._worker.kernel
         channel = LoopChannel(kernel._open_channel(), kernel.names, asyncio.get_running_loop())
         server = _asgi.Server(kernel, channel, self._app, state, options.root_path)
         server.limit(worker.requests_max(), worker.wants_replacement)
         _forwarded.adjust_scopes(server, options)
-        return server, [kernel.block(OP_LISTEN, 0, url, channel).endpoint for url in worker.urls("scope")]
+        numbers = []
+        for listening in worker.listen("scope", channel):
+            # Not by waiting for the channel here, where requests would come inside of this task.
+            there = asyncio.Event()
+            listening.then = there.set
+            if not listening.is_done():
+                await there.wait()
+            numbers.append(listening.number(kernel))
+        return server, numbers
 
     async def _leave(self, server: _asgi.Server, numbers: Sequence[int]) -> None:
         """Until the clients are gone, and what their requests have left running behind them."""
@@ -206,7 +274,9 @@ class AsgiServing:
         closing = _close(self._worker.kernel, numbers, self._leaving)
         await self._wait(closing, until + LAST_MOMENT_S)
         for one in closing:
-            if one.done() and one.exception() is not None:
+            if not one.done():
+                one.cancel()
+            elif one.exception() is not None:
                 log.warning("%s", one.exception())
         await self._wait(server.tasks, max(until, time.monotonic() + LAST_MOMENT_S))
         for task in list(server.tasks):

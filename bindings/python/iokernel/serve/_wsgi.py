@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._channel import Channel, Completion
@@ -188,7 +187,7 @@ class NoInput(io.RawIOBase):
 
 
 class Input(io.RawIOBase):
-    """`wsgi.input` of a body that comes in pieces. Reading blocks until there is something; the GIL is free meanwhile."""
+    """`wsgi.input` of a body that comes in pieces. Reading blocks until there is something, with the GIL free."""
 
     def __init__(self, server: Server, tag: int, endpoint: int) -> None:
         self._server, self._tag, self._endpoint = server, tag, endpoint
@@ -411,9 +410,7 @@ class Server(WsgiBase):
             log.debug("a client has left before it had its response")
             return
         environ = start.environ
-        log.error(
-            "%s %s failed", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), exc_info=error
-        )
+        log.error("%s %s failed", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), exc_info=error)
         if not start.sent:
             start.sent = True
             Reply(self.kernel, start.tag, start.endpoint).whole(500, PLAIN, FAILURE)
