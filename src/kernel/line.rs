@@ -76,6 +76,15 @@ impl Line {
         self.session.is_none().then(|| self.socket.as_fd())
     }
 
+    /// Tells the peer that nothing more comes; what it sends is still read.
+    pub fn end_sending(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.say_goodbye(&mut self.socket);
+        }
+        // One that is gone already shows that when it is read.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
     /// Ends it. `whole`: everything that was to be sent was, and the peer may know that.
     pub fn close(&mut self, whole: bool) {
         if let Some(session) = self.session.as_mut().filter(|_| whole) {

@@ -75,10 +75,9 @@ impl Io {
         if conn.half_closed || !conn.proto.has_sent_all() {
             return;
         }
-        let Link::Up(stream) = &conn.link else { return };
+        let Link::Up(line) = &mut conn.link else { return };
         conn.half_closed = true;
-        // One that is gone already shows that when it is read.
-        let _ = stream.shutdown(std::net::Shutdown::Write);
+        line.end_sending();
         self.drive(key, |conn, _, out| {
             conn.proto.handle_sent_all(out);
             Ok(())
