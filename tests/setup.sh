@@ -23,6 +23,13 @@ needs="
   promtool prometheus
   node nodejs
   npm npm
+  nginx nginx-light
+  haproxy haproxy
+  tinyproxy tinyproxy
+  microsocks microsocks
+  openssl openssl
+  curl curl
+  stunnel4 stunnel4
 "
 
 main() {

@@ -4,7 +4,7 @@
 //! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
 //! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`],
 //! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`];
-//! how a conn goes through a [`proxy`].
+//! how a conn goes through a [`proxy`], and how it is encrypted ([`tls`], under [`line`]).
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -21,6 +21,7 @@ mod exchange;
 mod files;
 pub mod io;
 mod leaving;
+mod line;
 pub mod listener;
 pub mod observing;
 pub mod options;
@@ -33,6 +34,11 @@ pub mod sink;
 pub mod sources;
 pub mod state;
 pub mod submit;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod turn;
 pub mod wheel;
 mod writing;
@@ -45,6 +51,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use channel::ChannelConfig;
@@ -124,6 +131,7 @@ pub struct Kernel {
     /// By which threads are asked where they are.
     stack_signal: i32,
     stack: Mutex<Option<Door>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Kernel {
@@ -151,9 +159,10 @@ impl Kernel {
         let io = Owned::with(|| Kernel::prepare(&bell, names, Own::new(area, &name), observing))?;
         let shared = Arc::new(Shared::new(bell));
         let inner = shared.clone();
-        crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
+        let thread = crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
             .map_err(|error| Failure::system("clone", &error))?;
-        Ok(Kernel { shared, channel_ids: AtomicU64::new(1), area, stack_signal, stack: Mutex::default() })
+        let (channel_ids, thread) = (AtomicU64::new(1), Mutex::new(Some(thread)));
+        Ok(Kernel { shared, channel_ids, area, stack_signal, stack: Mutex::default(), thread })
     }
 
     /// What the thread will own, and the descriptors of its poll.
@@ -244,6 +253,10 @@ impl Kernel {
     pub fn close(&self, drain: Duration) -> bool {
         self.close_stack();
         self.shared.ask(Control::Close { drain });
-        self.shared.wait_finished(drain + CLOSE_GRACE)
+        let finished = self.shared.wait_finished(drain + CLOSE_GRACE);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| finished);
+        // What it says of its end comes a moment before it has let go of its descriptors. Its panics were contained.
+        let _ = thread.map(JoinHandle::join);
+        finished
     }
 }

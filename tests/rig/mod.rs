@@ -150,6 +150,8 @@ pub struct Rig {
     pub asking: bool,
     /// Ask for replies as they come.
     pub streams: bool,
+    /// The peer was told that nothing more comes.
+    half_closed: bool,
     /// How many requests of a client wait for their replies before those are given, last first.
     pub replies_held: usize,
 }
@@ -174,6 +176,7 @@ impl Rig {
             probes: false,
             asking: false,
             streams: false,
+            half_closed: false,
             replies_held: 0,
         };
         let opened = rig.conn.handle_open(
@@ -245,6 +248,11 @@ impl Rig {
 
     /// What a kernel would do after each event.
     fn react(&mut self) {
+        if !self.faulted && !self.half_closed && self.conn.has_sent_all() {
+            self.half_closed = true;
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
+            self.conn.handle_sent_all(&mut out);
+        }
         if self.log.ready {
             if std::mem::take(&mut self.probes) {
                 self.probe();
@@ -397,6 +405,7 @@ impl Rig {
                 Some(Then::Done) => drop(self.log.open.pop()),
                 None => assert_eq!(self.wire.len(), start, "a refusal left bytes"),
             }
+            self.react();
         }
     }
 

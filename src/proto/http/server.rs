@@ -24,7 +24,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use date::Clock;
 use exchange::{Exchange, Stage};
@@ -43,6 +43,8 @@ use crate::proto::{
 const DROPPED_BYTES_MAX: u64 = 256 << 10;
 /// Buffers of exchanges that are kept for later ones.
 const SPARE_MAX: usize = 16;
+/// How long after its last response a conn is kept for a request that may be on its way while we leave.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Empty lines before a request (RFC 9112, 2.2: at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
@@ -204,6 +206,21 @@ impl Server {
         }
     }
 
+    /// Most clients that send nothing more are gone: the program may want to know while it works for them.
+    fn tell_left(&mut self, out: &mut Out<'_>) {
+        let lane = matches!(self.state, State::Lane).then(|| self.last_slot());
+        let waiting =
+            |(slot, exchange): &(u64, &Exchange)| exchange.told && exchange.stage != Stage::Over && Some(*slot) != lane;
+        for (slot, _) in (self.first..).zip(&self.queue).filter(waiting) {
+            out.events.emit(Event::End { of: Of::Slot(slot), body: Body::None });
+        }
+    }
+
+    /// Nothing has happened for a while.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now >= since + LAST_REQUEST)
+    }
+
     /// The last response of this conn is written: those behind it are nobody's any more (RFC 9112, 9.6).
     fn end(&mut self, out: &mut Out<'_>) {
         while let Some(next) = self.queue.front() {
@@ -258,6 +275,7 @@ impl Protocol for Server {
         if self.queue.is_empty() {
             return Err(self.fail(FaultKind::Closed, "the client closed the conn"));
         }
+        self.tell_left(out);
         self.deafen(out);
         self.advance(now, out);
         Ok(())
@@ -290,6 +308,7 @@ impl Protocol for Server {
         let span = match &self.state {
             State::Proxied => self.options.head_timeout,
             State::Head if self.began => self.options.head_timeout,
+            State::Head if self.queue.is_empty() && self.closing => LAST_REQUEST,
             State::Head if self.queue.is_empty() => self.options.idle_timeout,
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) => self.options.body_timeout,
             State::WebSocket(talk) => return Some(talk.deadline(&self.limits)),
@@ -336,7 +355,7 @@ impl Protocol for Server {
         self.check()
     }
 
-    /// No request is begun any more: what is under way is finished, then the conn is closed.
+    /// What is under way is finished, and a request that the client has sent meanwhile is the last one (RFC 9112, 9.6).
     fn close(&mut self, now: Instant, out: &mut Out<'_>) {
         if self.fault.is_some() {
             return;
@@ -344,7 +363,8 @@ impl Protocol for Server {
         self.closing = true;
         match &self.state {
             State::Proxied => self.deafen(out),
-            State::Head if !self.began => self.deafen(out),
+            // A client that waits for nothing may have sent its next request already.
+            State::Head if !self.began && (!self.queue.is_empty() || self.is_idle(now)) => self.deafen(out),
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) | State::Undecided => {
                 match self.queue.back_mut() {
                     Some(last) => last.asked.keeps = false,

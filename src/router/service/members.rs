@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use super::lanes::{Lane, Lease};
+use super::lanes::Lane;
 use super::pool::Pool;
 use super::requests::Entry;
 use super::{Held, Part, Service};
@@ -13,6 +13,7 @@ use crate::proto::Body;
 use crate::router::backoff::Backoff;
 use crate::router::throttle::{Adaptive, Bucket};
 use crate::router::{Act, ConnId, Down, PeerState};
+use crate::status::IOK_STATUS_TIMEOUT;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct MemberId(pub u32);
@@ -96,7 +97,7 @@ impl Member {
     }
 
     /// Its address is this `host:port`.
-    fn is_at(&self, address: &str) -> bool {
+    pub fn is_at(&self, address: &str) -> bool {
         self.peer.name == address || self.peer.places.iter().any(|place| place.to_string() == address)
     }
 
@@ -190,7 +191,7 @@ impl Service {
         }
     }
 
-    fn ids(&self, wanted: impl Fn(&Member) -> bool) -> Vec<MemberId> {
+    pub(super) fn ids(&self, wanted: impl Fn(&Member) -> bool) -> Vec<MemberId> {
         self.members.iter().filter(|(_, member)| wanted(member)).map(|(id, _)| *id).collect()
     }
 
@@ -416,7 +417,8 @@ impl Service {
         }
         self.reshape(now, act);
         if !down.was_ready {
-            self.end_waiting(down, act);
+            let code = if down.status == IOK_STATUS_TIMEOUT { "NOANSWER" } else { "UNAVAILABLE" };
+            self.end_waiting(code, &down.message, act);
         }
     }
 
@@ -435,90 +437,6 @@ impl Service {
             self.drop_conn(conn, "it was drained", act);
         }
         self.pool_shrank(now, held.member, act);
-    }
-
-    pub(super) fn learn_role(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        role: Role,
-        follows: Option<&str>,
-        act: &mut dyn Act,
-    ) {
-        let Some(id) = self.conns.get(&conn).map(|held| held.member) else { return };
-        let Some(member) = self.members.get_mut(&id) else { return };
-        let followed_here = matches!(self.config.wanted, Wanted::Primary | Wanted::Replica) && !self.config.topology;
-        if !followed_here {
-            // Nobody asked: a write was refused. The name may lead elsewhere by now.
-            if role == Role::Replica {
-                act.doubt();
-            }
-            return;
-        }
-        let before = std::mem::replace(&mut member.role, role);
-        let followed = std::mem::replace(&mut member.follows, follows.map(str::to_string));
-        let restored = role == Role::Replica && self.restore(id, followed.as_deref());
-        if before == role && !restored {
-            return;
-        }
-        match (before, role, followed) {
-            (Role::Replica, Role::Primary, Some(primary)) => self.supersede(id, &primary, act),
-            (_, Role::Replica, _) => self.demoted(id, before, act),
-            _ => {}
-        }
-        self.reshape(now, act);
-    }
-
-    /// A replica says so. It may be what supersedes another, or was superseded itself, and a change of its primary shows
-    /// who that is by now. True if somebody is believed again.
-    fn restore(&mut self, replica: MemberId, followed: Option<&str>) -> bool {
-        let follows = self.members.get(&replica).and_then(|member| member.follows.clone());
-        let moved_to = follows.filter(|follows| followed.is_some_and(|before| before != follows));
-        let is_over = |id: MemberId, member: &Member| {
-            id == replica
-                || member.superseded == Some(replica)
-                || moved_to.as_deref().is_some_and(|to| member.is_at(to))
-        };
-        let mut any = false;
-        for (id, member) in &mut self.members {
-            if member.superseded.is_some() && is_over(*id, member) {
-                member.superseded = None;
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// A replica was promoted: whom it followed is not to be written to, until it has been somebody's replica itself.
-    fn supersede(&mut self, promoted: MemberId, primary: &str, act: &mut dyn Act) {
-        let primaries = self.ids(|it| it.is_at(primary) && it.role == Role::Primary && it.peer.role == Role::Unknown);
-        for id in primaries {
-            if id != promoted {
-                self.evict(id, "another peer was promoted in its place", act);
-                self.members.entry(id).and_modify(|member| member.superseded = Some(promoted));
-            }
-        }
-    }
-
-    /// A peer says that it is no primary any more. What is under way there it refuses itself; leases on it are of no use.
-    /// What it was is not known where its shared conns had been lost: a lease may have outlived them.
-    fn demoted(&mut self, id: MemberId, before: Role, act: &mut dyn Act) {
-        if before == Role::Primary {
-            act.doubt();
-        }
-        if self.config.wanted != Wanted::Primary {
-            return;
-        }
-        let useless = |held: &Held| {
-            held.member == id && matches!(held.part, Part::Lane(Lane::Leased(_) | Lane::Idle { .. } | Lane::Resetting))
-        };
-        let lanes: Vec<ConnId> = self.conns.iter().filter(|(_, held)| useless(held)).map(|(conn, _)| *conn).collect();
-        for conn in lanes {
-            if let Some(Part::Lane(Lane::Leased(lease))) = self.conns.get(&conn).map(|held| held.part) {
-                self.leases.insert(lease, Lease::Lost("its peer was demoted".into()));
-            }
-            self.drop_conn(conn, "its peer was demoted", act);
-        }
     }
 
     /// Ends the time of peers that were left alone. True if there was one.

@@ -15,6 +15,8 @@ pub struct Lane {
     peer_done: bool,
     /// The program sends nothing more.
     we_done: bool,
+    /// The system has all that was sent.
+    sent_all: bool,
 }
 
 enum Speech {
@@ -31,7 +33,7 @@ impl Emit for Nobody {
 
 impl Lane {
     pub fn raw(id: RequestId) -> Self {
-        Lane { id, speech: Speech::Raw, peer_done: false, we_done: false }
+        Lane { id, speech: Speech::Raw, peer_done: false, we_done: false, sent_all: false }
     }
 
     pub fn websocket(id: RequestId, now: Instant, config: Config) -> Self {
@@ -39,10 +41,23 @@ impl Lane {
     }
 
     pub fn is_over(&self) -> bool {
+        let peer_done = match &self.speech {
+            Speech::Raw => self.peer_done,
+            Speech::WebSocket(talk) => talk.is_over(),
+        };
+        peer_done && self.sent_all
+    }
+
+    /// A lane of bytes ends as its transport does, each way by itself; a WebSocket when both have said so.
+    pub fn has_sent_all(&self) -> bool {
         match &self.speech {
-            Speech::Raw => self.peer_done && self.we_done,
+            Speech::Raw => self.we_done,
             Speech::WebSocket(talk) => talk.is_over(),
         }
+    }
+
+    pub fn handle_sent_all(&mut self) {
+        self.sent_all = true;
     }
 
     pub fn input(&mut self, now: Instant, input: &[u8], deaf: bool, out: &mut Out<'_>) -> Result<Progress, Fault> {
@@ -71,6 +86,8 @@ impl Lane {
                 }
                 Ok(())
             }
+            // It has said all that it had to say.
+            Speech::WebSocket(talk) if talk.is_over() => Ok(()),
             Speech::WebSocket(talk) => {
                 talk.lose(of, events);
                 Err(fault(FaultKind::Closed, "the server closed the conn without closing the WebSocket"))

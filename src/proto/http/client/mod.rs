@@ -206,11 +206,7 @@ impl Client {
             if lane.id != id {
                 return Err(closed("the request is over"));
             }
-            let then = lane.send(now, body, out)?;
-            if lane.is_over() {
-                self.end_lane(out);
-            }
-            return Ok(then);
+            return lane.send(now, body, out);
         }
         let Some(exchange) = self.exchanges.iter_mut().find(|exchange| exchange.id == id && !exchange.is_deaf) else {
             return Err(closed("the request is over"));
@@ -360,6 +356,17 @@ impl Protocol for Client {
             Command::Probe | Command::Cancel { .. } => Ok(Then::Done),
             Command::Subscribe { .. } | Command::Unsubscribe { .. } => Err(bad_request("HTTP has no topics")),
             Command::Reply { .. } | Command::SendTo { .. } => Err(bad_request("a service has no requests to reply to")),
+        }
+    }
+
+    fn has_sent_all(&self) -> bool {
+        matches!(&self.reading, Reading::Lane(lane) if lane.has_sent_all())
+    }
+
+    fn handle_sent_all(&mut self, out: &mut Out<'_>) {
+        if let Reading::Lane(lane) = &mut self.reading {
+            lane.handle_sent_all();
+            self.end_lane(out);
         }
     }
 

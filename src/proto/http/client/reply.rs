@@ -62,9 +62,7 @@ impl Client {
             Reading::Lane(lane) => {
                 let deaf = self.exchanges.front().is_none_or(|exchange| exchange.is_deaf);
                 let progress = lane.input(now, input, deaf, out)?;
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                self.end_lane(out);
                 Ok(progress)
             }
             Reading::Over => Ok(Progress::Consumed(input.len())),
@@ -299,8 +297,11 @@ impl Client {
         Ok(())
     }
 
-    /// Both sides are done with a lane.
+    /// Ends a lane that both sides are done with.
     pub(super) fn end_lane(&mut self, out: &mut Out<'_>) {
+        if !matches!(&self.reading, Reading::Lane(lane) if lane.is_over()) {
+            return;
+        }
         self.reading = Reading::Over;
         self.draining = true;
         if let Some(exchange) = self.exchanges.pop_front().filter(|exchange| !exchange.is_deaf) {
@@ -314,19 +315,15 @@ impl Client {
         let what = match &mut self.reading {
             Reading::Over => return Ok(()),
             Reading::Lane(lane) => {
-                match lane.eof(is_deaf, out) {
-                    Err(_) if self.closing => {}
-                    ended => ended?,
-                }
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                lane.eof(is_deaf, out)?;
+                self.end_lane(out);
                 return Ok(());
             }
             Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => {
                 return self.end(Vec::new(), out);
             }
             Reading::Body(_) => "the server closed the conn in the middle of a reply",
+            Reading::Head if self.closing && self.exchanges.is_empty() => return Ok(()),
             Reading::Head if self.exchanges.is_empty() => "the server closed the conn",
             Reading::Head => "the server closed the conn without a reply",
         };

@@ -158,11 +158,13 @@ impl<'a> Asked<'a> {
                 }
                 b"expect" => return refused("ask with the option expect"),
                 b"upgrade" => return refused("ask with the option upgrade"),
-                b"connection" if value.eq_ignore_ascii_case(b"close") => {
-                    self.closes = true;
-                    continue;
+                // What goes without saying stays: there are servers that want to hear it. An upgrade has its own.
+                b"connection" if value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close") => {
+                    self.closes |= value.eq_ignore_ascii_case(b"close");
+                    if self.upgrade.is_some() {
+                        continue;
+                    }
                 }
-                b"connection" if value.eq_ignore_ascii_case(b"keep-alive") => continue,
                 b"connection" => return refused("nothing but close or keep-alive"),
                 b"sec-websocket-key" if self.is_websocket() => {}
                 b"sec-websocket-version" | b"sec-websocket-extensions" | b"sec-websocket-protocol"
@@ -249,13 +251,9 @@ impl<'a> Asked<'a> {
         for (name, value) in lines {
             wire::field(out, name.as_bytes(), value);
         }
-        match (self.upgrade, self.closes) {
-            (Some(protocol), _) if lines.is_empty() => {
-                wire::field(out, b"Upgrade", protocol);
-                wire::field(out, b"Connection", b"Upgrade");
-            }
-            (None, true) => wire::field(out, b"Connection", b"close"),
-            _ => {}
+        if let (Some(protocol), []) = (self.upgrade, lines) {
+            wire::field(out, b"Upgrade", protocol);
+            wire::field(out, b"Connection", b"Upgrade");
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -165,11 +165,19 @@ impl Server {
         let Stage::Open(mut framing) = exchange.stage else {
             return Err(bad_request(format!("slot {slot} waits for nothing more")));
         };
+        let is_websocket =
+            matches!((&self.state, &exchange.upgrade), (State::WebSocket(_), Some(Upgrade::WebSocket(_))));
+        if !is_websocket && reply::is_error(body) {
+            // The program failed in the middle: the client sees that something is missing (RFC 9112, 8).
+            exchange.asked.keeps = false;
+            let _ = self.complete(now, index, out);
+            return Ok(Then::Done);
+        }
         if index > 0 && self.held_bytes > self.limits.message_bytes_max {
             return Err(Refusal { code: "BUSY", message: "the responses before this one are not done".into() });
         }
         let piece = piece(body)?;
-        if let (State::WebSocket(_), Some(Upgrade::WebSocket(_))) = (&self.state, &exchange.upgrade) {
+        if is_websocket {
             return self.send_message(now, index, piece, out);
         }
         let content = match piece {
