@@ -24,6 +24,25 @@ fn an_upgrade_is_a_lane_of_bytes() {
 }
 
 #[test]
+fn an_upgrade_is_to_one_of_those_that_were_asked_for() {
+    for (headers, expected) in [
+        (&[][..], Some("a/1")),
+        (&[("Upgrade", "B")], Some("B")),
+        (&[("Upgrade", "c")], None),
+        (&[("Upgrade", "a/1, b")], None),
+    ] {
+        let mut rig = Rig::new("");
+        rig.feed(UPGRADE.replace("echo", "a/1, b")).unwrap();
+        let then = rig.reply(0, &made(101, headers, Give::Follows));
+        let sent = rig.sent();
+        match expected {
+            Some(to) => assert!(then.is_ok() && sent.contains(&format!("\r\nUpgrade: {to}\r\n")), "{sent}"),
+            None => assert!(then.is_err() && sent.starts_with("HTTP/1.1 500 "), "{sent}"),
+        }
+    }
+}
+
+#[test]
 fn an_upgrade_that_is_not_taken_leaves_http() {
     let mut rig = Rig::new("");
     rig.feed(format!("{UPGRADE}{GET}")).unwrap();
