@@ -76,6 +76,16 @@ impl Line {
         self.session.is_none().then(|| self.socket.as_fd())
     }
 
+    /// Tells the peer that nothing more comes; what it still sends can be read.
+    pub fn finish(&mut self) {
+        match &mut self.session {
+            // Whoever reads TLS hears of it there, and nowhere else.
+            Some(session) => session.say_goodbye(&mut self.socket),
+            // One that is gone already shows that when it is read.
+            None => drop(self.socket.shutdown(Shutdown::Write)),
+        }
+    }
+
     /// Ends it. `whole`: everything that was to be sent was, and the peer may know that.
     pub fn close(&mut self, whole: bool) {
         if let Some(session) = self.session.as_mut().filter(|_| whole) {
