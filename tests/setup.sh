@@ -24,6 +24,9 @@ needs="
   node nodejs
   npm npm
   nginx nginx-light
+  haproxy haproxy
+  tinyproxy tinyproxy
+  microsocks microsocks
   openssl openssl
   curl curl
   stunnel4 stunnel4

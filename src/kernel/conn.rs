@@ -181,6 +181,8 @@ pub struct Conn {
     pub peer_hung_up: bool,
     /// Everything that the peer will ever send was read.
     pub at_eof: bool,
+    /// The peer was told that nothing more comes.
+    pub half_closed: bool,
 }
 
 impl Conn {
@@ -221,6 +223,7 @@ impl Conn {
             server_name: None,
             peer_hung_up: false,
             at_eof: false,
+            half_closed: false,
         }
     }
 

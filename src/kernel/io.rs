@@ -210,8 +210,9 @@ impl Io {
         match dialer.advance(now, &self.registry, Self::token(key)) {
             DialState::Pending => self.rearm(key),
             DialState::Failed(error) => {
+                let status = if error.timed_out { IOK_STATUS_TIMEOUT } else { IOK_STATUS_UNAVAILABLE };
                 let message = self.through_proxy(key, error.message);
-                self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+                self.conn_failed(key, status, false, message);
             }
             DialState::Connected(stream) => {
                 let Some(stream) = self.greet(key, stream) else { return };
@@ -409,7 +410,7 @@ impl Io {
                 },
                 _ => format!("{what} {} within {within:?}", conn.peer_name),
             };
-            return self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+            return self.conn_failed(key, IOK_STATUS_TIMEOUT, false, message);
         }
         match &conn.link {
             Link::Dialling(_) => self.advance_dial(key),

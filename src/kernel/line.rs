@@ -76,13 +76,15 @@ impl Line {
         self.session.is_none().then(|| self.socket.as_fd())
     }
 
-    /// Tells the peer that nothing more comes; what it still sends can be read.
-    pub fn finish(&mut self) {
-        match &mut self.session {
-            // Whoever reads TLS hears of it there, and nowhere else.
-            Some(session) => session.say_goodbye(&mut self.socket),
+    /// Tells the peer that nothing more comes; what it sends is still read.
+    pub fn end_sending(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.say_goodbye(&mut self.socket);
+        }
+        // A goodbye that waits for room has still to be written; who reads TLS hears of the end there anyway.
+        if self.is_settled() {
             // One that is gone already shows that when it is read.
-            None => drop(self.socket.shutdown(Shutdown::Write)),
+            let _ = self.socket.shutdown(Shutdown::Write);
         }
     }
 

@@ -48,14 +48,12 @@ impl Default for SocketOptions {
 
 impl SocketOptions {
     pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
-        let fd = match options.has("fd") {
-            true => Some(options.number("fd", 0, 0..=i32::MAX as u64)? as i32),
-            false => None,
-        };
+        let given = options.has("fd");
+        let fd = options.number("fd", 0, 0..=i32::MAX as u64)? as i32;
         Ok(SocketOptions {
             reuse_port: options.flag("reuse_port", false)?,
             backlog: options.number("backlog", BACKLOG as u64, 1..=65_535)? as i32,
-            fd,
+            fd: given.then_some(fd),
         })
     }
 }

@@ -143,8 +143,8 @@ impl Io {
     fn peer_closed(&mut self, key: u32) -> std::io::Result<()> {
         if self.drive(key, |conn, now, out| conn.proto.handle_eof(now, out)) {
             let conn = &mut self.conns[key as usize];
-            if conn.is_server {
-                // Replies are still to be written; the protocol says when the last one is.
+            if conn.is_server || conn.proto.inflight() > 0 {
+                // Something is still to be written; the protocol says when the last of it is.
                 (conn.readable, conn.at_eof) = (false, true);
                 return Ok(());
             }

@@ -9,7 +9,8 @@ impl Io {
     #[inline]
     pub fn queue_flush(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if !conn.is_flushed() && conn.writable && !conn.queued_for_flush {
+        let has_to = !conn.is_flushed() || !conn.half_closed && conn.proto.has_sent_all();
+        if has_to && conn.writable && !conn.queued_for_flush {
             conn.queued_for_flush = true;
             self.to_flush.push(key);
         }
@@ -45,6 +46,7 @@ impl Io {
         self.acknowledge_all(key);
         match outcome {
             Ok(Flushed::All) => {
+                self.half_close(key);
                 self.leave_when_flushed(key);
                 self.resume(key);
             }
@@ -65,6 +67,22 @@ impl Io {
         if self.is_conn(key, number) {
             self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
         }
+    }
+
+    /// Tells the peer that nothing more comes, once that is so.
+    fn half_close(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if conn.half_closed || !conn.proto.has_sent_all() {
+            return;
+        }
+        let Link::Up(line) = &mut conn.link else { return };
+        conn.half_closed = true;
+        line.end_sending();
+        self.drive(key, |conn, _, out| {
+            conn.proto.handle_sent_all(out);
+            Ok(())
+        });
+        self.progress(key);
     }
 
     /// Reads on from a client that had too much under way.

@@ -30,6 +30,7 @@ from scenarios import (
     blocking_one,
     cells,
     core_c,
+    http_clients,
     lanes,
     observed,
     timing_truth,
@@ -50,6 +51,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "lanes": lanes.rows,
     "timers": core_c.timers,
     "truth": timing_truth.rows,
+    "http-clients": http_clients.rows,
     "hanging": observed.hanging,
     "scrape": observed.scrape,
 }

@@ -11,7 +11,7 @@ from support.program import ROOT
 TEXT = (ROOT / "docs" / "endpoints.md").read_text()
 # What stands for a default that is no value.
 VALUES = {"rate": "10/s", "burst": "1", "peer_rate": "10/s", "peer_burst": "1", "max_inflight": "10"}
-VALUES |= {"max_app_silence": "0s", "user_timeout": "0s", "slow": "100ms"}
+VALUES |= {"max_app_silence": "0s", "user_timeout": "0s", "slow": "100ms", "proxy": ""}
 BESIDE = {"burst": "rate", "peer_burst": "peer_rate"}
 
 
@@ -25,13 +25,14 @@ def rows(heading: str) -> dict[str, str]:
 
 
 SERVICE = rows("Options of every service")
+LISTENER = rows("Options of every listener")
 
 
 @pytest.mark.parametrize("key", SERVICE)
 def test_option(key: str) -> None:
     shown = re.match(r"`([^`]+)`", SERVICE[key])
-    value = VALUES.get(key) or (shown[1] if shown else "")
-    assert value, f"{key}: the table shows no default, and this test knows no value"
+    value = VALUES.get(key, shown[1] if shown else None)
+    assert value is not None, f"{key}: the table shows no default, and this test knows no value"
     options = {key: value}
     if key in BESIDE:
         options[BESIDE[key]] = VALUES[BESIDE[key]]
@@ -39,9 +40,28 @@ def test_option(key: str) -> None:
         kernel.open("redis://127.0.0.1:1", **options).close()
 
 
-def test_every_option_is_listed() -> None:
+def known(refused: pytest.ExceptionInfo[iokernel.ConfigError], page: str) -> set[str]:
+    """What an error says is known, without what a protocol's own page lists."""
+    named = set(str(refused.value).partition("a known option: ")[2].rstrip().split(", "))
+    return named - set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE))
+
+
+def test_every_option_of_a_service_is_listed() -> None:
     with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
         kernel.open("redis://127.0.0.1:1?no_such_option=1")
-    known = set(str(refused.value).partition("a known option: ")[2].rstrip().split(", "))
-    redis = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "redis.md").read_text(), re.MULTILINE))
-    assert known - redis == set(SERVICE)
+    assert known(refused, "redis.md") == set(SERVICE)
+
+
+def test_every_option_of_http_is_listed() -> None:
+    with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
+        kernel.open("http://127.0.0.1:1?no_such_option=1")
+    assert known(refused, "http.md") <= set(SERVICE)
+    options = {"pool": 5, "warm": 1, "lane_idle": "5s", "pipeline": True, "max_reply": "1MiB"}
+    with iokernel.Kernel(name="docs") as kernel:
+        kernel.open("http://127.0.0.1:1", **options).close()
+
+
+def test_every_option_of_a_listener_is_listed() -> None:
+    with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
+        kernel.listen("redis://127.0.0.1:0?no_such_option=1")
+    assert known(refused, "redis.md") == set(LISTENER)

@@ -23,7 +23,7 @@ from support.program import ROOT, Program
 from support.servers import RedisServer
 
 PAGE_BYTES_MAX = 40 << 10
-HUNG_S = 5
+HUNG_S = 10
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

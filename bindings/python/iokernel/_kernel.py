@@ -115,6 +115,8 @@ class Kernel:
         self._lock = threading.RLock()
         self._local = _Local()
         self._loops: list[LoopChannel] = []
+        self.spare_threads: list[Any] = []
+        """What exchanges that are over have left for others: see `_exchange._Threads`."""
         self.names = Names()
         self.names.area = self._area
 
@@ -153,6 +155,10 @@ class Kernel:
             if channel is None or channel.ended:
                 channel = local.spare = ThreadChannel(self._open_channel(), self.names)
         return channel
+
+    def spare_channel(self) -> Channel:
+        """A channel of no thread in particular; its rings are small, for there may be many."""
+        return ThreadChannel(self._open_channel("ring=512KiB"), self.names, record_max=1 << 17)
 
     def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
         """The channel of a running loop."""
@@ -236,9 +242,8 @@ class Kernel:
 
     def open(self, url: str, **options: Any) -> Endpoint:
         """Opens a service; see `iokernel.open`."""
-        from ._endpoint import Endpoint
-
-        endpoint = Endpoint(self, with_options(url, options))
+        made_of = with_options(url, options)
+        endpoint = _endpoint_class(made_of)(self, made_of)
         self.remember(endpoint)
         return endpoint
 
@@ -413,6 +418,17 @@ class Kernel:
             one._forked()
 
 
+def _endpoint_class(url: str) -> type[Endpoint]:
+    """What endpoints of a scheme are."""
+    from ._endpoint import Endpoint
+
+    if url.partition(":")[0].partition("+")[0].lower() in ("http", "https"):
+        from .http import HttpEndpoint
+
+        return HttpEndpoint
+    return Endpoint
+
+
 def shown(url: str) -> str:
     """A URL without its query and password."""
     before = url.partition("?")[0]
@@ -449,6 +465,13 @@ def default_kernel() -> Kernel:
         if _default is None or _default.closed:
             _default = Kernel(name="iokernel", admin=os.environ.get("IOKERNEL_ADMIN") or None)
         return _default
+
+
+def use_as_default(kernel: Kernel) -> None:
+    """From here on, `iokernel.open` and `iokernel.listen` are this kernel's."""
+    global _default
+    with _default_lock:
+        _default = kernel
 
 
 def close_default(drain: float = 0.2) -> None:
