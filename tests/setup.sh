@@ -24,6 +24,12 @@ needs="
   node nodejs
   npm npm
   nginx nginx-light
+  haproxy haproxy
+  tinyproxy tinyproxy
+  microsocks microsocks
+  openssl openssl
+  curl curl
+  stunnel4 stunnel4
 "
 
 main() {

@@ -36,6 +36,9 @@ def library() -> Path | None:
     return None
 
 
+PARTS = ("values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
+
+
 class BuildPy(build_py):
     """Also copies the library, except for editable installs, which find it in the source tree."""
 
@@ -75,7 +78,10 @@ class BdistWheel(bdist_wheel):
 accelerator = Extension(
     "iokernel._accel",
     ["iokernel/_accel.c"],
-    depends=[f"iokernel/_accel_{part}.h" for part in ("values", "future", "caller", "cells", "markers")],
+    depends=[
+        f"iokernel/_accel_{part}.h"
+        for part in ("values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
+    ],
     py_limited_api=True,
     optional=True,
     extra_compile_args=["-O2"],

@@ -288,11 +288,6 @@ impl Stream {
         }
     }
 
-    /// The socket, where what is written goes to it as it is.
-    pub fn plain(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.as_fd())
-    }
-
     /// What a protocol is told of it.
     pub fn transport(&self) -> Transport {
         match self {

@@ -157,6 +157,10 @@ impl Io {
             map.flag("required", of.options.required);
             map.number("version", *version);
         }
+        let now = self.core.now();
+        if let Some(tls) = self.endpoints.get_mut(key as usize).and_then(|of| of.tls.as_mut()) {
+            map.map("tls", |map| tls.tell(now, map));
+        }
         map.number("requests", self.core.under_way(key) as u64);
         map.number("inflight", self.on_conns(key) as u64);
         let heard =
@@ -232,7 +236,7 @@ fn peer_value(peer: &PeerState) -> Vec<u8> {
 }
 
 /// A MessagePack map whose size is known at its end.
-struct MapWriter {
+pub struct MapWriter {
     bytes: Vec<u8>,
     open: write::Open,
     pairs: u32,
@@ -250,19 +254,26 @@ impl MapWriter {
         write::str(&mut self.bytes, key.as_bytes());
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         write::str(&mut self.bytes, value.as_bytes());
     }
 
-    fn number(&mut self, key: &str, value: u64) {
+    pub fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         write::uint(&mut self.bytes, value);
     }
 
-    fn flag(&mut self, key: &str, value: bool) {
+    pub fn flag(&mut self, key: &str, value: bool) {
         self.key(key);
         write::bool(&mut self.bytes, value);
+    }
+
+    fn map(&mut self, key: &str, each: impl FnOnce(&mut MapWriter)) {
+        self.key(key);
+        let mut inner = MapWriter::new();
+        each(&mut inner);
+        self.bytes.extend_from_slice(&inner.finish());
     }
 
     fn array(&mut self, key: &str, count: usize, each: impl FnOnce(&mut Vec<u8>)) {

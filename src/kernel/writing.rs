@@ -52,10 +52,20 @@ impl Io {
             }
             Ok(Flushed::More) => self.queue_flush(key),
             Ok(Flushed::Blocked) => self.blocked(key),
-            Err(error) => {
-                let peer = self.conns[key as usize].peer_name.clone();
-                self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
-            }
+            Err(error) => self.write_failed(key, &error),
+        }
+    }
+
+    /// A socket takes nothing more. Why may stand in what came last.
+    fn write_failed(&mut self, key: u32, error: &std::io::Error) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        let (number, peer) = (conn.number, conn.peer_name.clone());
+        if matches!(&conn.link, Link::Up(line) if line.is_secure()) {
+            conn.readable = !conn.at_eof;
+            self.read(key);
+        }
+        if self.is_conn(key, number) {
+            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
         }
     }
 
@@ -65,10 +75,9 @@ impl Io {
         if conn.half_closed || !conn.proto.has_sent_all() {
             return;
         }
-        let Link::Up(stream) = &conn.link else { return };
+        let Link::Up(line) = &mut conn.link else { return };
         conn.half_closed = true;
-        // One that is gone already shows that when it is read.
-        let _ = stream.shutdown(std::net::Shutdown::Write);
+        line.end_sending();
         self.drive(key, |conn, _, out| {
             conn.proto.handle_sent_all(out);
             Ok(())

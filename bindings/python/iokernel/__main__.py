@@ -1,6 +1,6 @@
 """The command line, as `iokernel` or `python -m iokernel`.
 
-`doctor` and `--version` are about this binding and are answered here. Everything else is the program `iokernel`'s,
+`serve`, `doctor` and `--version` are this binding's and are answered here. Everything else is the program `iokernel`'s,
 which takes this process's place.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 _PROGRAM = "iokernel"
 _HERE = """\
 Answered by the binding for Python:
+  serve APP        serves a WSGI or an ASGI application; `serve --help` has the options
   doctor [URL...]  what is installed, whether it works, what a URL leads to
   --version        the version of the binding
 """
@@ -33,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
             from .doctor import main as look
 
             return look(_doctor_urls(given[1:]))
+        if given[:1] == ["serve"]:
+            from .serve._master import main as serve
+
+            return serve(given[1:])
     except ImportError as error:
         print(f"iokernel cannot be used: {error}", file=sys.stderr)
         return 1

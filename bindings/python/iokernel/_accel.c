@@ -43,7 +43,7 @@ typedef struct {
 _Static_assert(sizeof(iok_submission) == 40, "the ABI's submission");
 _Static_assert(sizeof(iok_completion) == 72, "the ABI's completion");
 
-enum { OP_REQUEST = 5, KIND_DONE = 1, KIND_TICK = 7, FLAG_MORE = 1 };
+enum { OP_REQUEST = 5, KIND_DONE = 1, KIND_REQUEST = 3, KIND_TICK = 7, FLAG_MORE = 1 };
 
 static struct {
   int32_t (*reserve)(iok_channel *, uint32_t, iok_submission **);
@@ -70,7 +70,8 @@ typedef struct {
 #define INDEX_BITS 24
 #define NO_SLOT UINT32_MAX
 
-typedef struct {
+typedef struct Core Core;
+struct Core {
   PyObject_HEAD
   iok_channel *channel;
   Slot *slots;
@@ -81,7 +82,10 @@ typedef struct {
   PyObject *out, *unsent, *parts, *pack;
   PyObject *loop; /* the event loop it belongs to; NULL or None for a thread's */
   unsigned int area; /* whose markers its requests may carry */
-} Core;
+  /* Who takes the requests of listeners, and how; NULL: they are other completions. */
+  PyObject *server;
+  int (*take)(Core *, uint64_t tag, uint32_t endpoint, const uint8_t *payload, const uint8_t *end);
+};
 
 /* Grows when a channel goes away: whoever remembers one without holding it looks here first. */
 static uint64_t channels_gone;
@@ -272,6 +276,9 @@ static PyObject *core_poll(PyObject *self, PyObject *unused) {
     if (waiter) {
       failed = settle(core, waiter, head);
       Py_DECREF(waiter);
+    } else if (head->kind == KIND_REQUEST && !head->flags && core->take) {
+      const uint8_t *payload = (const uint8_t *)(head + 1);
+      failed = core->take(core, head->tag, head->endpoint, payload, payload + (head->size - sizeof *head));
     } else if (head->kind != KIND_TICK) {
       failed = other(core, head);
     }
@@ -280,6 +287,10 @@ static PyObject *core_poll(PyObject *self, PyObject *unused) {
   /* The last record may lack its padding in the run's length. */
   if (core->channel) iok.advance(core->channel, done_bytes < bytes ? done_bytes : bytes);
   core->busy = 0;
+  if (core->take && core->unrung && core->channel) {
+    core->unrung = 0;
+    iok.flush(core->channel);
+  }
   return failed ? NULL : PyLong_FromSize_t(count);
 }
 
@@ -356,6 +367,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(core->parts);
   Py_VISIT(core->pack);
   Py_VISIT(core->loop);
+  Py_VISIT(core->server);
   for (uint32_t index = 0; index < core->capacity; index++) Py_VISIT(core->slots[index].waiter);
   return 0;
 }
@@ -367,6 +379,7 @@ static int core_clear(PyObject *self) {
   Py_CLEAR(core->parts);
   Py_CLEAR(core->pack);
   Py_CLEAR(core->loop);
+  Py_CLEAR(core->server);
   for (uint32_t index = 0; index < core->capacity; index++) Py_CLEAR(core->slots[index].waiter);
   return 0;
 }
@@ -400,6 +413,7 @@ static PyMemberDef core_members[] = {
     {"_pack", T_OBJECT_EX, offsetof(Core, pack), 0, NULL},
     {"loop", T_OBJECT, offsetof(Core, loop), 0, NULL},
     {"_area", T_UINT, offsetof(Core, area), 0, NULL},
+    {"_server", T_OBJECT, offsetof(Core, server), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -419,6 +433,9 @@ static PyType_Spec core_spec = {
 
 #include "_accel_caller.h"
 #include "_accel_cells.h"
+#include "_accel_http.h"
+#include "_accel_wsgi.h"
+#include "_accel_asgi.h"
 #include "_accel_markers.h"
 
 /* The module */
@@ -457,6 +474,7 @@ static PyMethodDef module_methods[] = {
     {"contexts", contexts, METH_O, contexts_doc},
     {"always_contexts", always_contexts, METH_NOARGS, always_doc},
     {"traced", traced, METH_O, traced_doc},
+    {"serving", serving, METH_NOARGS, serving_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -492,11 +510,14 @@ PyMODINIT_FUNC PyInit__accel(void) {
     const char *name;
   } types[] = {{&core_spec, "Core"}, {&future_spec, "Future"}, {&caller_spec, "Caller"},
                {&marker_spec, "Marker"}, {&counter_cell_spec, "CounterCell"}, {&sum_cell_spec, "SumCell"},
-               {&gauge_cell_spec, "GaugeCell"}, {&histogram_cell_spec, "HistogramCell"}};
+               {&gauge_cell_spec, "GaugeCell"}, {&histogram_cell_spec, "HistogramCell"},
+               {&start_spec, "Start"}, {&wsgi_spec, "Wsgi"}, {&cycle_spec, "Cycle"},
+               {&asgi_spec, "Asgi"}, {&resumed_spec, "Resumed"}, {&ready_spec, "Ready"}};
   for (size_t index = 0; self && index < sizeof types / sizeof *types; index++) {
     PyObject *type = PyType_FromSpec(types[index].spec);
     if (!type || PyModule_AddObjectRef(self, types[index].name, type) < 0) Py_CLEAR(self);
-    Py_XDECREF(type);
+    if (type && types[index].spec == &ready_spec) ready_class = type;
+    else Py_XDECREF(type);
   }
   return self;
 }

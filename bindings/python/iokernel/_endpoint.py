@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _tracing
 from ._errors import BadRequest, Closed, error_for
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Route = int | str | bytes
 
 _running_loop = asyncio._get_running_loop
+
+E = TypeVar("E", bound="Endpoint")
 
 
 if TYPE_CHECKING or accelerator is None:
@@ -348,13 +350,13 @@ class Endpoint(_Requests):
         """True after `close()`."""
         return self._closed
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self: E) -> E:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Endpoint:
+    async def __aenter__(self: E) -> E:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -467,6 +467,13 @@ def default_kernel() -> Kernel:
         return _default
 
 
+def use_as_default(kernel: Kernel) -> None:
+    """From here on, `iokernel.open` and `iokernel.listen` are this kernel's."""
+    global _default
+    with _default_lock:
+        _default = kernel
+
+
 def close_default(drain: float = 0.2) -> None:
     """At exit: what is under way may finish for a moment."""
     _channel.exiting = True

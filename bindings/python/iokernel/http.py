@@ -489,7 +489,10 @@ class WebSocket(Stream):
     @property
     def close_code(self) -> int | None:
         """The code that the peer closed it with (1005: none, 1006: it was lost); None while it is open."""
-        return self.last_word[0] if self.last_word else None
+        if self.last_word:
+            code: int = self.last_word[0]
+            return code
+        return None if self._error is None else LOST
 
     @property
     def close_reason(self) -> str:

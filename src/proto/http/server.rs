@@ -1,6 +1,6 @@
 //! The listener's side of one conn: requests in, responses out in the order of the requests.
 //!
-//! [`head`] reads heads and [`forms`] tells them; [`reply`] checks and writes what the program answers; [`inbound`] and
+//! [`head`] judges heads and [`forms`] tells them; [`reply`] checks and writes what the program answers; [`inbound`] and
 //! [`outbound`] are the two directions of the session; [`exchange`] is one request with its response.
 //!
 //! # The rules of the protocol
@@ -24,26 +24,27 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use date::Clock;
 use exchange::{Exchange, Stage};
 use forms::About;
-use head::Head;
 pub use options::Options;
 
-use super::wire::Chunked;
-use crate::proto::websocket::{self, Codec};
+use super::talk::Talk;
+use super::value::bad_request;
+use super::wire::{Chunked, Malformed, Scan};
 use crate::proto::{
     Admit, Body, Command, Event, Fact, Fault, FaultKind, Limits, Of, Out, Progress, Protocol, Refusal, RequestId,
     Tenancy, Then, Transport,
 };
-use crate::value::write;
 
 /// Bytes of a body that are read and dropped after its request was answered, so that the conn can be kept.
 const DROPPED_BYTES_MAX: u64 = 256 << 10;
 /// Buffers of exchanges that are kept for later ones.
 const SPARE_MAX: usize = 16;
+/// How long after its last response a conn is kept for a request that may be on its way while we leave.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Empty lines before a request (RFC 9112, 2.2: at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
@@ -57,9 +58,11 @@ pub struct Server {
     state: State,
     /// When this state began, or last moved.
     since: Option<Instant>,
-    head: Head,
+    scan: Scan,
     /// The first byte of a head was seen.
     began: bool,
+    /// Its method is HEAD.
+    is_head: bool,
     empty_lines: u8,
     /// Bytes of the body under way so far.
     body_bytes: u64,
@@ -93,7 +96,7 @@ enum State {
     Undecided,
     /// Of another protocol, which is the program's.
     Lane,
-    WebSocket(Box<Codec>),
+    WebSocket(Box<Talk>),
     /// Nobody's: it is swallowed.
     Deaf,
 }
@@ -115,8 +118,9 @@ impl Server {
             fault: None,
             state,
             since: None,
-            head: Head::default(),
+            scan: Scan::default(),
             began: false,
+            is_head: false,
             empty_lines: 0,
             body_bytes: 0,
             scratch: Vec::new(),
@@ -202,6 +206,21 @@ impl Server {
         }
     }
 
+    /// Most clients that send nothing more are gone: the program may want to know while it works for them.
+    fn tell_left(&mut self, out: &mut Out<'_>) {
+        let lane = matches!(self.state, State::Lane).then(|| self.last_slot());
+        let waiting =
+            |(slot, exchange): &(u64, &Exchange)| exchange.told && exchange.stage != Stage::Over && Some(*slot) != lane;
+        for (slot, _) in (self.first..).zip(&self.queue).filter(waiting) {
+            out.events.emit(Event::End { of: Of::Slot(slot), body: Body::None });
+        }
+    }
+
+    /// Nothing has happened for a while.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now >= since + LAST_REQUEST)
+    }
+
     /// The last response of this conn is written: those behind it are nobody's any more (RFC 9112, 9.6).
     fn end(&mut self, out: &mut Out<'_>) {
         while let Some(next) = self.queue.front() {
@@ -241,12 +260,8 @@ impl Protocol for Server {
         let of = Of::Slot(self.last_slot());
         match &self.state {
             State::Streamed(_) => return Err(self.fail(FaultKind::Closed, "the client left within a request")),
-            State::WebSocket(codec) if !codec.is_over() => {
-                let mut body = Vec::new();
-                write::array(&mut body, 2);
-                write::uint(&mut body, websocket::LOST.into());
-                write::str(&mut body, b"");
-                out.events.emit(Event::End { of, body: Body::Msgpack(&body) });
+            State::WebSocket(_) => {
+                self.talk(out, |talk, of, _, events| talk.lose(of, events));
                 return Err(self.fail(FaultKind::Closed, "the client left without a close frame"));
             }
             // Its request is never told: nobody would know its end.
@@ -260,6 +275,7 @@ impl Protocol for Server {
         if self.queue.is_empty() {
             return Err(self.fail(FaultKind::Closed, "the client closed the conn"));
         }
+        self.tell_left(out);
         self.deafen(out);
         self.advance(now, out);
         Ok(())
@@ -270,11 +286,16 @@ impl Protocol for Server {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return Ok(());
         }
-        let refused = head::Bad { status: 408, why: "the request did not come in time" };
+        let refused = Malformed { status: 408, what: "a request that did not come in time" };
         match self.state {
             State::Head if self.began => self.refuse(now, refused, out),
             State::Whole(_) | State::Streamed(_) => self.refuse(now, refused, out),
-            State::WebSocket(_) => self.leave_websocket(now, out),
+            State::WebSocket(_) => {
+                let limits = self.limits;
+                if let Some(Err(_)) = self.talk(out, |talk, _, wire, _| talk.beat(now, &limits, wire)) {
+                    self.leave_websocket(now, out);
+                }
+            }
             _ => self.deafen(out),
         }
         Ok(())
@@ -287,10 +308,10 @@ impl Protocol for Server {
         let span = match &self.state {
             State::Proxied => self.options.head_timeout,
             State::Head if self.began => self.options.head_timeout,
+            State::Head if self.queue.is_empty() && self.closing => LAST_REQUEST,
             State::Head if self.queue.is_empty() => self.options.idle_timeout,
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) => self.options.body_timeout,
-            // The client has not answered our close (RFC 6455, 7.1.1).
-            State::WebSocket(codec) if codec.is_closing() => self.options.head_timeout,
+            State::WebSocket(talk) => return Some(talk.deadline(&self.limits)),
             _ => return None,
         };
         Some(self.since? + span)
@@ -307,7 +328,7 @@ impl Protocol for Server {
     }
 
     fn admit(&self, _body: &[u8]) -> Admit {
-        Admit::Never(reply::bad("a listener's conn takes replies only"))
+        Admit::Never(bad_request("a listener's conn takes replies only"))
     }
 
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
@@ -317,7 +338,7 @@ impl Protocol for Server {
         match command {
             Command::Reply { slot, body } => self.reply(now, slot, body, out),
             Command::SendTo { slot, body } => self.send(now, slot, body, out),
-            _ => Err(reply::bad("a listener's conn takes replies only")),
+            _ => Err(bad_request("a listener's conn takes replies only")),
         }
     }
 
@@ -333,7 +354,7 @@ impl Protocol for Server {
         self.check()
     }
 
-    /// No request is begun any more: what is under way is finished, then the conn is closed.
+    /// What is under way is finished, and a request that the client has sent meanwhile is the last one (RFC 9112, 9.6).
     fn close(&mut self, now: Instant, out: &mut Out<'_>) {
         if self.fault.is_some() {
             return;
@@ -341,14 +362,15 @@ impl Protocol for Server {
         self.closing = true;
         match &self.state {
             State::Proxied => self.deafen(out),
-            State::Head if !self.began => self.deafen(out),
+            // A client that waits for nothing may have sent its next request already.
+            State::Head if !self.began && (!self.queue.is_empty() || self.is_idle(now)) => self.deafen(out),
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) | State::Undecided => {
                 match self.queue.back_mut() {
                     Some(last) => last.asked.keeps = false,
                     None => self.deafen(out),
                 }
             }
-            State::WebSocket(_) => self.close_websocket(now, out),
+            State::WebSocket(_) => drop(self.talk(out, |talk, _, wire, _| talk.leave(now, wire))),
             State::Head | State::Lane | State::Deaf => {}
         }
     }

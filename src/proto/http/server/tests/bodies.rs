@@ -165,7 +165,9 @@ fn bodies_that_stall_are_408() {
 fn a_client_that_only_stops_sending_gets_its_answers() {
     let mut rig = Rig::new("");
     rig.feed(format!("{GET}{}", post(&length(10), "abc"))).unwrap();
+    rig.events();
     assert_eq!(rig.with(|conn, now, out| conn.handle_eof(now, out)), Ok(()));
+    assert_eq!(rig.events(), ["end Slot(0) none"], "the program may want to know");
     rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
     assert!(rig.sent().contains("Connection: close") && rig.drains());
     let mut rig = Rig::new("stream_above=1");

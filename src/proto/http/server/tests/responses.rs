@@ -233,7 +233,7 @@ fn a_response_that_closes_is_the_last() {
 
 #[test]
 fn date_and_server_are_added_unless_given() {
-    let now = Instant::now();
+    let now = Rig::new("").now;
     let transport = Transport { wall: Some((now, Duration::from_secs(784_111_777))), ..Transport::default() };
     let mut rig = Rig::over("", &transport);
     rig.feed(GET.repeat(2)).unwrap();
@@ -247,6 +247,7 @@ fn date_and_server_are_added_unless_given() {
 #[test]
 fn closing_lets_what_is_under_way_finish() {
     let mut rig = Rig::new("");
+    rig.pass(SECOND);
     rig.with(|conn, now, out| conn.close(now, out));
     assert!(rig.drains(), "idle");
     let mut rig = Rig::new("");
@@ -265,6 +266,40 @@ fn closing_lets_what_is_under_way_finish() {
     rig.feed(&GET[9..]).unwrap();
     rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
     assert!(rig.sent().contains("Connection: close") && rig.drains(), "one that had begun is served");
+}
+
+#[test]
+fn a_request_that_was_on_its_way_while_we_leave_is_served() {
+    let mut rig = Rig::new("");
+    rig.feed(GET).unwrap();
+    rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
+    rig.sent();
+    rig.with(|conn, now, out| conn.close(now, out));
+    assert!(!rig.drains());
+    rig.feed(GET).unwrap();
+    rig.reply(1, &made(200, &[], Give::Nil)).unwrap();
+    assert!(rig.sent().contains("Connection: close") && rig.drains());
+
+    let mut rig = Rig::new("");
+    rig.with(|conn, now, out| conn.close(now, out));
+    rig.pass(SECOND / 2);
+    assert!(!rig.drains());
+    rig.pass(SECOND);
+    assert!(rig.drains(), "nothing came in time");
+}
+
+#[test]
+fn a_response_that_fails_in_the_middle_ends_with_its_conn() {
+    let mut failed = Vec::new();
+    write::ext(&mut failed, crate::ring::layout::IOK_EXT_ERROR, b"\x92\xa3ERR\xa0");
+    let mut rig = Rig::new("");
+    rig.feed([GET, GET].concat()).unwrap();
+    rig.reply(0, &made(200, &[], Give::Follows)).unwrap();
+    rig.send(0, &bin("Hello")).unwrap();
+    assert_eq!(rig.send(0, &failed), Ok(Then::Done));
+    let sent = rig.sent();
+    assert!(sent.ends_with("\r\n5\r\nHello\r\n"), "9112, 7.1: no last chunk, so it is not complete: {sent}");
+    assert!(rig.drains(), "9112, 9.6: nothing follows");
 }
 
 #[test]
