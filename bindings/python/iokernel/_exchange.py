@@ -236,10 +236,10 @@ class Exchange:
             channel.submit(OP_SEND, 0, self._number, 0, self._tag, payload, sink=_Ack(self, weight))
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
         if self._refused is not None and (not self._over or self._refused.code == "BADREQUEST"):
             raise self._refused
+        if self._error is not None:
+            raise self._error
 
     # How it is
 

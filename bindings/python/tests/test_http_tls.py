@@ -1,4 +1,4 @@
-"""https with and without the kernel: what is believed and what is refused, and how users of requests and httpx see it."""
+"""https with and without the kernel: what is believed, what is refused, and how users of requests and httpx see it."""
 
 from __future__ import annotations
 

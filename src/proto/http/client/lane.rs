@@ -86,6 +86,7 @@ impl Lane {
                 }
                 Ok(())
             }
+            Speech::WebSocket(talk) if talk.is_over() => Ok(()),
             Speech::WebSocket(talk) => {
                 talk.lose(of, events);
                 Err(fault(FaultKind::Closed, "the server closed the conn without closing the WebSocket"))
