@@ -15,6 +15,8 @@ needs="
   pkg-config pkg-config
   redis-server redis-server
   valgrind valgrind
+  nginx nginx-light
+  haproxy haproxy
   dnsmasq dnsmasq-base
   named bind9
   nsupdate bind9-dnsutils
