@@ -73,6 +73,7 @@ lint: setup
 	$(PYTHON) -m mypy
 
 bench: build
+	@tests/setup.sh bench
 	$(PYTHON) tests/bench/run.py
 
 fuzz:

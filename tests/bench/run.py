@@ -1,4 +1,4 @@
-"""Us and the other clients side by side: every budget of the design that concerns Redis, Python and C, in one table.
+"""Us and the others side by side: every budget of the design that concerns Redis, HTTP, Python and C, in one table.
 
     make bench                                    everything
     .venv/bin/python tests/bench/run.py --only blocking --runs 3
@@ -30,6 +30,7 @@ from scenarios import (
     blocking_one,
     cells,
     core_c,
+    http_servers,
     lanes,
     observed,
     timing_truth,
@@ -52,6 +53,8 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "truth": timing_truth.rows,
     "hanging": observed.hanging,
     "scrape": observed.scrape,
+    "http-servers": http_servers.hello,
+    "http-burning": http_servers.burning,
 }
 
 
