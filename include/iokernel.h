@@ -150,7 +150,8 @@
 /**
  * Asks how an endpoint is; endpoint 0: the kernel and all of them. `DONE`, payload: a MessagePack map. With
  * `IOK_FLAG_UNTIL_UP` it answers once the endpoint (the kernel: each one opened with `require=true`) is up, or when its
- * deadline passes.
+ * deadline passes. With a `key`: asks how the request, or stream, is that was submitted under this tag; a map of `has_conn`
+ * (it was given to one), and `sent_ago_ns` (since its last byte was given to the system; nil: it was not yet).
  */
 #define IOK_OP_STATE 11
 

@@ -61,6 +61,16 @@ impl Options {
         self.pairs.iter().any(|(name, _)| name == key)
     }
 
+    /// The value of `key`, which is left for whom it concerns.
+    pub fn peek(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Copies of what is left of the keys with that prefix, whole.
+    pub fn copies(&self, prefix: &str) -> Vec<(String, String)> {
+        self.pairs.iter().filter(|(key, _)| key.starts_with(prefix)).cloned().collect()
+    }
+
     /// The value of `key` as text.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);

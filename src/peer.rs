@@ -61,6 +61,8 @@ pub struct Peer {
     pub name: String,
     /// What to dial, raced in this order (RFC 8305). Empty: the host in the name is looked up for each dial.
     pub places: Vec<Place>,
+    /// The name that its certificate must be for, where that is not the host of its own name.
+    pub server_name: Option<String>,
     /// As in SRV records (RFC 2782): peers of the lowest number are used while any of them can be.
     pub priority: u16,
     /// Its share among peers of one priority. 0 counts as the least.
@@ -72,7 +74,7 @@ pub struct Peer {
 impl Peer {
     /// A peer with no more known of it.
     pub fn new(name: impl Into<String>, places: Vec<Place>) -> Self {
-        Peer { name: name.into(), places, priority: 0, weight: 1, role: Role::Unknown }
+        Peer { name: name.into(), places, server_name: None, priority: 0, weight: 1, role: Role::Unknown }
     }
 
     /// A peer at `host:port`; an IP address needs no lookup.

@@ -77,6 +77,20 @@ fn dangerous_words_stand_only_in_their_rooms() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// What encrypts is behind one door, and so is whoever wants to know how.
+#[test]
+fn rustls_stands_only_in_its_room() {
+    let is_outside = |source: &&Source| !source.path.starts_with("src/kernel/tls");
+    let names =
+        |source: &Source| ["rustls", "rustls_native_certs"].iter().any(|name| !source.lines_with(name).is_empty());
+    let all = sources();
+    let wrong: Vec<&PathBuf> =
+        all.iter().filter(is_outside).filter(|source| names(source)).map(|source| &source.path).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let room = Path::new("src/kernel/tls/session.rs");
+    assert!(all.iter().any(|source| source.path == room && names(source)));
+}
+
 #[test]
 fn every_room_has_its_arrows() {
     let unknown: Vec<String> = sources()

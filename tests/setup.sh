@@ -15,8 +15,6 @@ needs="
   pkg-config pkg-config
   redis-server redis-server
   valgrind valgrind
-  nginx nginx-light
-  haproxy haproxy
   dnsmasq dnsmasq-base
   named bind9
   nsupdate bind9-dnsutils
@@ -25,6 +23,13 @@ needs="
   promtool prometheus
   node nodejs
   npm npm
+  nginx nginx-light
+  haproxy haproxy
+  tinyproxy tinyproxy
+  microsocks microsocks
+  openssl openssl
+  curl curl
+  stunnel4 stunnel4
 "
 
 main() {

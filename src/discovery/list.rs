@@ -199,6 +199,8 @@ mod tests {
         let mut rig = Rig::open("redis+cluster://a,b:7", false);
         rig.answer("b", answer(5, &["10.0.0.2", "::3"]));
         assert_eq!(rig.script.shown(), ["10.0.0.2:7", "[::3]:7"]);
+        let names = rig.script.sets.last().unwrap().iter().map(|peer| peer.server_name.as_deref());
+        assert_eq!(names.collect::<Vec<_>>(), [Some("b"), Some("b")], "whose certificates they must have");
     }
 
     #[test]

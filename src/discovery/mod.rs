@@ -26,7 +26,7 @@ mod sentinel;
 mod set;
 pub mod sort;
 mod srv;
-mod stamp;
+pub mod stamp;
 mod watch;
 
 use std::time::{Duration, Instant};

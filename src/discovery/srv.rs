@@ -2,6 +2,10 @@
 //!
 //! The name is asked as `_<scheme>._tcp.<name>`, or as it stands if it begins with `_`. Its records are asked for again
 //! when their TTL ends; so is each target's name, by itself, so that a slow one delays no other.
+//!
+//! Records are not signed, so that whoever forges them could name a host of his own, with a good certificate. A target
+//! must therefore have a certificate for the name of the URL (RFC 6125, 6.2.1), or for its own if that lies under it.
+//! `tls_server_name=*` believes the records.
 
 use std::time::Instant;
 
@@ -14,6 +18,8 @@ use crate::peer::Peer;
 
 struct Srv {
     name: String,
+    /// The name of the URL, without service and protocol. None: targets may name themselves.
+    domain: Option<String>,
     terms: Terms,
     pace: Pace,
     /// None until they are known.
@@ -36,8 +42,10 @@ pub fn open(url: &mut Url, terms: &Terms) -> Result<Box<dyn Source>, ConfigError
         true => host.clone(),
         false => format!("_{}._tcp.{host}", url.scheme),
     };
+    let believed = url.options.peek("tls_server_name") == Some("*");
     Ok(Box::new(Srv {
         name,
+        domain: (!believed).then(|| domain(host).to_string()),
         terms: *terms,
         pace: Pace::default(),
         records: None,
@@ -93,8 +101,10 @@ impl Srv {
         let host = absolute(&record.target);
         let name = self.targets.iter().find(|name| name.host() == host);
         let mut peers = name.map_or(Vec::new(), |name| name.peers(&record.target, record.port, self.terms.spread));
+        let server_name = server_name(self.domain.as_deref(), &record.target);
         for peer in &mut peers {
             (peer.priority, peer.weight) = (record.priority, record.weight);
+            peer.server_name = Some(server_name.to_string());
         }
         peers
     }
@@ -107,6 +117,27 @@ impl Srv {
         }
         self.targets.iter_mut().for_each(|name| name.ask_if_due(now, &mut self.numbers, ask));
     }
+}
+
+/// What a name is about that begins with a service and a protocol.
+fn domain(name: &str) -> &str {
+    let mut labels = name.splitn(3, '.');
+    match (labels.next(), labels.next(), labels.next()) {
+        (Some(service), Some(protocol), Some(domain)) if service.starts_with('_') && protocol.starts_with('_') => {
+            domain
+        }
+        _ => name,
+    }
+}
+
+/// Whose certificate a target must have, where it must be one for this domain.
+fn server_name<'a>(domain: Option<&'a str>, target: &'a str) -> &'a str {
+    let is_under = |domain: &str| {
+        let (target, domain) = (target.to_ascii_lowercase(), domain.to_ascii_lowercase());
+        let (target, domain) = (target.trim_end_matches('.'), domain.trim_end_matches('.'));
+        target.strip_suffix(domain).is_some_and(|labels| labels.is_empty() || labels.ends_with('.'))
+    };
+    domain.filter(|domain| !is_under(domain)).unwrap_or(target)
 }
 
 /// With a dot at its end, so that no search list is tried (RFC 2782: the target is a domain name, not an abbreviation).
@@ -141,5 +172,28 @@ impl Source for Srv {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.targets.iter().filter_map(Name::timeout).chain(self.pace.timeout()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_a_certificate_of_its_own_only_where_the_url_vouches_for_it() {
+        assert_eq!(domain("cache.internal"), "cache.internal");
+        assert_eq!(domain("_redis._tcp.cache.internal"), "cache.internal");
+        assert_eq!(domain("_alias.internal"), "_alias.internal");
+        for (target, expected) in [
+            ("node-1.cache.internal", "node-1.cache.internal"),
+            ("Node-1.Cache.Internal.", "Node-1.Cache.Internal."),
+            ("cache.internal", "cache.internal"),
+            ("node-1.internal", "cache.internal"),
+            ("evilcache.internal", "cache.internal"),
+            ("evil.test", "cache.internal"),
+        ] {
+            assert_eq!(server_name(Some("cache.internal"), target), expected);
+            assert_eq!(server_name(None, target), target);
+        }
     }
 }

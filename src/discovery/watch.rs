@@ -154,11 +154,15 @@ impl Name {
         self.addresses = addresses;
     }
 
-    /// One peer whose addresses are raced, or a peer for each. None while no address is known.
+    /// One peer whose addresses are raced, or a peer for each, which is still whom the name is for. None while no address is
+    /// known.
     pub fn peers(&self, shown: &str, port: u16, spread: bool) -> Vec<Peer> {
         let places = self.addresses.iter().map(|ip| SocketAddr::new(*ip, port));
         match spread {
-            true => places.map(|address| Peer::new(address.to_string(), vec![Place::Tcp(address)])).collect(),
+            true => {
+                let of_name = |peer| Peer { server_name: Some(shown.to_string()), ..peer };
+                places.map(|address| of_name(Peer::new(address.to_string(), vec![Place::Tcp(address)]))).collect()
+            }
             false if self.addresses.is_empty() => Vec::new(),
             false => vec![Peer::new(format!("{shown}:{port}"), places.map(Place::Tcp).collect())],
         }

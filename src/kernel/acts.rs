@@ -159,6 +159,10 @@ impl Act for Acts<'_> {
             (keeps || request.flags & IOK_FLAG_IDEMPOTENT != 0 || request.what == What::Stream, request.payload.take());
         let body = kept.as_deref().or(fresh).unwrap_or_default();
         let outcome = self.encode(conn.0, id, body, how, keep);
+        if outcome == Ok(true) && self.io.endpoints[self.endpoint as usize].options.service.exclusive {
+            // What waits for the peer's leave waits for a time (HTTP: Expect).
+            self.io.rearm(conn.0);
+        }
         match outcome {
             Err(refusal) => return self.refused(id, &refusal),
             Ok(true) if keep => {}
@@ -223,6 +227,11 @@ impl Act for Acts<'_> {
     }
 
     fn fail(&mut self, request: RequestId, status: Status, code: &str, message: &str) {
+        let known = self.io.core.requests.get_mut(request).filter(|_| status == IOK_STATUS_LOST);
+        let message = match known.and_then(|request| request.loss.take()) {
+            Some(loss) => &format!("{loss}; {message}"),
+            None => message,
+        };
         self.io.core.fail(request, Ending::not_sent(status), code, message);
     }
 

@@ -1,14 +1,16 @@
 //! One conn: a socket, its buffers, and the protocol that knows what they mean.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::Instant;
 
-use super::dial::{Dialer, Stream};
+use super::dial::Dialer;
 use super::exchange::Ack;
 use super::files::FileSpan;
+use super::line::{Got, Line};
 use super::observing::own::PeerMeter;
 use super::proxy::{Greeting, Target};
+use super::tls::Securing;
 use super::wheel::TimerKey;
 use crate::peer::Place;
 use crate::proto::{Protocol, RequestId, Span};
@@ -32,7 +34,9 @@ pub enum Link {
     Dialling(Dialer),
     /// A proxy is asked for a tunnel.
     Greeting(Box<Greeting>),
-    Up(Stream),
+    /// The peer and we agree on keys.
+    Securing(Box<Securing>),
+    Up(Line),
 }
 
 /// Bytes that came and were not consumed.
@@ -84,13 +88,20 @@ impl Input {
         Ok(&mut self.bytes[self.end..])
     }
 
-    /// Reads once from the stream. A frame that is announced as huge gets memory as its bytes arrive.
-    pub fn read_from(&mut self, stream: &mut Stream, need: usize) -> io::Result<usize> {
+    /// Reads once. A frame that is announced as huge gets memory as its bytes arrive. `scratch` is where a line decrypts.
+    pub fn read_from(&mut self, line: &mut Line, need: usize, scratch: &mut [u8]) -> io::Result<Got> {
+        if line.is_secure() {
+            let got = line.read(scratch)?;
+            self.room(got.bytes)?[..got.bytes].copy_from_slice(&scratch[..got.bytes]);
+            self.end += got.bytes;
+            return Ok(got);
+        }
         let held = self.end - self.start;
         let wanted = need.saturating_sub(held).clamp(16 << 10, held.max(1 << 20));
-        let count = stream.read(self.room(wanted)?)?;
-        self.end += count;
-        Ok(count)
+        let got = line.read(self.room(wanted)?)?;
+        self.end += got.bytes;
+        // Its room says nothing of what the socket has.
+        Ok(Got { more: true, ..got })
     }
 }
 
@@ -164,10 +175,14 @@ pub struct Conn {
     /// Where the tunnel leads that it goes through.
     pub tunnel: Option<Target>,
     pub peer_name: String,
+    /// Whose certificate the peer must have.
+    pub server_name: Option<String>,
     /// The peer sends no more, or the socket has an error: read until that shows.
     pub peer_hung_up: bool,
     /// Everything that the peer will ever send was read.
     pub at_eof: bool,
+    /// The peer was told that nothing more comes.
+    pub half_closed: bool,
 }
 
 impl Conn {
@@ -205,8 +220,10 @@ impl Conn {
             place: None,
             tunnel: None,
             peer_name: String::new(),
+            server_name: None,
             peer_hung_up: false,
             at_eof: false,
+            half_closed: false,
         }
     }
 
@@ -271,6 +288,12 @@ impl Conn {
     /// Nothing waits to be written.
     #[inline]
     pub fn is_flushed(&self) -> bool {
+        self.is_taken() && !matches!(&self.link, Link::Up(line) if !line.is_settled())
+    }
+
+    /// Its line has taken everything, though it may not have written it.
+    #[inline]
+    fn is_taken(&self) -> bool {
         self.out_at == self.out.len() && self.files.is_empty()
     }
 
@@ -288,8 +311,15 @@ impl Conn {
         let mut budget = WRITE_BUDGET;
         let mut now_ns = 0;
         let flushed = loop {
-            if self.is_flushed() {
-                break Flushed::All;
+            if self.is_taken() {
+                match self.settle() {
+                    Ok(()) => break Flushed::All,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.writable = false;
+                        break Flushed::Blocked;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if budget == 0 {
                 break Flushed::More;
@@ -331,13 +361,21 @@ impl Conn {
         Ok(flushed)
     }
 
+    /// Has the line write what it has taken.
+    fn settle(&mut self) -> io::Result<()> {
+        match &mut self.link {
+            Link::Up(line) => line.settle(),
+            _ => Ok(()),
+        }
+    }
+
     /// One write: of the wire, or of the file whose turn it is.
     fn write_some(&mut self, budget: usize) -> io::Result<usize> {
-        let Link::Up(stream) = &mut self.link else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Link::Up(line) = &mut self.link else { return Err(io::ErrorKind::WouldBlock.into()) };
         if let Some((position, span)) = self.files.front_mut()
             && *position == self.written
         {
-            let count = span.send(stream, budget)?;
+            let count = span.send(line, budget)?;
             if span.left == 0 {
                 self.files.pop_front();
             }
@@ -345,10 +383,15 @@ impl Conn {
         }
         let until_file = self.files.front().map_or(usize::MAX, |(position, _)| (position - self.written) as usize);
         let chunk = &self.out[self.out_at..];
-        let count = stream.write(&chunk[..chunk.len().min(budget).min(until_file)])?;
+        let count = line.write(&chunk[..chunk.len().min(budget).min(until_file)])?;
         self.out_at += count;
         self.written += count as u64;
         Ok(count)
+    }
+
+    /// The peer has done nothing of what was written, and says so.
+    pub fn untouched(&mut self) {
+        self.written = 0;
     }
 
     /// Gives back the place of what was written.

@@ -61,6 +61,8 @@ pub enum DialState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialError {
     pub message: String,
+    /// One that had not answered might have, with more time.
+    pub timed_out: bool,
 }
 
 impl fmt::Display for DialError {
@@ -207,7 +209,8 @@ impl Dialer {
         if more > 0 {
             message.push_str(&format!("; and {more} more"));
         }
-        DialError { message }
+        let timed_out = !self.attempts.iter().all(|attempt| matches!(attempt.state, AttemptState::Failed(_)));
+        DialError { message, timed_out }
     }
 }
 
@@ -283,11 +286,6 @@ impl Stream {
                 Err(_) => "unix:?".into(),
             },
         }
-    }
-
-    /// The socket, where what is written goes to it as it is.
-    pub fn plain(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.as_fd())
     }
 
     /// What a protocol is told of it.

@@ -12,7 +12,7 @@ use crate::status::*;
 
 /// How often a request that was written, and may be repeated, is sent again.
 const REPEATS_MAX: u8 = 3;
-/// How often a request of which nothing was written goes by another conn.
+/// How often a request of which nothing was written goes by another conn, or one that met conns on their way out.
 const RETRIES_MAX: u8 = 16;
 
 impl Io {
@@ -62,10 +62,15 @@ impl Io {
         let touched = conn.written > request.wire_start;
         let begun = request.exchange.as_ref().is_some_and(|exchange| exchange.begun);
         let exclusive = self.endpoints.get(conn.endpoint as usize).is_some_and(|of| of.options.service.exclusive);
-        let may_repeat = if begun {
+        // Who has a conn to itself was answered with what broke the protocol, and would be again.
+        let may_repeat = if begun || exclusive && status == IOK_STATUS_PROTOCOL {
             false
         } else if touched {
-            request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < REPEATS_MAX
+            // One that has served before and said nothing since was on its way to its end: so may be the next, and
+            // one that is made for it is not.
+            let was_leaving = exclusive && conn.first_byte_ns != 0 && conn.first_byte_ns <= request.sent_ns;
+            let most = if was_leaving { RETRIES_MAX } else { REPEATS_MAX };
+            request.flags & IOK_FLAG_IDEMPOTENT != 0 && request.retries < most
         } else {
             // Where conns come and go, one that is made for it serves, or none does.
             request.retries < if exclusive { REPEATS_MAX } else { RETRIES_MAX }
@@ -73,6 +78,7 @@ impl Io {
         if may_repeat && request.payload.is_some() && request.lease == 0 && status != IOK_STATUS_CLOSED {
             request.retries += 1;
             request.doubtful |= touched;
+            request.loss = touched.then(|| message.into());
             (request.conn, request.sent_ns) = (NO_CONN, 0);
             self.core.count(id, false);
             return again.push((id, if touched { Again::Idempotent } else { Again::NotSent }));

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::options::EndpointOptions;
 use super::request::Name;
+use super::tls::Tls;
 use super::wheel::TimerKey;
 use crate::config::{Address, ConfigError, Url, redact};
 use crate::discovery::{self, Source};
@@ -22,6 +23,7 @@ pub struct Endpoint {
     pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
+    pub tls: Option<Box<Tls>>,
     pub address: Address,
     /// None for listeners, and while the router is at work.
     pub router: Option<Box<dyn Router>>,
@@ -56,6 +58,7 @@ impl Endpoint {
             tracing: opened.tracing,
             driver: opened.driver,
             options: opened.options,
+            tls: opened.tls,
             address: opened.address,
             router: None,
             listener: None,
@@ -101,6 +104,8 @@ pub struct Opened {
     pub tracing: Tracing,
     pub driver: Box<dyn Driver>,
     pub options: EndpointOptions,
+    /// None for schemes without it.
+    pub tls: Option<Box<Tls>>,
     pub address: Address,
     /// None for listeners.
     pub source: Option<Box<dyn Source>>,
@@ -114,16 +119,29 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
     let scheme = proto::scheme(&url.scheme).ok_or_else(|| known(ConfigError::new("scheme", &url.scheme, "")))?;
     let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.exclusive, seed)?;
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
+    let tls = Tls::take(&mut url, scheme, listener)?;
+    if let Some((key, value)) = url.options.copies("tls_").into_iter().next().filter(|_| tls.is_none()) {
+        return Err(ConfigError::new(&key, &value, format!("a scheme with TLS: {}", secure_schemes())));
+    }
     let driver = (scheme.open)(&mut url, &options.limits)?;
     url.options.finish()?;
     let tracing = scheme.tracing;
-    Ok(Opened { shown: redact(text), tracing, driver, options, address: url.address, source })
+    Ok(Opened { shown: redact(text), tracing, driver, options, tls, address: url.address, source })
 }
 
-/// An unknown scheme is told which ones there are.
+fn secure_schemes() -> String {
+    let names: Vec<&str> = proto::TABLE.iter().filter(|scheme| scheme.tls).map(|scheme| scheme.name).collect();
+    if names.is_empty() { "this library is built without the feature tls".into() } else { names.join(", ") }
+}
+
+/// An unknown scheme is told which ones there are, and one that only another build has, which feature that is.
 fn known(error: ConfigError) -> ConfigError {
     if error.key != "scheme" {
         return error;
+    }
+    let plain = error.value.strip_suffix('s').filter(|plain| proto::scheme(plain).is_some());
+    if plain.is_some() && !cfg!(feature = "tls") {
+        return ConfigError { expected: "a library that is built with the feature tls".into(), ..error };
     }
     let names: Vec<&str> = proto::TABLE.iter().map(|scheme| scheme.name).collect();
     ConfigError { expected: format!("one of {}, unix", names.join(", ")), ..error }

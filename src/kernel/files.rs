@@ -1,10 +1,10 @@
 //! Spans of files that are sent from the file itself (sendfile(2)), without a copy in this process.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 
-use super::dial::Stream;
+use super::line::Line;
 use crate::proto::Span;
 use crate::sys::file;
 use crate::sys::owned::Owned;
@@ -26,18 +26,18 @@ impl FileSpan {
     }
 
     /// Sends some of it: bytes that the socket took, at most `budget`.
-    pub fn send(&mut self, stream: &mut Stream, budget: usize) -> io::Result<usize> {
+    pub fn send(&mut self, line: &mut Line, budget: usize) -> io::Result<usize> {
         let file = match &self.file {
             Ok(file) => file,
             Err(error) => return Err(io::Error::new(error.kind(), format!("the file to be sent: {error}"))),
         };
         let wanted = budget.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = match stream.plain() {
+        let count = match line.plain() {
             Some(socket) => file::send(socket, file.as_fd(), self.offset, wanted)?,
             None => {
                 let mut buffer = vec![0; wanted.min(COPY_BYTES)];
                 let read = file::read_at(file, &mut buffer, self.offset)?;
-                if read == 0 { 0 } else { stream.write(&buffer[..read])? }
+                if read == 0 { 0 } else { line.write(&buffer[..read])? }
             }
         };
         if count == 0 {

@@ -1,5 +1,6 @@
 //! The I/O thread's world: endpoints and conns, and what happens to a conn from dialling to its end.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use mio::{Events, Poll, Registry, Token};
@@ -9,6 +10,7 @@ use super::conn::{Conn, Link, OUT_BYTES_SOFT};
 use super::core::{Core, Ending, Target};
 use super::dial::{DialOptions, DialState, Dialer, Stream};
 use super::endpoint::Endpoint;
+use super::line::Line;
 use super::observing::Observing;
 use super::observing::own::Own;
 use super::request::NO_CONN;
@@ -45,6 +47,8 @@ pub struct Io {
     pub to_flush: Vec<u32>,
     /// Conns that may have more to read.
     pub to_read: Vec<u32>,
+    /// Conns whose handshakes of TLS have something to do.
+    pub handshakes: VecDeque<u32>,
     /// Requests that were given a conn, and for which more was sent before.
     pub to_send: Vec<RequestId>,
     /// Listeners that leave.
@@ -87,6 +91,7 @@ impl Io {
             resolver,
             to_flush: Vec::new(),
             to_read: Vec::new(),
+            handshakes: VecDeque::new(),
             to_send: Vec::new(),
             leavers: Vec::new(),
             touched: Vec::new(),
@@ -121,6 +126,7 @@ impl Io {
         let mut conn = Conn::new(self.conn_numbers, endpoint, false, Link::Resolving, proto);
         conn.connect_by = Some(now + of.options.connect_timeout);
         conn.peer_name = peer.name.clone();
+        conn.server_name = of.tls.as_ref().and_then(|tls| tls.name_of(peer));
         conn.meter = Some(self.core.own.peer(endpoint, &peer.name));
         let key = self.insert_conn(conn);
         match (&peer.places[..], peer.host()) {
@@ -197,8 +203,9 @@ impl Io {
         match dialer.advance(now, &self.registry, Self::token(key)) {
             DialState::Pending => self.rearm(key),
             DialState::Failed(error) => {
+                let status = if error.timed_out { IOK_STATUS_TIMEOUT } else { IOK_STATUS_UNAVAILABLE };
                 let message = self.through_proxy(key, error.message);
-                self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+                self.conn_failed(key, status, false, message);
             }
             DialState::Connected(stream) => {
                 let Some(stream) = self.greet(key, stream) else { return };
@@ -212,13 +219,24 @@ impl Io {
 
     /// A conn has its way to its peer, through a proxy or not.
     pub(super) fn socket_stands(&mut self, key: u32, stream: Stream) {
-        let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         self.core.names.peer(conn.number, &conn.peer_name);
-        conn.count(|meter| meter.connects.add(1));
-        conn.link = Link::Up(stream);
+        if self.endpoints[conn.endpoint as usize].tls.is_some() {
+            return self.secure(key, stream);
+        }
+        let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
+        self.line_stands(key, stream.into(), &transport);
+    }
+
+    /// What a conn's protocol says goes to its peer from here on.
+    pub(super) fn line_stands(&mut self, key: u32, line: Line, transport: &Transport) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if !conn.is_server {
+            conn.count(|meter| meter.connects.add(1));
+        }
+        conn.link = Link::Up(line);
         conn.readable = true;
-        self.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
+        self.drive(key, |conn, now, out| conn.proto.handle_open(now, transport, out));
         self.flush(key);
         self.read(key);
     }
@@ -368,11 +386,14 @@ impl Io {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         (conn.timer, conn.timer_at) = (TimerKey::NONE, None);
         if conn.connect_by.is_some_and(|by| by <= now) {
+            if matches!(conn.link, Link::Securing(_)) {
+                return self.handshake_late(key);
+            }
             let what = match conn.link {
                 Link::Resolving => "no address for",
                 Link::Dialling(_) => "no connection to",
                 Link::Greeting(_) => "no tunnel through the proxy to",
-                Link::Up(_) => "no answer to the handshake from",
+                Link::Securing(_) | Link::Up(_) => "no answer to the handshake from",
             };
             let within = self.endpoints[conn.endpoint as usize].options.connect_timeout;
             let message = match &mut conn.link {
@@ -382,7 +403,7 @@ impl Io {
                 },
                 _ => format!("{what} {} within {within:?}", conn.peer_name),
             };
-            return self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
+            return self.conn_failed(key, IOK_STATUS_TIMEOUT, false, message);
         }
         match &conn.link {
             Link::Dialling(_) => self.advance_dial(key),
@@ -443,11 +464,19 @@ impl Io {
     pub fn remove_conn(&mut self, key: u32, status: Status, message: &str) -> Vec<(RequestId, Again)> {
         let Some(mut conn) = self.conns.try_remove(key as usize) else { return Vec::new() };
         self.core.wheel.clear(conn.timer);
+        if conn.is_server && matches!(conn.link, Link::Securing(_)) {
+            self.handshake_left(conn.endpoint);
+        }
+        // A client must not take half of a reply for the whole.
+        let whole = conn.is_flushed() && conn.incoming.is_empty();
         match &mut conn.link {
-            Link::Up(stream) => {
-                let _ = self.registry.deregister(stream);
-                // A forked child holds the socket too, so that closing it here would not tell the peer.
-                let _ = stream.shutdown(std::net::Shutdown::Both);
+            Link::Up(line) => {
+                let _ = self.registry.deregister(&mut line.socket);
+                line.close(whole);
+            }
+            Link::Securing(securing) => {
+                let _ = self.registry.deregister(&mut securing.socket);
+                let _ = securing.socket.shutdown(std::net::Shutdown::Both);
             }
             Link::Greeting(greeting) => {
                 let _ = self.registry.deregister(&mut greeting.stream);

@@ -4,7 +4,7 @@
 //! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
 //! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`],
 //! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`];
-//! how a conn goes through a [`proxy`].
+//! how a conn goes through a [`proxy`], and how it is encrypted ([`tls`], under [`line`]).
 //!
 //! # Architecture invariants
 //! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
@@ -21,6 +21,7 @@ mod exchange;
 mod files;
 pub mod io;
 mod leaving;
+mod line;
 pub mod listener;
 pub mod observing;
 pub mod options;
@@ -33,6 +34,11 @@ pub mod sink;
 pub mod sources;
 pub mod state;
 pub mod submit;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod turn;
 pub mod wheel;
 mod writing;

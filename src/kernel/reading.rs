@@ -1,13 +1,18 @@
 //! What comes from a conn: read from its socket, given to its protocol frame by frame.
 
+use std::io::ErrorKind;
+
 use super::conn::Link;
 use super::io::Io;
+use super::line::Got;
 use super::sink::Sink;
 use crate::proto::{Out, Progress};
 use crate::status::*;
 
 /// Bytes read from one conn in a turn, so that one busy conn starves no other.
 const READ_BUDGET: usize = 1 << 20;
+/// What a read counts for that brought nothing for the protocol.
+const OWN_WEIGHT: usize = 64 << 10;
 
 impl Io {
     /// Reads until the socket is dry or the budget is used up, one frame after the other.
@@ -19,7 +24,17 @@ impl Io {
             && self.conns.contains(key as usize)
         {
             let peer = self.conns[key as usize].peer_name.clone();
-            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+            // What a line itself finds wrong; sockets have no such errors when they are read.
+            let status = match error.kind() {
+                ErrorKind::InvalidData => IOK_STATUS_PROTOCOL,
+                ErrorKind::PermissionDenied => IOK_STATUS_REFUSED,
+                _ => IOK_STATUS_LOST,
+            };
+            let refused = status == IOK_STATUS_REFUSED && self.conns[key as usize].first_byte_ns == 0;
+            if refused {
+                self.conns[key as usize].untouched();
+            }
+            self.conn_failed(key, status, refused, format!("{peer}: {error}"));
         }
     }
 
@@ -40,32 +55,35 @@ impl Io {
                 self.to_read.push(key);
                 return Ok(());
             }
-            let Link::Up(stream) = &mut conn.link else { return Ok(()) };
+            let Link::Up(line) = &mut conn.link else { return Ok(()) };
             let fresh = conn.input.is_empty();
-            let (count, room) = if fresh {
-                (std::io::Read::read(stream, scratch), scratch.len())
-            } else {
-                (conn.input.read_from(stream, conn.need), usize::MAX)
+            let got = match fresh {
+                true => line.read(scratch),
+                false => conn.input.read_from(line, conn.need, scratch),
             };
-            let count = match count {
-                Ok(0) => return self.peer_closed(key),
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            let Got { bytes: count, more, .. } = match got {
+                Ok(Got { closed: true, .. }) => return self.peer_closed(key),
+                Ok(got) => got,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     conn.readable = false;
                     return Ok(());
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            // A short read has emptied the socket: the next bytes come with an event of their own.
+            if !more && !conn.peer_hung_up {
+                conn.readable = false;
+            }
+            if count == 0 {
+                budget = budget.saturating_sub(OWN_WEIGHT);
+                continue;
+            }
             self.core.tick();
             let conn = &mut self.conns[key as usize];
             conn.first_byte_ns = self.core.now_ns;
             conn.count(|meter| meter.received_bytes.add(count as u64));
             budget = budget.saturating_sub(count);
-            // A short read has emptied the socket: the next bytes come with an event of their own.
-            if fresh && count < room && !conn.peer_hung_up {
-                conn.readable = false;
-            }
             let alive = if fresh { self.parse(key, Some(&scratch[..count])) } else { self.parse(key, None) };
             if !alive {
                 return Ok(());
@@ -125,8 +143,8 @@ impl Io {
     fn peer_closed(&mut self, key: u32) -> std::io::Result<()> {
         if self.drive(key, |conn, now, out| conn.proto.handle_eof(now, out)) {
             let conn = &mut self.conns[key as usize];
-            if conn.is_server {
-                // Replies are still to be written; the protocol says when the last one is.
+            if conn.is_server || conn.proto.inflight() > 0 {
+                // Something is still to be written; the protocol says when the last of it is.
                 (conn.readable, conn.at_eof) = (false, true);
                 return Ok(());
             }
@@ -139,11 +157,11 @@ impl Io {
     /// An event for a conn.
     pub fn conn_event(&mut self, key: u32, event: &mio::event::Event) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if matches!(conn.link, Link::Greeting(_)) {
-            return self.greeting_event(key);
-        }
-        if matches!(conn.link, Link::Dialling(_)) {
-            return self.advance_dial(key);
+        match conn.link {
+            Link::Greeting(_) => return self.greeting_event(key),
+            Link::Dialling(_) => return self.advance_dial(key),
+            Link::Securing(_) => return self.handshake_event(key),
+            Link::Resolving | Link::Up(_) => {}
         }
         if event.is_read_closed() || event.is_error() {
             conn.peer_hung_up = true;

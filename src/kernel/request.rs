@@ -53,6 +53,8 @@ pub struct Request {
     pub sent_ns: u64,
     /// A conn that it was written to is gone: it may have been executed there.
     pub doubtful: bool,
+    /// How that conn was lost.
+    pub loss: Option<Box<str>>,
     /// Kept while it may have to be sent (again).
     pub payload: Option<Box<[u8]>>,
     /// Once more than one message belongs to it.

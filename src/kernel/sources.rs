@@ -99,7 +99,7 @@ impl Io {
             self.with_router(key, |router, now, act| router.handle_peers(now, &peers, act));
         }
         if let Some(why) = unknown {
-            self.with_router(key, |router, _, _| router.handle_unknown(&why));
+            self.with_router(key, |router, _, act| router.handle_unknown(&why, act));
         }
         Some(result)
     }

@@ -1,15 +1,18 @@
 //! What an endpoint and the kernel are like, as MessagePack maps, for those who ask and those who watch.
 
 use super::io::Io;
-use super::request::What;
+use super::request::{NO_CONN, What};
 use crate::proto::{Body, RequestId};
 use crate::ring::layout::*;
 use crate::router::{PeerState, State};
-use crate::status::IOK_STATUS_OK;
+use crate::status::{IOK_STATUS_NO_REQUEST, IOK_STATUS_OK};
 use crate::value::write;
 
 impl Io {
     pub(super) fn state_op(&mut self, channel: u32, head: &Submission) {
+        if head.key != 0 {
+            return self.request_state_op(channel, head);
+        }
         if head.endpoint == 0 {
             return self.kernel_state_op(channel, head);
         }
@@ -23,6 +26,23 @@ impl Io {
             return;
         }
         let body = self.state_value(Self::endpoint_key(head.endpoint));
+        self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
+    }
+
+    fn request_state_op(&mut self, channel: u32, head: &Submission) {
+        let Some(request) = self.core.find(channel, head.key).and_then(|id| self.core.requests.get(id)) else {
+            let message = format!("key: {}: expected the tag of a request under way", head.key);
+            return self.core.refuse(channel, head, IOK_STATUS_NO_REQUEST, "NOREQUEST", &message);
+        };
+        let mut body = Vec::new();
+        write::map(&mut body, 2);
+        write::str(&mut body, b"has_conn");
+        write::bool(&mut body, request.conn != NO_CONN);
+        write::str(&mut body, b"sent_ago_ns");
+        match request.sent_ns {
+            0 => write::nil(&mut body),
+            sent_ns => write::uint(&mut body, self.core.now_ns.saturating_sub(sent_ns)),
+        }
         self.core.answer(channel, head, IOK_STATUS_OK, Body::Msgpack(&body));
     }
 
@@ -137,6 +157,10 @@ impl Io {
             map.flag("required", of.options.required);
             map.number("version", *version);
         }
+        let now = self.core.now();
+        if let Some(tls) = self.endpoints.get_mut(key as usize).and_then(|of| of.tls.as_mut()) {
+            map.map("tls", |map| tls.tell(now, map));
+        }
         map.number("requests", self.core.under_way(key) as u64);
         map.number("inflight", self.on_conns(key) as u64);
         let heard =
@@ -212,7 +236,7 @@ fn peer_value(peer: &PeerState) -> Vec<u8> {
 }
 
 /// A MessagePack map whose size is known at its end.
-struct MapWriter {
+pub struct MapWriter {
     bytes: Vec<u8>,
     open: write::Open,
     pairs: u32,
@@ -230,19 +254,26 @@ impl MapWriter {
         write::str(&mut self.bytes, key.as_bytes());
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         write::str(&mut self.bytes, value.as_bytes());
     }
 
-    fn number(&mut self, key: &str, value: u64) {
+    pub fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         write::uint(&mut self.bytes, value);
     }
 
-    fn flag(&mut self, key: &str, value: bool) {
+    pub fn flag(&mut self, key: &str, value: bool) {
         self.key(key);
         write::bool(&mut self.bytes, value);
+    }
+
+    fn map(&mut self, key: &str, each: impl FnOnce(&mut MapWriter)) {
+        self.key(key);
+        let mut inner = MapWriter::new();
+        each(&mut inner);
+        self.bytes.extend_from_slice(&inner.finish());
     }
 
     fn array(&mut self, key: &str, count: usize, each: impl FnOnce(&mut Vec<u8>)) {

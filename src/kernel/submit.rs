@@ -252,11 +252,14 @@ impl Io {
     }
 
     /// Puts an endpoint in its place and gives it its number.
-    pub(super) fn install(&mut self, opened: super::endpoint::Opened, internal: bool) -> u32 {
+    pub(super) fn install(&mut self, mut opened: super::endpoint::Opened, internal: bool) -> u32 {
         self.generation = (self.generation + 1) & 0x7fff;
         let entry = self.endpoints.vacant_entry();
         let key = entry.key() as u32;
         self.core.own.open(key, &opened.shown);
+        if let Some(tls) = &mut opened.tls {
+            tls.meter = Some(self.core.own.tls(key));
+        }
         entry.insert(Endpoint::new(opened, (self.generation << 16) | (key + 1), internal));
         key
     }

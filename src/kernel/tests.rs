@@ -81,7 +81,7 @@ impl Driver for Bomb {
     }
 }
 
-fn io() -> Io {
+pub fn io() -> Io {
     let poll = Poll::new().unwrap();
     let registry = poll.registry().try_clone().unwrap();
     let own = super::observing::own::Own::new(crate::observe::area::Area::of_process().unwrap(), "test");
@@ -90,12 +90,13 @@ fn io() -> Io {
     Io::new(poll, resolver, observing, own).unwrap()
 }
 
-fn endpoint(io: &mut Io) -> u32 {
+pub fn endpoint(io: &mut Io) -> u32 {
     let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
     let options = EndpointOptions::take(&mut url, false, 1, false, 1).unwrap();
     let router = Service::new(options.service);
     let (driver, tracing) = (Box::new(Bomb(None)), database_tracing("bomb"));
-    let opened = Opened { shown: "bomb://".into(), tracing, driver, options, address: url.address, source: None };
+    let opened =
+        Opened { shown: "bomb://".into(), tracing, driver, options, tls: None, address: url.address, source: None };
     let key = io.endpoints.insert(Endpoint::new(opened, 1, false));
     io.endpoints[key].router = Some(Box::new(router));
     key as u32
@@ -116,7 +117,7 @@ fn a_panic_in_a_protocol_ends_its_conn_and_its_requests_and_nothing_else() {
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     listener.accept().unwrap().0.write_all(b"x").unwrap();
     stream.set_nonblocking(true).unwrap();
-    let link = Link::Up(Stream::Tcp(Owned::make(|| Ok(mio::net::TcpStream::from_std(stream))).unwrap()));
+    let link = Link::Up(Stream::Tcp(Owned::make(|| Ok(mio::net::TcpStream::from_std(stream))).unwrap()).into());
     let mut conn = Conn::new(1, endpoint, false, link, Box::new(Bomb(Some(doomed))));
     conn.readable = true;
     let key = io.conns.insert(conn) as u32;

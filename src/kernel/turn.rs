@@ -82,6 +82,7 @@ impl Turn {
         io.hear_own_news();
         io.rearm_endpoints();
         let busy = busy || !io.core.own_news.is_empty() || !io.to_read.is_empty() || !io.to_flush.is_empty();
+        let busy = busy || !io.handshakes.is_empty();
         io.core.tick();
         io.core.own.rests(io.core.now_ns);
         let slept = self.wait(io, shared, busy);
@@ -101,6 +102,8 @@ impl Turn {
         io.see_off();
         io.flush_access_logs();
         io.core.publish();
+        // What they bring is for the next turn: whoever has something to read has it by now.
+        io.shake_hands();
         true
     }
 
@@ -268,9 +271,10 @@ fn open_channel(io: &mut Io, region: Arc<Region>, config: ChannelConfig, id: u64
 /// Takes the clients that wait at a listener.
 pub(super) fn accept(io: &mut Io, key: u32) {
     for turn in 0..=ACCEPT_BUDGET {
+        let room = io.has_room(key);
         let Some(of) = io.endpoints.get_mut(key as usize) else { return };
         let (conns_max, Some(listener)) = (of.options.conns_max, &mut of.listener) else { return };
-        if turn == ACCEPT_BUDGET {
+        if turn == ACCEPT_BUDGET || !room {
             io.core.timer(1, Target::Listener(key));
             return;
         }
@@ -279,6 +283,7 @@ pub(super) fn accept(io: &mut Io, key: u32) {
             Ok(_) if listener.conns >= conns_max => {}
             Ok(stream) => {
                 listener.conns += 1;
+                io.make_room(key);
                 admit(io, key, stream);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -300,9 +305,10 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     let entry = io.conns.vacant_entry();
     let key = entry.key() as u32;
     let registered = stream.register(&io.registry, Io::token(key), Interest::READABLE | Interest::WRITABLE);
-    let name = stream.peer_name();
-    let transport = Transport { wall: Some(io.core.wall()), ..stream.transport() };
-    let mut conn = Conn::new(io.conn_numbers, endpoint, true, Link::Up(stream), proto);
+    let (name, transport) = (stream.peer_name(), stream.transport());
+    let secure = io.endpoints[endpoint as usize].tls.is_some();
+    let (link, stream) = if secure { (Link::Resolving, Some(stream)) } else { (Link::Up(stream.into()), None) };
+    let mut conn = Conn::new(io.conn_numbers, endpoint, true, link, proto);
     conn.peer_name = name;
     conn.meter = io.endpoints[endpoint as usize].listener.as_ref().and_then(|listener| listener.meter);
     conn.count(|meter| meter.connects.add(1));
@@ -310,6 +316,10 @@ fn admit(io: &mut Io, endpoint: u32, mut stream: Stream) {
     if let Err(error) = registered {
         return io.conn_failed(key, IOK_STATUS_SYSTEM, false, error.to_string());
     }
+    if let Some(stream) = stream {
+        return io.secure(key, stream);
+    }
+    let transport = Transport { wall: Some(io.core.wall()), ..transport };
     io.drive(key, |conn, now, out| conn.proto.handle_open(now, &transport, out));
     io.flush(key);
 }

@@ -1,6 +1,6 @@
 //! What goes to a conn: from its buffer to its socket.
 
-use super::conn::{Flushed, OUT_BYTES_HARD};
+use super::conn::{Flushed, Link, OUT_BYTES_HARD};
 use super::io::Io;
 use crate::status::*;
 
@@ -9,7 +9,8 @@ impl Io {
     #[inline]
     pub fn queue_flush(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        if !conn.is_flushed() && conn.writable && !conn.queued_for_flush {
+        let has_to = !conn.is_flushed() || !conn.half_closed && conn.proto.has_sent_all();
+        if has_to && conn.writable && !conn.queued_for_flush {
             conn.queued_for_flush = true;
             self.to_flush.push(key);
         }
@@ -45,16 +46,43 @@ impl Io {
         self.acknowledge_all(key);
         match outcome {
             Ok(Flushed::All) => {
+                self.half_close(key);
                 self.leave_when_flushed(key);
                 self.resume(key);
             }
             Ok(Flushed::More) => self.queue_flush(key),
             Ok(Flushed::Blocked) => self.blocked(key),
-            Err(error) => {
-                let peer = self.conns[key as usize].peer_name.clone();
-                self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
-            }
+            Err(error) => self.write_failed(key, &error),
         }
+    }
+
+    /// A socket takes nothing more. Why may stand in what came last.
+    fn write_failed(&mut self, key: u32, error: &std::io::Error) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        let (number, peer) = (conn.number, conn.peer_name.clone());
+        if matches!(&conn.link, Link::Up(line) if line.is_secure()) {
+            conn.readable = !conn.at_eof;
+            self.read(key);
+        }
+        if self.is_conn(key, number) {
+            self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+        }
+    }
+
+    /// Tells the peer that nothing more comes, once that is so.
+    fn half_close(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if conn.half_closed || !conn.proto.has_sent_all() {
+            return;
+        }
+        let Link::Up(line) = &mut conn.link else { return };
+        conn.half_closed = true;
+        line.end_sending();
+        self.drive(key, |conn, _, out| {
+            conn.proto.handle_sent_all(out);
+            Ok(())
+        });
+        self.progress(key);
     }
 
     /// Reads on from a client that had too much under way.

@@ -524,6 +524,13 @@ pub trait Protocol: Send {
     fn admit(&self, body: &[u8]) -> Admit;
     /// A command that was admitted. An error is this request's alone; nothing was written for it.
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal>;
+    /// Everything that will ever be sent is in the wire: once that is written, the transport's sending side is closed, and
+    /// what the peer still sends is read on.
+    fn has_sent_all(&self) -> bool {
+        false
+    }
+    /// That has happened.
+    fn handle_sent_all(&mut self, _out: &mut Out<'_>) {}
     /// Requests whose reply is due, cancelled ones included; our own heartbeats and the like are not.
     fn inflight(&self) -> usize;
     fn tenancy(&self) -> Tenancy;

@@ -153,7 +153,7 @@ pub trait Router: Send {
     /// The endpoint's peers, all of them; again after each change.
     fn handle_peers(&mut self, now: Instant, peers: &[Peer], act: &mut dyn Act);
     /// The source of the peers cannot tell more than before.
-    fn handle_unknown(&mut self, why: &str);
+    fn handle_unknown(&mut self, why: &str, act: &mut dyn Act);
     /// A request or stream came. `lease` is 0 for none.
     fn handle_request(&mut self, now: Instant, request: RequestId, need: Need, lease: u64, act: &mut dyn Act);
     /// A request comes once more, because its conn is gone.

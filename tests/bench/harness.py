@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -166,16 +166,22 @@ class Bench:
         return server
 
     def compare(
-        self, scenario: str, sides: Sequence[str], placement: Placement | None = None, **given: Any
+        self,
+        scenario: str,
+        sides: Sequence[str],
+        placement: Placement | None = None,
+        server: Callable[[], Any] | None = None,
+        **given: Any,
     ) -> dict[str, Result]:
-        """Runs all sides in turn against one server, `runs` times after one that does not count."""
+        """Runs all sides in turn against one server, `runs` times after one that does not count. `server` makes another
+        one than Redis, with a `url` and a `port`."""
         cpus = placement.program if placement else ()
         results = {name: Result() for name in sides}
-        with self.server(placement) as server, ExitStack() as stack:
+        with server() if server else self.server(placement) as made, ExitStack() as stack:
             live: list[Side] = []
             for name in sides:
                 try:
-                    side = Side(scenario, name, {"url": server.url, "port": server.port, "cpus": cpus, **given})
+                    side = Side(scenario, name, {"url": made.url, "port": made.port, "cpus": cpus, **given})
                 except Unavailable as why:
                     results[name].missing = str(why)
                     continue

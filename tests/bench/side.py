@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent.parent / "bindings" / "python")]
+sys.path[:0] = [str(HERE), str(HERE.parent.parent / "bindings" / "python"), str(HERE.parent / "live")]
 
 
 def main() -> None:

@@ -52,6 +52,15 @@ def test_every_option_of_a_service_is_listed() -> None:
     assert known(refused, "redis.md") == set(SERVICE)
 
 
+def test_every_option_of_http_is_listed() -> None:
+    with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
+        kernel.open("http://127.0.0.1:1?no_such_option=1")
+    assert known(refused, "http.md") <= set(SERVICE)
+    options = {"pool": 5, "warm": 1, "lane_idle": "5s", "pipeline": True, "max_reply": "1MiB"}
+    with iokernel.Kernel(name="docs") as kernel:
+        kernel.open("http://127.0.0.1:1", **options).close()
+
+
 def test_every_option_of_a_listener_is_listed() -> None:
     with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
         kernel.listen("redis://127.0.0.1:0?no_such_option=1")

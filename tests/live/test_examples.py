@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.aiohttp_server import AiohttpServer
 from support.program import ROOT
 from support.servers import RedisServer
 
@@ -34,11 +36,21 @@ def test_example(path: Path, redis_server: RedisServer) -> None:
     assert promised == said.splitlines()
 
 
+@pytest.fixture
+def server_url(path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of what a page is about."""
+    if "http" in path.stem:
+        with AiohttpServer() as server:
+            yield server.url
+    else:
+        yield request.getfixturevalue("redis_server").url
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_page(path: Path, redis_server: RedisServer) -> None:
+def test_page(path: Path, server_url: str) -> None:
     """Its blocks in order, as one program that has `url`, the address of an empty server."""
     text = path.read_text()
-    names: dict[str, Any] = {"__name__": "page", "url": redis_server.url}
+    names: dict[str, Any] = {"__name__": "page", "url": server_url}
     for block in BLOCK.finditer(text):
         # Errors name the line of the page.
         above = "\n" * (text.count("\n", 0, block.start()) + 1)

@@ -136,7 +136,7 @@ impl World {
             self.with_router(None, |router, now, act| router.handle_peers(now, &peers, act));
         }
         if let Some(why) = asks.unknown {
-            self.with_router(None, |router, _, _| router.handle_unknown(&why));
+            self.with_router(None, |router, _, act| router.handle_unknown(&why, act));
         }
     }
 

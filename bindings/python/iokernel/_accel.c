@@ -173,7 +173,7 @@ static uint64_t submit_request(
   iok_submission *place;
   if (bytes < 0 || iok.reserve(core->channel, (uint32_t)bytes, &place) != 0) return 0;
   if (core->free == NO_SLOT && grow(core) < 0) return 0;
-  uint8_t *start = (uint8_t *)(place + 1), *end = put_arguments(start, values);
+  uint8_t *start = (uint8_t *)(place + 1), *end = put_items(start, values);
   if (!end) return 0;
   uint64_t tag = put_waiter(core, waiter);
   uint32_t size = (uint32_t)(sizeof *place + (size_t)(end - start));

@@ -33,11 +33,11 @@ static PyObject *begin_in_thread(Caller *caller, Core *core, PyObject *arguments
   return future;
 }
 
-static PyObject *begin_in_loop(Caller *caller, Core *core, PyObject *loop, PyObject *arguments) {
+static PyObject *begin_in_loop(Caller *caller, Core *core, PyObject *loop, PyObject *arguments, PyObject *future_class) {
   static PyObject *names;
   if (!names && !(names = PyDict_New())) return NULL;
   if (PyDict_SetItem(names, name_loop, loop) < 0) return NULL;
-  PyObject *none = PyTuple_New(0), *future = none ? PyObject_Call(aio_future_class, none, names) : NULL;
+  PyObject *none = PyTuple_New(0), *future = none ? PyObject_Call(future_class, none, names) : NULL;
   Py_XDECREF(none);
   if (PyDict_SetItem(names, name_loop, Py_None) < 0 || !future) return future;
   uint64_t tag = submit_request(core, 0, caller->number, 0, caller->key, arguments, future);
@@ -63,7 +63,7 @@ static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *name
     Core *core = usable_channel(caller, loop);
     PyObject *future = NULL;
     if (core && loop != Py_None) {
-      future = begin_in_loop(caller, core, loop, arguments);
+      future = begin_in_loop(caller, core, loop, arguments, aio_future_class);
     } else if (core && (future = begin_in_thread(caller, core, arguments))) {
       iok.flush(core->channel);
     }
@@ -71,6 +71,24 @@ static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *name
     if (future || PyErr_Occurred()) return future;
   }
   return slowly(self, name_call_slow, arguments, names);
+}
+
+PyDoc_STRVAR(
+    begin_doc,
+    "_begin(future_class, arguments) -> a future of the running loop whose request is under way; None: not for here");
+
+static PyObject *caller_begin(PyObject *self, PyObject *arguments) {
+  Caller *caller = (Caller *)self;
+  PyObject *kind, *values, *future = NULL;
+  if (!PyArg_ParseTuple(arguments, "OO!", &kind, &PyTuple_Type, &values)) return NULL;
+  if (!caller->channel || is_traced) Py_RETURN_NONE;
+  PyObject *loop = PyObject_CallNoArgs(get_running_loop);
+  if (!loop) return NULL;
+  Core *core = usable_channel(caller, loop);
+  if (core && loop != Py_None) future = begin_in_loop(caller, core, loop, values, kind);
+  Py_DECREF(loop);
+  if (future || PyErr_Occurred()) return future;
+  Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(remember_doc, "_remember(channel): the next calls here may use it");
@@ -86,6 +104,7 @@ static PyObject *caller_remember(PyObject *self, PyObject *channel) {
 static void caller_dealloc(PyObject *self) { free_object(self); }
 
 static PyMethodDef caller_methods[] = {
+    {"_begin", caller_begin, METH_VARARGS, begin_doc},
     {"_remember", caller_remember, METH_O, remember_doc},
     {NULL, NULL, 0, NULL},
 };

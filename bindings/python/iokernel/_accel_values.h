@@ -11,14 +11,40 @@
 #include <string.h>
 
 enum { ENCODING_NONE, ENCODING_MSGPACK, ENCODING_BYTES, ENCODING_TEXT, ENCODING_RAW };
-enum { PAYLOAD_BYTES_MAX = 1 << 28, DEPTH_MAX = 32 };
+enum { PAYLOAD_BYTES_MAX = 1 << 28, DEPTH_MAX = 32, NESTED_MAX = 8 };
 
 /* The function that decodes what is not for here. */
 static PyObject *unpack;
 
-/* Encoding: the bytes an argument takes at most, or -1 for what the Python packer has to do. */
+/* Encoding: the bytes an argument takes at most, or -1 for what the Python packer has to do. No code of the program's
+ * runs between measuring and writing, so that what is measured is what is written. */
 
-static Py_ssize_t argument_bytes(PyObject *value) {
+static Py_ssize_t argument_bytes(PyObject *value, int depth);
+
+static Py_ssize_t items_bytes(PyObject *values, int depth) {
+  int is_list = PyList_Check(values);
+  Py_ssize_t count = is_list ? PyList_Size(values) : PyTuple_Size(values), total = 5;
+  for (Py_ssize_t index = 0; index < count; index++) {
+    PyObject *item = is_list ? PyList_GetItem(values, index) : PyTuple_GetItem(values, index);
+    Py_ssize_t bytes = argument_bytes(item, depth);
+    if (bytes < 0) return -1;
+    total += bytes;
+  }
+  return total;
+}
+
+static Py_ssize_t map_bytes(PyObject *values, int depth) {
+  Py_ssize_t place = 0, total = 5;
+  PyObject *key, *value;
+  while (PyDict_Next(values, &place, &key, &value)) {
+    Py_ssize_t bytes = argument_bytes(key, depth), more = argument_bytes(value, depth);
+    if (bytes < 0 || more < 0) return -1;
+    total += bytes + more;
+  }
+  return total;
+}
+
+static Py_ssize_t argument_bytes(PyObject *value, int depth) {
   if (PyBytes_Check(value)) return PyBytes_Size(value) + 5;
   if (PyUnicode_Check(value)) {
     Py_ssize_t bytes;
@@ -29,7 +55,10 @@ static Py_ssize_t argument_bytes(PyObject *value) {
     return bytes + 5;
   }
   if (PyLong_Check(value) || PyFloat_Check(value)) return 9;
-  return value == Py_None ? 1 : -1;
+  if (value == Py_None) return 1;
+  if (depth >= NESTED_MAX) return -1;
+  if (PyList_CheckExact(value) || PyTuple_CheckExact(value)) return items_bytes(value, depth + 1);
+  return PyDict_CheckExact(value) ? map_bytes(value, depth + 1) : -1;
 }
 
 static uint8_t *put_number(uint8_t *at, uint8_t mark, uint64_t value, int bytes) {
@@ -55,6 +84,33 @@ static uint8_t *put_integer(uint8_t *at, PyObject *value) {
   return put_number(at, 0xd3, (uint64_t)number, 8);
 }
 
+static uint8_t *put_argument(uint8_t *at, PyObject *value);
+
+static uint8_t *put_count(uint8_t *at, Py_ssize_t count, uint8_t small, uint8_t large) {
+  if (count < 16) return *at = small | (uint8_t)count, at + 1;
+  return put_number(at, large, (uint64_t)count, 4);
+}
+
+static uint8_t *put_items(uint8_t *at, PyObject *values) {
+  int is_list = PyList_Check(values);
+  Py_ssize_t count = is_list ? PyList_Size(values) : PyTuple_Size(values);
+  at = put_count(at, count, 0x90, 0xdd);
+  for (Py_ssize_t index = 0; at && index < count; index++)
+    at = put_argument(at, is_list ? PyList_GetItem(values, index) : PyTuple_GetItem(values, index));
+  return at;
+}
+
+static uint8_t *put_map(uint8_t *at, PyObject *values) {
+  Py_ssize_t place = 0;
+  PyObject *key, *value;
+  at = put_count(at, PyDict_Size(values), 0x80, 0xdf);
+  while (at && PyDict_Next(values, &place, &key, &value)) {
+    at = put_argument(at, key);
+    if (at) at = put_argument(at, value);
+  }
+  return at;
+}
+
 static uint8_t *put_argument(uint8_t *at, PyObject *value) {
   if (PyUnicode_Check(value)) {
     Py_ssize_t bytes;
@@ -74,6 +130,8 @@ static uint8_t *put_argument(uint8_t *at, PyObject *value) {
   if (value == Py_None) return *at = 0xc0, at + 1;
   if (value == Py_True || value == Py_False) return *at = value == Py_True ? 0xc3 : 0xc2, at + 1;
   if (PyLong_Check(value)) return put_integer(at, value);
+  if (PyList_Check(value) || PyTuple_Check(value)) return put_items(at, value);
+  if (PyDict_Check(value)) return put_map(at, value);
   double number = PyFloat_AsDouble(value);
   uint64_t bits;
   memcpy(&bits, &number, sizeof bits);
@@ -180,21 +238,8 @@ static PyObject *get_payload(uint8_t encoding, const uint8_t *payload, size_t by
 
 /* Bytes that the arguments take in the ring at most; -1: not for here. */
 static Py_ssize_t payload_bytes(PyObject *values) {
-  Py_ssize_t count = PyTuple_Size(values), total = 5;
-  for (Py_ssize_t index = 0; index < count; index++) {
-    Py_ssize_t bytes = argument_bytes(PyTuple_GetItem(values, index));
-    if (bytes < 0) return -1;
-    total += bytes;
-  }
+  Py_ssize_t total = items_bytes(values, 0);
   return total <= PAYLOAD_BYTES_MAX ? total : -1;
-}
-
-static uint8_t *put_arguments(uint8_t *at, PyObject *values) {
-  Py_ssize_t count = PyTuple_Size(values);
-  if (count < 16) *at++ = 0x90 | (uint8_t)count;
-  else at = put_number(at, 0xdd, (uint64_t)count, 4);
-  for (Py_ssize_t index = 0; at && index < count; index++) at = put_argument(at, PyTuple_GetItem(values, index));
-  return at;
 }
 
 #endif

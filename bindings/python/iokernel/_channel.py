@@ -426,6 +426,14 @@ class Channel:
 
     # Waiting
 
+    def has_more(self) -> bool:
+        """Something waits to be submitted."""
+        return bool(self._unsent or self._out or self._dropped)
+
+    def fd(self) -> int:
+        """Readable while completions wait, until `poll` gave 0."""
+        return int(lib.iok_channel_fd(self._handle))
+
     def _bell(self) -> None:
         """Wakes the kernel if it sleeps. A batch has done so already; the accelerator writes records one by one."""
 
@@ -457,7 +465,7 @@ class Channel:
             if self.ended or not (self._rest or self._sleep(deadline)):
                 return done()
             self.poll()
-            if self._unsent or self._out or self._dropped:
+            if self.has_more():
                 self.flush()
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _tracing
 from ._errors import BadRequest, Closed, error_for
@@ -29,12 +29,15 @@ from ._values import cannot_pack, pack
 
 if TYPE_CHECKING:
     from ._channel import Channel, Waiter
+    from ._exchange import Exchange
     from ._kernel import Kernel
     from ._stream import Subscription, Watch
 
     Route = int | str | bytes
 
 _running_loop = asyncio._get_running_loop
+
+E = TypeVar("E", bound="Endpoint")
 
 
 if TYPE_CHECKING or accelerator is None:
@@ -45,6 +48,9 @@ if TYPE_CHECKING or accelerator is None:
         __slots__ = ("_key", "_number")
         _number: int
         _key: int
+
+        def _begin(self, future_class: type[AioFuture], arguments: tuple[Any, ...]) -> AioFuture | None:
+            return None
 
 else:
     CallerBase = accelerator.Caller
@@ -166,16 +172,25 @@ class _Requests(CallerBase):
             if accelerator is not None:
                 self._remember(channel)
             return future
-        watched = self._kernel.loop_channel(loop)
         waiting = AioFuture(loop=loop)
-        waiting._iok_channel = watched
-        if trace is None and _tracing.source is None:
-            waiting._iok_tag = watched.request(flags, number, ms, key, args, waiting)
-        else:
-            waiting._iok_tag = _traced(watched, flags, number, ms, key, args, waiting, trace)
-        if accelerator is not None:
-            self._remember(watched)
+        self._ask(waiting, self._kernel.loop_channel(loop), (flags, number, ms, key, args), trace)
         return waiting
+
+    def _ask(
+        self,
+        waiting: AioFuture,
+        channel: Channel,
+        request: tuple[int, int, int, int, tuple[Any, ...]],
+        trace: str | None,
+    ) -> None:
+        """Queues one request of a loop: flags, endpoint, timeout, key, arguments."""
+        waiting._iok_channel = channel
+        if trace is None and _tracing.source is None:
+            waiting._iok_tag = channel.request(*request, waiting)
+        else:
+            waiting._iok_tag = _traced(channel, *request, waiting, trace)
+        if accelerator is not None:
+            self._remember(channel)
 
     if TYPE_CHECKING or accelerator is None:
         __call__ = _call
@@ -260,6 +275,17 @@ class Endpoint(_Requests):
 
         return Subscription(self, request, timeout, buffer)
 
+    def exchange(self, *request: Any, timeout: float | None = None, route: Route | None = None) -> Exchange:
+        """A request whose messages go both ways, where the protocol has such: `exchange("GET", "/big")`.
+
+        Returns at once. The Exchange is iterable, async-iterable, and a (sync and async) context manager; `send` and
+        `finish` take what goes to the peer, `accepted` waits for the beginning of its answer. `timeout` is in seconds,
+        for that beginning.
+        """
+        from ._exchange import Exchange
+
+        return Exchange(self, request, timeout, route)
+
     def watch(self, buffer: int = 1024) -> Watch:
         """How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles.
 
@@ -324,13 +350,13 @@ class Endpoint(_Requests):
         """True after `close()`."""
         return self._closed
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self: E) -> E:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Endpoint:
+    async def __aenter__(self: E) -> E:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -115,6 +115,8 @@ class Kernel:
         self._lock = threading.RLock()
         self._local = _Local()
         self._loops: list[LoopChannel] = []
+        self.spare_threads: list[Any] = []
+        """What exchanges that are over have left for others: see `_exchange._Threads`."""
         self.names = Names()
         self.names.area = self._area
 
@@ -153,6 +155,10 @@ class Kernel:
             if channel is None or channel.ended:
                 channel = local.spare = ThreadChannel(self._open_channel(), self.names)
         return channel
+
+    def spare_channel(self) -> Channel:
+        """A channel of no thread in particular; its rings are small, for there may be many."""
+        return ThreadChannel(self._open_channel("ring=512KiB"), self.names, record_max=1 << 17)
 
     def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
         """The channel of a running loop."""
@@ -236,9 +242,8 @@ class Kernel:
 
     def open(self, url: str, **options: Any) -> Endpoint:
         """Opens a service; see `iokernel.open`."""
-        from ._endpoint import Endpoint
-
-        endpoint = Endpoint(self, with_options(url, options))
+        made_of = with_options(url, options)
+        endpoint = _endpoint_class(made_of)(self, made_of)
         self.remember(endpoint)
         return endpoint
 
@@ -411,6 +416,17 @@ class Kernel:
         self._reset()
         for one in self._mortal:
             one._forked()
+
+
+def _endpoint_class(url: str) -> type[Endpoint]:
+    """What endpoints of a scheme are."""
+    from ._endpoint import Endpoint
+
+    if url.partition(":")[0].partition("+")[0].lower() in ("http", "https"):
+        from .http import HttpEndpoint
+
+        return HttpEndpoint
+    return Endpoint
 
 
 def shown(url: str) -> str:

@@ -25,6 +25,7 @@ from ._records import (
     OP_CLOSE,
     OP_LISTEN,
     OP_REPLY,
+    OP_STATE,
     timeout_ms,
 )
 from ._request import Request
@@ -252,6 +253,12 @@ class Listener:
             wake()
         elif not loop.is_closed():
             loop.call_soon_threadsafe(wake)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How it is: `state` (`"up"`, `"leaving"`), `address`, `conns`, `requests`; over TLS, `tls`."""
+        state: dict[str, Any] = self._kernel.block(OP_STATE, self._number, b"").value()
+        return state
 
     @property
     def closed(self) -> bool:

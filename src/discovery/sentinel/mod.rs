@@ -3,7 +3,8 @@
 //! Every sentinel of the URL is asked once a second, and at once when it publishes anything about the master, when its
 //! stream stands (again) or when the router doubts: SENTINEL MASTER for its epoch, GET-MASTER-ADDR-BY-NAME for the
 //! address, which names a promoted replica before MASTER does, and REPLICAS. [`truth`] tells which answers are
-//! believed, [`reply`] how they are read. See <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>.
+//! believed, [`reply`] how they are read. With `rediss+sentinel://` the sentinels are asked over TLS too, unless
+//! `sentinel_tls=false` says otherwise. See <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>.
 
 mod reply;
 mod truth;
@@ -96,7 +97,12 @@ pub fn open(url: &mut Url, _terms: &Terms) -> Result<Box<dyn Source>, ConfigErro
     }
     let credentials = password
         .map_or(String::new(), |password| format!("{}:{}@", encoded(&user.unwrap_or_default()), encoded(&password)));
-    Ok(Box::new(Sentinels::new(master, &url.hosts, &credentials)))
+    let secure = url.scheme == "rediss" && url.options.flag("sentinel_tls", true)?;
+    let tls = if secure { url.options.copies("tls_") } else { Vec::new() };
+    let tls: String = tls.iter().map(|(key, value)| format!("&{key}={}", encoded(value))).collect();
+    let scheme = if secure { "rediss" } else { "redis" };
+    let each = |host: &Address| format!("{scheme}://{credentials}{host}?heartbeat=1s&max_silence=2s&timeout=2s{tls}");
+    Ok(Box::new(Sentinels::new(master, &url.hosts, each)))
 }
 
 fn encoded(text: &str) -> String {
@@ -104,8 +110,7 @@ fn encoded(text: &str) -> String {
 }
 
 impl Sentinels {
-    fn new(master: &str, hosts: &[Address], credentials: &str) -> Self {
-        let url = |host: &Address| format!("redis://{credentials}{host}?heartbeat=1s&max_silence=2s&timeout=2s");
+    fn new(master: &str, hosts: &[Address], url: impl Fn(&Address) -> String) -> Self {
         let sentinel = |host: &Address| Sentinel { shown: host.to_string(), ..Sentinel::default() };
         Sentinels {
             master: master.to_string(),

@@ -148,6 +148,16 @@ fn the_url_names_sentinels_master_and_database() {
     );
     let plain = opened("redis+sentinel://s1/mymaster").1.unwrap();
     assert!(plain.services()[0].starts_with("redis://s1:26379?"));
+}
+
+#[test]
+fn sentinels_of_a_service_with_tls_are_asked_over_tls_with_its_options() {
+    let (mut url, source) = opened("rediss+sentinel://s1/m?tls_ca=/a%26b.pem&tls_key=/k&heartbeat=1s");
+    let tls = "&tls_ca=%2Fa%26b%2Epem&tls_key=%2Fk";
+    assert_eq!(source.unwrap().services(), [format!("rediss://s1:26379?heartbeat=1s&max_silence=2s&timeout=2s{tls}")]);
+    assert_eq!(url.options.text("tls_ca").as_deref(), Some("/a&b.pem"), "they are the service's own too");
+    let (_, plain) = opened("rediss+sentinel://s1/m?tls_ca=/ca.pem&sentinel_tls=false");
+    assert_eq!(plain.unwrap().services(), ["redis://s1:26379?heartbeat=1s&max_silence=2s&timeout=2s"]);
     let error = opened("redis+sentinel://s1").1.err().unwrap();
     assert!(error.key == "path" && error.expected.contains("master's name"), "{error}");
 }

@@ -69,6 +69,16 @@ pub struct PeerMeter {
     pub heartbeats: Counter,
 }
 
+/// What is counted of an endpoint's TLS.
+#[derive(Clone, Copy)]
+pub struct TlsMeter {
+    pub handshakes: Counter,
+    pub resumed: Counter,
+    pub failures: Counter,
+    pub reloads: Counter,
+    pub reload_failures: Counter,
+}
+
 /// What is counted of the kernel as a whole.
 struct Whole {
     turns: Latency,
@@ -194,6 +204,20 @@ impl Own {
             connects: counter("iokernel_connects", "Conns that were made; of a listener, clients that were taken."),
             failures: counter("iokernel_failures", "Conns that were lost, or could not be made."),
             heartbeats: counter("iokernel_heartbeats", "Heartbeats that were sent."),
+        }
+    }
+
+    /// The cells of an endpoint's TLS.
+    pub fn tls(&self, key: u32) -> TlsMeter {
+        let endpoint = self.meters.get(key as usize).and_then(Option::as_ref).map_or("", |meter| meter.label.as_str());
+        let labels = [("endpoint", endpoint), ("kernel", self.name.0.as_str())];
+        let counter = |name, help| Counter::new(self.area, name, help, &labels);
+        TlsMeter {
+            handshakes: counter("iokernel_tls_handshakes", "Handshakes of TLS that were done."),
+            resumed: counter("iokernel_tls_resumed", "Those among them that resumed a session."),
+            failures: counter("iokernel_tls_failures", "Handshakes of TLS that came to nothing."),
+            reloads: counter("iokernel_tls_reloads", "Times that changed certificates or keys were taken into use."),
+            reload_failures: counter("iokernel_tls_reload_failures", "Times that changed files were of no use."),
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// By Content-Encoding. None: nothing to be done, or codings that we do not know.
-    pub fn of(headers: &Headers<'_>) -> Option<Self> {
+    pub fn of(headers: Headers<'_>) -> Option<Self> {
         let mut stages = Vec::new();
         for value in headers.all("content-encoding") {
             for name in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

@@ -13,6 +13,7 @@ use crate::proto::Body;
 use crate::router::backoff::Backoff;
 use crate::router::throttle::{Adaptive, Bucket};
 use crate::router::{Act, ConnId, Down, PeerState};
+use crate::status::IOK_STATUS_TIMEOUT;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct MemberId(pub u32);
@@ -416,7 +417,8 @@ impl Service {
         }
         self.reshape(now, act);
         if !down.was_ready {
-            self.end_waiting(down, act);
+            let code = if down.status == IOK_STATUS_TIMEOUT { "NOANSWER" } else { "UNAVAILABLE" };
+            self.end_waiting(code, &down.message, act);
         }
     }
 

@@ -271,10 +271,13 @@ impl Router for Service {
         self.reshape(now, act);
     }
 
-    fn handle_unknown(&mut self, why: &str) {
+    fn handle_unknown(&mut self, why: &str, act: &mut dyn Act) {
         if self.unknown.as_deref() != Some(why) {
             self.unknown = Some(why.into());
             self.version += 1;
+        }
+        if self.members.is_empty() {
+            self.end_waiting("NONAME", why, act);
         }
     }
 
@@ -299,7 +302,7 @@ impl Router for Service {
         }
         let forgiven = self.forgiven.remove(&request);
         if why == Again::Idempotent && !forgiven && !self.budget.take() {
-            let message = "the connection was lost, and the budget for retries (retry_budget=) is used up";
+            let message = "the budget for retries (retry_budget=) is used up";
             return act.fail(request, IOK_STATUS_LOST, "LOST", message);
         }
         self.handle_request(now, request, need, 0, act);

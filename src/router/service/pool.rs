@@ -281,8 +281,9 @@ impl Service {
         }
     }
 
-    /// An attempt to connect has failed: where that is wanted, who waits is told, unless another is under way.
-    pub(super) fn end_waiting(&mut self, down: &Down, act: &mut dyn Act) {
+    /// An attempt to connect has failed, or there is nobody to connect to: where that is wanted, who waits is told, unless
+    /// another attempt is under way.
+    pub(super) fn end_waiting(&mut self, code: &str, why: &str, act: &mut dyn Act) {
         let trying = self.members.values().any(|member| !member.dialling.is_empty());
         if !self.config.fails_down || trying || self.members.values().any(Member::is_sound) {
             return;
@@ -292,7 +293,7 @@ impl Service {
         waiting.extend(wants);
         for request in waiting {
             if act.is_live(request) {
-                act.fail(request, IOK_STATUS_UNAVAILABLE, "UNAVAILABLE", &down.message);
+                act.fail(request, IOK_STATUS_UNAVAILABLE, code, why);
             }
         }
     }
@@ -302,6 +303,9 @@ impl Service {
         let trying = self.members.values().any(|member| !member.dialling.is_empty());
         if !self.config.fails_down || trying || self.members.values().any(Member::is_sound) {
             return;
+        }
+        if self.members.is_empty() {
+            return act.doubt();
         }
         self.members.values_mut().for_each(|member| member.backoff.hurry());
         self.dial_missing(now, act);

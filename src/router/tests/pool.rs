@@ -296,6 +296,17 @@ fn what_need_not_wait_ends_with_the_attempt_that_fails() {
 }
 
 #[test]
+fn what_need_not_wait_ends_when_nobody_is_known() {
+    for (fails_down, failed) in [(true, vec![(1, IOK_STATUS_UNAVAILABLE)]), (false, vec![])] {
+        let mut scene = Scene::of(ServiceConfig { fails_down, ..exclusive() }, &[]);
+        scene.exchange(1);
+        assert_eq!((scene.act.failed.len(), scene.act.doubts), (0, usize::from(fails_down)), "the source may know");
+        scene.service.handle_unknown("no such name", &mut scene.act);
+        assert_eq!(scene.act.failed, failed);
+    }
+}
+
+#[test]
 fn limits_bound_the_conns_too() {
     let config = ServiceConfig { peer_inflight_max: 2, pool: 10, ..exclusive() };
     let mut scene = up(config);

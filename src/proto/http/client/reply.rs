@@ -7,11 +7,14 @@ use super::{Client, Sending, Upgrade, fault};
 use crate::proto::http::coding::Decoder;
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{
-    self, Chunked, Headers, Length, Malformed, PIECE_BYTES_MAX, Part, Response, connection, response_length,
+    self, Chunked, Framing, Length, Malformed, PIECE_BYTES_MAX, Pairs, Part, Response, Room, Scan,
 };
+use crate::proto::websocket::{Config, Role};
 use crate::proto::{Body, Event, Fact, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
+/// What every response begins with.
+const VERSION: &[u8] = b"HTTP/1.";
 /// Interim responses that one request may get.
 const INTERIMS_MAX: u32 = 32;
 
@@ -59,9 +62,7 @@ impl Client {
             Reading::Lane(lane) => {
                 let deaf = self.exchanges.front().is_none_or(|exchange| exchange.is_deaf);
                 let progress = lane.input(now, input, deaf, out)?;
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                self.end_lane(out);
                 Ok(progress)
             }
             Reading::Over => Ok(Progress::Consumed(input.len())),
@@ -73,10 +74,23 @@ impl Client {
             // 408, mostly; or bytes that somebody smuggled.
             return Err(fault(FaultKind::Closed, "the server sent bytes though nothing was asked"));
         };
-        let Some(end) = self.scan.find(input, self.bounds).map_err(wrong)? else {
-            return Ok(Progress::Need(input.len() + 1));
-        };
-        let head = wire::response(&input[..end]).map_err(wrong)?;
+        if input.iter().zip(VERSION).any(|(byte, expected)| byte != expected) {
+            return Err(fault(FaultKind::Protocol, "the server sent no response of HTTP/1.1"));
+        }
+        let had_line = self.scan.first_line(input).is_some();
+        let found = self.scan.find(input, self.bounds);
+        let need = Ok(Progress::Need(input.len() + 1));
+        let Some(first) = self.scan.first_line(input) else { return found.map_err(wrong).and(need) };
+        if had_line && found == Ok(None) {
+            return need;
+        }
+        // Judged as soon as it is there, and before what is wrong behind it, wherever the input was cut.
+        let line = wire::status_line(first).map_err(wrong)?;
+        let Some(end) = found.map_err(wrong)? else { return need };
+        self.scan = Scan::default();
+        let mut room = Room::new();
+        let headers = wire::fields(&input[first.len()..end], &mut room).map_err(wrong)?;
+        let head = Response { headers, ..line };
         match head.status {
             101 => self.switch(now, &head, out)?,
             100..=199 => {
@@ -107,20 +121,26 @@ impl Client {
             Some(Upgrade::WebSocket { handshake, seed }) => {
                 let agreed = handshake.check(head.headers.iter());
                 let agreed = agreed.map_err(|why| fault(FaultKind::Protocol, format!("not a WebSocket: {why}")))?;
-                Lane::websocket(exchange.id, now, agreed.deflate, *seed, &self.limits)
+                let config = Config {
+                    role: Role::Client,
+                    message_bytes_max: self.limits.message_bytes_max,
+                    deflate: agreed.deflate,
+                    mask_seed: *seed,
+                };
+                Lane::websocket(exchange.id, now, config)
             }
         };
-        self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+        self.accept(head, false, out);
         self.reading = Reading::Lane(Box::new(lane));
         Ok(())
     }
 
-    fn accept(&self, head: &Response<'_>, fields: &[(&[u8], &[u8])], out: &mut Out<'_>) {
+    fn accept(&self, head: &Response<'_>, decodes: bool, out: &mut Out<'_>) {
         let Some(exchange) = self.exchanges.front().filter(|exchange| !exchange.is_deaf) else { return };
         let mut payload = Vec::new();
         write::array(&mut payload, 5);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         write::nil(&mut payload);
         write::str(&mut payload, &reason(head));
         write::uint(&mut payload, u64::from(head.version));
@@ -131,31 +151,27 @@ impl Client {
     fn begin(&mut self, now: Instant, head: &Response<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let _ = now;
         let Some(exchange) = self.exchanges.front_mut() else { return Ok(()) };
-        let length = response_length(&exchange.method, head).map_err(wrong)?;
+        let framing = Framing::of(head.headers);
+        let length = framing.response_length(head.version, head.status, exchange.method).map_err(wrong)?;
         if exchange.held.take().is_some() {
             // The body was promised and is not wanted: the server cannot tell it from the next request.
             exchange.sending = Sending::Chunked;
         }
         if exchange.method == b"CONNECT" && matches!(head.status, 200..=299) {
             let lane = Lane::raw(exchange.id);
-            self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+            self.accept(head, false, out);
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
-        let persists = connection(&head.headers).persists(head.version) && length != Length::UntilClose;
+        let persists = framing.connection.persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
-        let decoder = (exchange.decode && has_body).then(|| Decoder::of(&head.headers)).flatten();
-        let hidden = |name: &[u8]| {
-            decoder.is_some()
-                && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length"))
-        };
-        let fields: Vec<(&[u8], &[u8])> = head.headers.iter().filter(|(name, _)| !hidden(name)).collect();
+        let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
         let streams = exchange.streams;
         if matches!(length, Length::Exact(bytes) if !streams && bytes > self.limits.message_bytes_max as u64) {
             return Err(self.too_large());
         }
         if streams {
-            self.accept(head, &fields, out);
+            self.accept(head, decoder.is_some(), out);
         }
         let framed = match length {
             Length::None => Framed::Exact { left: 0 },
@@ -163,11 +179,11 @@ impl Client {
             Length::Chunked => Framed::Chunked(Chunked::new(self.bounds)),
             Length::UntilClose => Framed::UntilClose,
         };
-        let whole = (!streams).then(|| Whole::new(head, &fields));
+        let whole = (!streams).then(|| Whole::new(head, decoder.is_some(), &framed));
         let is_over = matches!(framed, Framed::Exact { left: 0 });
         self.draining |= !persists;
         self.reading = Reading::Body(Box::new(Incoming { framed, decoder, persists, whole }));
-        if is_over { self.end(None, out) } else { Ok(()) }
+        if is_over { self.end(Vec::new(), out) } else { Ok(()) }
     }
 
     fn body(&mut self, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Fault> {
@@ -188,7 +204,7 @@ impl Client {
                 Part::Framing(used) => return Ok(Progress::Consumed(used)),
                 Part::Data { used, data } => (used, data),
                 Part::End { used, trailers } => {
-                    self.end(Some(trailers), out)?;
+                    self.end(trailers, out)?;
                     return Ok(Progress::Consumed(used));
                 }
             },
@@ -199,7 +215,7 @@ impl Client {
             Framed::Exact { left } => {
                 *left += unread as u64;
                 if *left == 0 {
-                    self.end(None, out)?;
+                    self.end(Vec::new(), out)?;
                 }
             }
             Framed::Chunked(chunked) => chunked.unread(unread),
@@ -244,14 +260,14 @@ impl Client {
     }
 
     /// The reply is complete.
-    fn end(&mut self, trailers: Option<Headers<'_>>, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn end(&mut self, trailers: Pairs<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let Reading::Body(incoming) = std::mem::replace(&mut self.reading, Reading::Head) else { return Ok(()) };
         if let Some(decoder) = &incoming.decoder {
             decoder.finish().map_err(|why| fault(FaultKind::Protocol, format!("the server sent {why}")))?;
         }
         let Some(exchange) = self.exchanges.pop_front() else { return Ok(()) };
         // A body that was not sent to its end is what the server expects next.
-        self.draining |= !incoming.persists || exchange.sending != Sending::Done;
+        self.draining |= !incoming.persists || !exchange.sending.is_whole();
         if !exchange.is_deaf {
             let payload = match incoming.whole {
                 Some(whole) => whole.finish(trailers),
@@ -275,8 +291,11 @@ impl Client {
         Ok(())
     }
 
-    /// Both sides are done with a lane.
+    /// Ends a lane that both sides are done with.
     pub(super) fn end_lane(&mut self, out: &mut Out<'_>) {
+        if !matches!(&self.reading, Reading::Lane(lane) if lane.is_over()) {
+            return;
+        }
         self.reading = Reading::Over;
         self.draining = true;
         if let Some(exchange) = self.exchanges.pop_front().filter(|exchange| !exchange.is_deaf) {
@@ -292,12 +311,12 @@ impl Client {
             Reading::Over => return Ok(()),
             Reading::Lane(lane) => {
                 lane.eof(is_deaf, out)?;
-                if lane.is_over() {
-                    self.end_lane(out);
-                }
+                self.end_lane(out);
                 return Ok(());
             }
-            Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => return self.end(None, out),
+            Reading::Body(incoming) if matches!(incoming.framed, Framed::UntilClose) => {
+                return self.end(Vec::new(), out);
+            }
             Reading::Body(_) => "the server closed the conn in the middle of a reply",
             Reading::Head if self.exchanges.is_empty() => "the server closed the conn",
             Reading::Head => "the server closed the conn without a reply",
@@ -314,16 +333,18 @@ impl Client {
 const NIL: &[u8] = b"\xc0";
 
 impl Whole {
-    fn new(head: &Response<'_>, fields: &[(&[u8], &[u8])]) -> Self {
-        let mut payload = Vec::new();
+    fn new(head: &Response<'_>, decodes: bool, framed: &Framed) -> Self {
+        // Room for most heads, and for a body that is not long: a length alone reserves no more than a piece.
+        let body = if let Framed::Exact { left } = framed { *left as usize } else { 0 };
+        let mut payload = Vec::with_capacity(512 + body.min(PIECE_BYTES_MAX));
         write::array(&mut payload, 6);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         let body = write::bin_open(&mut payload);
         Whole { payload, body, body_bytes: 0, reason: reason(head), version: head.version }
     }
 
-    fn finish(mut self, trailers: Option<Headers<'_>>) -> Vec<u8> {
+    fn finish(mut self, trailers: Pairs<'_>) -> Vec<u8> {
         write::bin_close(&mut self.payload, self.body);
         write::str(&mut self.payload, &self.reason);
         write::uint(&mut self.payload, u64::from(self.version));
@@ -332,18 +353,23 @@ impl Whole {
     }
 }
 
+/// The fields that the program is told: not those that are untrue of a body that is decoded.
+fn told<'a>(head: &Response<'a>, decodes: bool) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    head.headers.iter().filter(move |(name, _)| {
+        !(decodes && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length")))
+    })
+}
+
 /// As text, whatever the server wrote.
 fn reason(head: &Response<'_>) -> Vec<u8> {
     String::from_utf8_lossy(head.reason).into_owned().into_bytes()
 }
 
-/// Pairs, or nil where there are none. What no trailer may carry is left out (RFC 9110, 6.5.1).
-fn write_trailers(payload: &mut Vec<u8>, trailers: Option<Headers<'_>>) {
-    let trailers = trailers.unwrap_or_default();
-    let told: Vec<(&[u8], &[u8])> = trailers.iter().filter(|(name, _)| Chunked::is_trailer(name)).collect();
-    match told.is_empty() {
+/// Pairs, or nil where there are none.
+fn write_trailers(payload: &mut Vec<u8>, trailers: Pairs<'_>) {
+    match trailers.is_empty() {
         true => write::nil(payload),
-        false => write_headers(payload, told.into_iter()),
+        false => write_headers(payload, trailers.into_iter()),
     }
 }
 

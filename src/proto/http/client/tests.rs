@@ -1,4 +1,8 @@
 //! One conn of a service, under a fake clock.
+mod corpus;
+mod lanes;
+mod laws;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -20,6 +24,7 @@ enum V {
     True,
     Int(i64),
     Str(&'static str),
+    Bin(Vec<u8>),
     Array(Vec<V>),
     Map(Vec<(&'static str, V)>),
 }
@@ -36,6 +41,7 @@ fn pack_to(out: &mut Vec<u8>, value: &V) {
         V::True => write::bool(out, true),
         V::Int(number) => write::int(out, *number),
         V::Str(text) => write::str(out, text.as_bytes()),
+        V::Bin(bytes) => write::bin(out, bytes),
         V::Array(values) => {
             write::array(out, values.len() as u32);
             values.iter().for_each(|value| pack_to(out, value));
@@ -177,6 +183,44 @@ impl Rig {
         let now = self.now;
         let (conn, mut out) = self.out();
         conn.handle_eof(now, &mut out).err().map(|fault| fault.kind)
+    }
+
+    fn cancel(&mut self) {
+        let (id, now) = (RequestId(self.next), self.now);
+        let (conn, mut out) = self.out();
+        conn.command(now, Command::Cancel { id }, &mut out).unwrap();
+    }
+
+    /// Lets time pass, calling for timeouts on the way. Law 5.
+    fn pass(&mut self, span: Duration) -> Option<FaultKind> {
+        let end = self.now + span;
+        while let Some(at) = self.conn.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            let now = self.now;
+            let (conn, mut out) = self.out();
+            if let Err(fault) = conn.handle_timeout(now, &mut out) {
+                return Some(fault.kind);
+            }
+            assert!(self.conn.poll_timeout().is_none_or(|next| next > now), "law 5");
+        }
+        self.now = end;
+        None
+    }
+
+    fn close(&mut self) {
+        let now = self.now;
+        let (conn, mut out) = self.out();
+        conn.close(now, &mut out);
+    }
+
+    /// The system has taken what was written, if it is all.
+    fn flushed(&mut self) -> bool {
+        let ends = self.conn.has_sent_all();
+        if ends {
+            let (conn, mut out) = self.out();
+            conn.handle_sent_all(&mut out);
+        }
+        ends
     }
 
     fn wrote(&mut self) -> String {
@@ -433,11 +477,8 @@ fn rfc_9110_s10_1_1_a_body_waits_for_leave() {
     let mut rig = Rig::new("http://x");
     rig.ask(&body(), false).unwrap();
     rig.wire.clear();
-    rig.now += Duration::from_secs(1);
-    assert_eq!(rig.conn.poll_timeout(), Some(rig.now));
-    let now = rig.now;
-    let (conn, mut out) = rig.out();
-    conn.handle_timeout(now, &mut out).unwrap();
+    assert_eq!(rig.conn.poll_timeout(), Some(rig.now + Duration::from_secs(1)));
+    assert_eq!(rig.pass(Duration::from_secs(1)), None);
     assert_eq!((rig.wrote().as_str(), rig.conn.poll_timeout()), ("body", None));
 
     let mut rig = Rig::new("http://x");
@@ -474,9 +515,7 @@ fn pipelines_keep_the_order_and_take_only_what_may_be_repeated() {
 fn who_cancels_is_told_nothing_and_spoils_the_conn() {
     let mut rig = Rig::new("http://x");
     rig.get();
-    let now = rig.now;
-    let (conn, mut out) = rig.out();
-    conn.command(now, Command::Cancel { id: RequestId(1) }, &mut out).unwrap();
+    rig.cancel();
     assert_eq!((rig.conn.tenancy(), rig.conn.inflight()), (Tenancy::Spoiled, 1));
     rig.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     assert!(rig.told().is_empty());
@@ -572,5 +611,58 @@ fn bombs_stop_at_the_limit_and_come_in_pieces() {
         let longest = told.iter().map(String::len).max().unwrap();
         assert!(longest <= "chunk bytes ".len() + 4 * (64 << 10), "{coding}: {longest}");
         assert_eq!(told.iter().map(|line| line.matches("\\x00").count()).sum::<usize>(), zeros.len(), "{coding}");
+    }
+}
+
+fn lane(head: &str) -> Rig {
+    let mut rig = Rig::new("http://x");
+    let options = V::Map(vec![("upgrade", V::Str("tcp"))]);
+    rig.ask(&request("POST", vec![V::Nil, V::Nil, options]), true).unwrap();
+    assert_eq!(rig.feed(head.as_bytes()), None);
+    rig
+}
+
+#[test]
+fn a_lane_ends_when_both_sides_have_and_all_is_written() {
+    let head = "HTTP/1.1 101 Up\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nhi";
+    for peer_first in [true, false] {
+        let mut rig = lane(head);
+        assert_eq!(rig.told()[1..], ["chunk bytes hi"]);
+        assert!(!rig.flushed());
+        rig.wire.clear();
+        if peer_first {
+            assert_eq!(rig.eof(), None);
+            assert_eq!((rig.told(), rig.conn.inflight()), (vec!["end nil".to_string()], 1));
+        }
+        assert_eq!(rig.send(&V::Str("bye")), Ok(Then::Open));
+        assert_eq!(rig.send(&V::Nil), Ok(Then::Done));
+        assert!(rig.send(&V::Str("more")).is_err());
+        assert_eq!((rig.wrote().as_str(), rig.told().len()), ("bye", 0), "the system has not taken it yet");
+        assert!(rig.flushed());
+        if !peer_first {
+            assert_eq!(rig.feed(b"yes?"), None);
+            assert_eq!(
+                (rig.eof(), rig.told()[..2].to_vec()),
+                (None, vec!["chunk bytes yes?".into(), "end nil".into()])
+            );
+        } else {
+            assert_eq!(rig.told(), ["reply 1 nil", "Draining"]);
+        }
+        assert_eq!(rig.conn.inflight(), 0);
+    }
+}
+
+#[test]
+fn what_goes_without_saying_is_said_where_the_program_says_it() {
+    for word in ["keep-alive", "close"] {
+        let mut rig = Rig::new("http://x");
+        let headers = V::Array(vec![
+            V::Array(vec![V::Str("Connection"), V::Str(word)]),
+            V::Array(vec![V::Str("X"), V::Str("y")]),
+        ]);
+        rig.ask(&request("GET", vec![headers]), false).unwrap();
+        assert_eq!(rig.wrote(), format!("GET /a?b=c HTTP/1.1\r\nHost: x\r\nConnection: {word}\r\nX: y\r\n\r\n"));
+        rig.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(rig.told().len(), if word == "close" { 2 } else { 1 });
     }
 }

@@ -64,13 +64,13 @@ impl Exchange {
     }
 
     /// Keeps what an access log wants to know.
-    pub fn note(&mut self, head: &Head, input: &[u8]) {
-        let parts = [head.method, head.target, head.referer];
+    pub fn note(&mut self, head: &Head<'_>) {
+        let parts = [head.line.method, head.line.target, head.headers.get("referer").unwrap_or(b"")];
         for (end, part) in self.ends.iter_mut().zip(parts) {
-            self.notes.extend_from_slice(part.of(input));
+            self.notes.extend_from_slice(part);
             *end = self.notes.len();
         }
-        self.notes.extend_from_slice(head.user_agent.of(input));
+        self.notes.extend_from_slice(head.headers.get("user-agent").unwrap_or(b""));
     }
 
     pub fn access(&self, peer: Option<SocketAddr>) -> Access<'_> {

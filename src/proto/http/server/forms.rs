@@ -51,8 +51,7 @@ impl About {
 
 /// One request's head, and what it came with.
 pub struct Told<'a> {
-    pub input: &'a [u8],
-    pub head: &'a Head,
+    pub head: &'a Head<'a>,
     pub about: &'a About,
     /// It is a valid handshake of WebSocket.
     pub offer: Option<&'a Offer>,
@@ -69,23 +68,23 @@ impl Told<'_> {
     }
 
     fn message(&self, out: &mut Vec<u8>) {
-        let Told { input, head, .. } = *self;
+        let head = self.head;
         write::array(out, 5);
-        write::str(out, head.method.of(input));
-        write::str(out, head.target.of(input));
-        write::array(out, head.fields.len() as u32);
-        for field in &head.fields {
+        write::str(out, head.line.method);
+        write::str(out, head.line.target);
+        write::array(out, head.headers.len() as u32);
+        for (name, value) in head.fields() {
             write::array(out, 2);
-            write::bin(out, field.name.of(input));
-            write::bin(out, field.value.of(input));
+            write::bin(out, name);
+            write::bin(out, value);
         }
-        write::uint(out, head.version.into());
+        write::uint(out, head.line.version.into());
         write::str(out, self.about.client_text.as_bytes());
     }
 
     /// The path of the target, never empty, and what follows its question mark.
     fn path_and_query(&self) -> (&[u8], &[u8]) {
-        let path = self.head.path.of(self.input);
+        let path = self.head.line.path;
         let (path, query) = match memchr(b'?', path) {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (path, &path[path.len()..]),
@@ -95,7 +94,7 @@ impl Told<'_> {
 
     /// Host and port as the client names them.
     fn host_and_port(&self) -> (&[u8], Option<u16>) {
-        let host = self.head.host.of(self.input);
+        let host = self.head.host;
         let colon = host.iter().rposition(|byte| *byte == b':').filter(|at| !host[*at..].contains(&b']'));
         let (name, port) = colon.map_or((host, &host[host.len()..]), |at| (&host[..at], &host[at + 1..]));
         let port = std::str::from_utf8(port).ok().and_then(|port| port.parse().ok());
@@ -116,7 +115,7 @@ impl Told<'_> {
     }
 
     fn cgi(&self, out: &mut Vec<u8>) {
-        let Told { input, head, about, .. } = *self;
+        let Told { head, about, .. } = *self;
         let (path, query) = self.path_and_query();
         let open = write::map_open(out);
         let mut count = 0;
@@ -125,15 +124,15 @@ impl Told<'_> {
             latin1(out, value);
             count += 1;
         };
-        pair(out, b"REQUEST_METHOD", head.method.of(input));
+        pair(out, b"REQUEST_METHOD", head.line.method);
         pair(out, b"SCRIPT_NAME", b"");
         pair(out, b"PATH_INFO", &Cow::from(percent_decode(path)));
         pair(out, b"QUERY_STRING", query);
-        pair(out, b"REQUEST_URI", head.target.of(input));
-        pair(out, b"RAW_URI", head.target.of(input));
+        pair(out, b"REQUEST_URI", head.line.target);
+        pair(out, b"RAW_URI", head.line.target);
         pair(out, b"SERVER_NAME", self.server_name());
         pair(out, b"SERVER_PORT", self.server_port().to_string().as_bytes());
-        pair(out, b"SERVER_PROTOCOL", if head.version == 11 { b"HTTP/1.1" } else { b"HTTP/1.0" });
+        pair(out, b"SERVER_PROTOCOL", if head.line.version == 11 { b"HTTP/1.1" } else { b"HTTP/1.0" });
         pair(out, b"REMOTE_ADDR", about.client_ip.as_bytes());
         pair(out, b"REMOTE_PORT", about.client_port.as_bytes());
         if about.secure {
@@ -141,27 +140,24 @@ impl Told<'_> {
         }
         let mut name = Vec::with_capacity(64);
         let mut joined = Vec::new();
-        for (index, field) in head.fields.iter().enumerate() {
-            let given = field.name.of(input);
+        for (index, (given, mut value)) in head.fields().enumerate() {
             // A name with an underscore would pass for one with a hyphen; Proxy for the variable of a proxy (httpoxy).
             if given.contains(&b'_') || given.eq_ignore_ascii_case(b"proxy") {
                 continue;
             }
-            let is_same = |other: &&super::head::Field| other.name.of(input).eq_ignore_ascii_case(given);
-            if head.fields[..index].iter().any(|other| is_same(&other)) {
+            let is_same = |other: &(&[u8], &[u8])| other.0.eq_ignore_ascii_case(given);
+            if head.fields().take(index).any(|other| is_same(&other)) {
                 continue;
             }
             variable(&mut name, given);
-            let mut value = field.value.of(input);
-            if given.eq_ignore_ascii_case(b"host") {
-                value = head.host.of(input);
-            } else if head.fields[index + 1..].iter().any(|other| is_same(&other)) {
+            let mut others = head.fields().skip(index + 1).filter(is_same).peekable();
+            if others.peek().is_some() {
                 let comma: &[u8] = if given.eq_ignore_ascii_case(b"cookie") { b"; " } else { b"," };
                 joined.clear();
                 joined.extend_from_slice(value);
-                for other in head.fields[index + 1..].iter().filter(is_same) {
+                for (_, other) in others {
                     joined.extend_from_slice(comma);
-                    joined.extend_from_slice(other.value.of(input));
+                    joined.extend_from_slice(other);
                 }
                 value = &joined;
             }
@@ -171,7 +167,7 @@ impl Told<'_> {
     }
 
     fn scope(&self, out: &mut Vec<u8>) {
-        let Told { input, head, about, offer } = *self;
+        let Told { head, about, offer } = *self;
         let (path, query) = self.path_and_query();
         write::map(out, 10);
         let text = |out: &mut Vec<u8>, name: &[u8], value: &[u8]| {
@@ -179,7 +175,7 @@ impl Told<'_> {
             write::str(out, value);
         };
         text(out, b"type", if offer.is_some() { b"websocket" } else { b"http" });
-        text(out, b"http_version", if head.version == 11 { b"1.1" } else { b"1.0" });
+        text(out, b"http_version", if head.line.version == 11 { b"1.1" } else { b"1.0" });
         let scheme: &[u8] = match (offer.is_some(), about.secure) {
             (false, false) => b"http",
             (false, true) => b"https",
@@ -193,14 +189,13 @@ impl Told<'_> {
         write::str(out, b"query_string");
         write::bin(out, query);
         write::str(out, b"headers");
-        write::array(out, head.fields.len() as u32);
-        for field in &head.fields {
+        write::array(out, head.headers.len() as u32);
+        for (name, value) in head.fields() {
             write::array(out, 2);
-            let name = field.name.of(input);
             write::bin(out, name);
             let start = out.len() - name.len();
             out[start..].make_ascii_lowercase();
-            write::bin(out, field.value.of(input));
+            write::bin(out, value);
         }
         write::str(out, b"client");
         match about.client {
@@ -216,7 +211,7 @@ impl Told<'_> {
         write::str(out, self.server_name());
         write::uint(out, self.server_port().into());
         match offer {
-            None => text(out, b"method", head.method.of(input)),
+            None => text(out, b"method", head.line.method),
             Some(offer) => {
                 write::str(out, b"subprotocols");
                 write::array(out, offer.protocols.len() as u32);

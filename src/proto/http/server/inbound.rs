@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::exchange::{Exchange, Upgrade};
 use super::forms::Told;
-use super::head::{Bad, Head, Length, Part};
+use super::head::{Head, Line};
 use super::proxied::{self, Client};
-use super::reply::{self, Asked};
+use super::reply::Asked;
 use super::{DROPPED_BYTES_MAX, EMPTY_LINES_MAX, Incoming, Server, State};
-use crate::proto::http::wire::{self, Chunked, PIECE_BYTES_MAX};
+use crate::proto::http::value::write_headers;
+use crate::proto::http::wire::{self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Room, Scan};
 use crate::proto::websocket::handshake::{self, Offer};
-use crate::proto::websocket::{Step, Told as Message};
 use crate::proto::{Body, Event, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
@@ -55,91 +55,100 @@ impl Server {
                 }
                 _ => {}
             }
-            self.head.clear();
+            self.scan = Scan::default();
             self.began = true;
             self.since = Some(now);
         }
-        match self.head.read(input, self.options.head_bytes_max, self.options.headers_max) {
-            Ok(None) => Progress::Need(input.len() + 1),
-            Ok(Some(used)) => {
-                if let Err(bad) = self.begin(now, input, out) {
-                    self.refuse(now, bad, out);
-                }
-                self.since = Some(now);
-                Progress::Consumed(used)
-            }
-            Err(bad) => {
-                self.refuse(now, bad, out);
-                Progress::Consumed(input.len())
-            }
+        self.is_head = input.starts_with(b"HEAD ");
+        self.read_head(now, input, out).unwrap_or_else(|bad| {
+            self.refuse(now, bad, out);
+            Progress::Consumed(input.len())
+        })
+    }
+
+    fn read_head(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<Progress, Malformed> {
+        if !input.first().is_some_and(|byte| wire::is_token_byte(*byte)) {
+            return Err(Malformed { status: 400, what: "no request of HTTP" });
         }
+        let need = Ok(Progress::Need(input.len() + 1));
+        let had_line = self.scan.first_line(input).is_some();
+        let found = self.scan.find(input, self.options.bounds());
+        let Some(first) = self.scan.first_line(input) else { return found.and(need) };
+        if had_line && found == Ok(None) {
+            return need;
+        }
+        // Judged as soon as it is there, and before what is wrong behind it, wherever the input was cut.
+        let line = Line::read(first)?;
+        let Some(end) = found? else { return need };
+        let mut room = Room::new();
+        let headers = wire::fields(&input[first.len()..end], &mut room)?;
+        self.begin(now, &Head::read(line, headers)?, out)?;
+        self.since = Some(now);
+        Ok(Progress::Consumed(end))
     }
 
     /// A head is whole.
-    fn begin(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Result<(), Bad> {
-        let length = self.head.length;
-        if matches!(length, Length::Known(bytes) if bytes > self.limits.message_bytes_max as u64) {
-            return Err(Bad { status: 413, why: "the body is too long" });
+    fn begin(&mut self, now: Instant, head: &Head<'_>, out: &mut Out<'_>) -> Result<(), Malformed> {
+        let length = head.length;
+        if matches!(length, Length::Exact(bytes) if bytes > self.limits.message_bytes_max as u64) {
+            return Err(TOO_LONG);
         }
         // An upgrade that comes with a body is not taken, which is a server's right (RFC 9110, 7.8).
-        let upgrades = self.head.upgrade != Part::default() && length == Length::None;
-        let offer = if upgrades { self.offer(input)? } else { None };
+        let upgrade = head.upgrade.filter(|_| length == Length::None);
+        let offer = if upgrade.is_some() { offer(head)? } else { None };
         let asked = Asked {
-            is_head: self.head.is_head,
-            is_connect: self.head.is_connect,
-            version: self.head.version,
-            keeps: self.head.keeps && !self.closing,
+            is_head: self.is_head,
+            is_connect: head.line.is_connect(),
+            version: head.line.version,
+            keeps: head.keeps && !self.closing,
         };
         let mut exchange = Exchange::new(asked, self.since.unwrap_or(now), self.spare.pop().unwrap_or_default());
         if self.limits.access {
-            exchange.note(&self.head, input);
+            exchange.note(head);
         }
         self.began = false;
         self.empty_lines = 0;
         self.body_bytes = 0;
         let is_first = self.queue.is_empty();
-        if length != Length::None && self.head.expects_continue {
+        if length != Length::None && head.expects_continue {
             // RFC 9110, 10.1.1: whoever reads the body wants it.
             const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
             let ((), held) = exchange.write(is_first, out, |sink| sink.wire.extend_from_slice(CONTINUE));
             self.held_bytes += held;
         }
-        let is_health = self.is_health(input) && length == Length::None;
+        let is_health = self.is_health(&head.line) && length == Length::None;
         self.scratch.clear();
         if !is_health {
             write::array(&mut self.scratch, 2);
-            let told = Told { input, head: &self.head, about: &self.about, offer: offer.as_deref() };
+            let told = Told { head, about: &self.about, offer: offer.as_deref() };
             told.write(self.options.form, &mut self.scratch);
         }
         exchange.upgrade = match offer {
             Some(offer) => Some(Upgrade::WebSocket(offer)),
-            None if upgrades => Some(Upgrade::Other(self.head.upgrade.of(input).to_vec())),
-            None => None,
+            None => upgrade.map(|protocol| Upgrade::Other(protocol.to_vec())),
         };
         let decides = exchange.upgrade.is_some() || asked.is_connect;
         self.queue.push_back(exchange);
         match length {
-            Length::None => {
+            Length::None | Length::UntilClose => {
                 self.state = if decides { State::Undecided } else { self.next() };
                 write::nil(&mut self.scratch);
                 if is_health { self.ask_health(out) } else { self.tell(out) }
             }
-            Length::Known(bytes) if bytes <= self.options.stream_above_bytes as u64 => {
+            Length::Exact(bytes) if bytes <= self.options.stream_above_bytes as u64 => {
                 bin_head(&mut self.scratch, bytes as u32);
                 self.body_at = self.scratch.len();
                 self.state = State::Whole(Incoming::Known(bytes));
             }
-            Length::Known(bytes) => {
+            Length::Exact(bytes) => {
                 write::bool(&mut self.scratch, true);
                 self.state = State::Streamed(Incoming::Known(bytes));
                 self.tell(out);
             }
             Length::Chunked => {
-                let bounds =
-                    wire::Bounds { head_bytes_max: self.options.head_bytes_max, headers_max: self.options.headers_max };
                 self.body_at = self.scratch.len();
                 write::bin_open(&mut self.scratch);
-                self.state = State::Whole(Incoming::Chunked(Box::new(Chunked::new(bounds))));
+                self.state = State::Whole(Incoming::Chunked(Box::new(Chunked::new(self.options.bounds()))));
             }
         }
         Ok(())
@@ -150,22 +159,10 @@ impl Server {
         if self.queue.back().is_none_or(|last| last.asked.keeps) { State::Head } else { State::Deaf }
     }
 
-    /// The valid handshake of WebSocket that this head is.
-    fn offer(&self, input: &[u8]) -> Result<Option<Box<Offer>>, Bad> {
-        let Head { method, version, fields, .. } = &self.head;
-        let headers = fields.iter().map(|field| (field.name.of(input), field.value.of(input)));
-        match handshake::read_request(method.of(input), *version, headers) {
-            handshake::Asked::No => Ok(None),
-            handshake::Asked::Yes(offer) => Ok(Some(Box::new(offer))),
-            handshake::Asked::Wrong(wrong) => Err(Bad { status: wrong.status, why: wrong.message }),
-        }
-    }
-
-    fn is_health(&self, input: &[u8]) -> bool {
+    fn is_health(&self, line: &Line<'_>) -> bool {
         let Some(health) = &self.options.health else { return false };
-        let path = self.head.path.of(input);
-        let is_path = path.strip_prefix(&health[..]).is_some_and(|rest| matches!(rest, [] | [b'?', ..]));
-        is_path && matches!(self.head.method.of(input), b"GET" | b"HEAD")
+        let is_path = line.path.strip_prefix(&health[..]).is_some_and(|rest| matches!(rest, [] | [b'?', ..]));
+        is_path && matches!(line.method, b"GET" | b"HEAD")
     }
 
     fn ask_health(&mut self, out: &mut Out<'_>) {
@@ -200,7 +197,7 @@ impl Server {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
                 let data = &input[..input.len().min(most)];
                 *left -= data.len() as u64;
-                (data.len(), data, (*left == 0).then(wire::Headers::default))
+                (data.len(), data, (*left == 0).then(Vec::new))
             }
             Incoming::Chunked(chunked) => match chunked.step(input) {
                 Ok(wire::Part::Need(need)) => return Progress::Need(need),
@@ -208,14 +205,14 @@ impl Server {
                 Ok(wire::Part::Data { used, data }) => (used, data, None),
                 Ok(wire::Part::End { used, trailers }) => (used, &input[..0], Some(trailers)),
                 Err(bad) => {
-                    self.refuse(now, Bad { status: bad.status, why: bad.what }, out);
+                    self.refuse(now, bad, out);
                     return Progress::Consumed(input.len());
                 }
             },
         };
         self.body_bytes += data.len() as u64;
         if self.body_bytes > self.limits.message_bytes_max as u64 {
-            self.refuse(now, Bad { status: 413, why: "the body is too long" }, out);
+            self.refuse(now, TOO_LONG, out);
         } else {
             self.take(data, out);
             if let Some(trailers) = end {
@@ -257,7 +254,7 @@ impl Server {
         }
     }
 
-    fn body_ended(&mut self, trailers: &wire::Headers<'_>, out: &mut Out<'_>) {
+    fn body_ended(&mut self, trailers: &[(&[u8], &[u8])], out: &mut Out<'_>) {
         let next = self.next();
         match std::mem::replace(&mut self.state, next) {
             State::Whole(incoming) => {
@@ -272,10 +269,13 @@ impl Server {
             State::Streamed(_) => {
                 let of = Of::Slot(self.last_slot());
                 let mut told = Vec::new();
-                if !trailers.is_empty() {
-                    reply::told_trailers(trailers, &mut told);
-                }
-                let body = if told.is_empty() { Body::None } else { Body::Msgpack(&told) };
+                let body = match trailers {
+                    [] => Body::None,
+                    _ => {
+                        write_headers(&mut told, trailers.iter().copied());
+                        Body::Msgpack(&told)
+                    }
+                };
                 out.events.emit(Event::End { of, body });
             }
             State::Deaf => self.state = State::Deaf,
@@ -301,45 +301,31 @@ impl Server {
         matches!(&self.state, State::Streamed(incoming) if is_too_much(incoming))
     }
 
-    /// A message of WebSocket, or a part of one.
+    /// A message of a WebSocket, or a part of one.
     fn frame(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Progress {
-        let slot = self.last_slot();
-        let of = Of::Slot(slot);
-        let State::WebSocket(codec) = &mut self.state else { return Progress::Consumed(input.len()) };
-        let Some(last) = self.queue.back_mut() else { return Progress::Consumed(input.len()) };
-        let (step, held) = last.write(self.first == slot, out, |sink| codec.step(input, sink.wire));
-        self.held_bytes += held;
-        let closed = |code: u16, reason: &[u8]| {
-            let mut body = Vec::new();
-            write::array(&mut body, 2);
-            write::uint(&mut body, code.into());
-            write::str(&mut body, reason);
-            body
-        };
-        let used = match step {
-            Ok(Step::Need(need)) => return Progress::Need(need),
-            Ok(Step::Done { consumed, told }) => {
-                match told {
-                    Some(Message::Text(text)) => out.events.emit(Event::Chunk { of, body: Body::Text(text) }),
-                    Some(Message::Binary(bytes)) => out.events.emit(Event::Chunk { of, body: Body::Bytes(bytes) }),
-                    Some(Message::Close { code, reason }) => {
-                        out.events.emit(Event::End { of, body: Body::Msgpack(&closed(code, reason)) });
-                    }
-                    Some(Message::Ping(_) | Message::Pong(_)) | None => {}
-                }
-                if !codec.is_over() {
-                    return Progress::Consumed(consumed);
-                }
-                consumed
-            }
-            Err(failure) => {
-                let body = closed(failure.code, failure.message.as_bytes());
-                out.events.emit(Event::End { of, body: Body::Msgpack(&body) });
-                input.len()
-            }
-        };
-        self.leave_websocket(now, out);
-        Progress::Consumed(used)
+        let taken = self.talk(out, |talk, of, wire, events| {
+            let progress = talk.input(now, input, of, wire, events).unwrap_or_else(|failure| {
+                talk.end(of, failure.code, failure.message.as_bytes(), events);
+                Progress::Consumed(input.len())
+            });
+            (progress, talk.is_over())
+        });
+        let Some((progress, is_over)) = taken else { return Progress::Consumed(input.len()) };
+        if is_over {
+            self.leave_websocket(now, out);
+        }
+        progress
+    }
+}
+
+const TOO_LONG: Malformed = Malformed { status: 413, what: "a body that is too long" };
+
+/// The valid handshake of WebSocket that this head is.
+fn offer(head: &Head<'_>) -> Result<Option<Box<Offer>>, Malformed> {
+    match handshake::read_request(head.line.method, head.line.version, head.headers.iter()) {
+        handshake::Asked::No => Ok(None),
+        handshake::Asked::Yes(offer) => Ok(Some(Box::new(offer))),
+        handshake::Asked::Wrong(wrong) => Err(Malformed { status: wrong.status, what: wrong.message }),
     }
 }
 

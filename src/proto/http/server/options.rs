@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{ConfigError, Url};
+use crate::proto::http::wire::Bounds;
 
 /// How the head of a request is told to the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,10 @@ impl Default for Options {
 }
 
 impl Options {
+    pub fn bounds(&self) -> Bounds {
+        Bounds { head_bytes_max: self.head_bytes_max, headers_max: self.headers_max }
+    }
+
     /// Takes them out of the URL.
     pub fn take(url: &mut Url) -> Result<Self, ConfigError> {
         let default = Options::default();

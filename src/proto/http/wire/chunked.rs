@@ -1,7 +1,7 @@
 //! The chunked transfer coding (RFC 9112, 7.1), read as it comes.
 use memchr::memchr;
 
-use super::head::{Bounds, Headers, Scan};
+use super::head::{Bounds, Pairs, Scan, trailer_fields};
 use super::{Malformed, PIECE_BYTES_MAX};
 
 /// The longest line with a chunk's size: its digits, its extensions, CRLF.
@@ -41,8 +41,8 @@ pub enum Part<'a> {
     Framing(usize),
     /// `used` bytes are done with, the last of them data.
     Data { used: usize, data: &'a [u8] },
-    /// The body is over. Fields that no trailer may carry are in here too: see [`Chunked::is_trailer`].
-    End { used: usize, trailers: Headers<'a> },
+    /// The body is over. Fields that no trailer may carry are left out: see [`is_trailer`].
+    End { used: usize, trailers: Pairs<'a> },
 }
 
 impl Chunked {
@@ -82,13 +82,9 @@ impl Chunked {
                 State::Trailers => {
                     let Some(bytes) = self.scan.find(rest, self.bounds)? else { return Ok(waits(rest.len() + 1)) };
                     self.state = State::Over;
-                    let section = &rest[..bytes];
-                    if matches!(section.first(), Some(b' ' | b'\t'))
-                        || section.windows(2).any(|pair| matches!(pair, [b'\n', b' ' | b'\t']))
-                    {
-                        return Err(Malformed::bad("a trailer field folded over lines"));
-                    }
-                    return Ok(Part::End { used: used + bytes, trailers: Headers::parse(section)? });
+                    let mut trailers = trailer_fields(&rest[..bytes])?;
+                    trailers.retain(|(name, _)| is_trailer(name));
+                    return Ok(Part::End { used: used + bytes, trailers });
                 }
                 State::Over => return Err(Malformed::bad("bytes after the end of a body")),
             }
@@ -131,12 +127,12 @@ impl Chunked {
         self.state = if size == 0 { State::Trailers } else { State::Data { left: size } };
         Ok(Some(end + 1))
     }
+}
 
-    /// Whether a trailer may carry this field: not what frames, routes, authenticates or modifies a message, or says how
-    /// its content is read (RFC 9110, 6.5.1).
-    pub fn is_trailer(name: &[u8]) -> bool {
-        !FORBIDDEN.iter().any(|it| it.as_bytes().eq_ignore_ascii_case(name))
-    }
+/// Whether a trailer may carry this field: not what frames, routes, authenticates or modifies a message, or says how
+/// its content is read (RFC 9110, 6.5.1).
+pub fn is_trailer(name: &[u8]) -> bool {
+    !FORBIDDEN.iter().any(|it| it.as_bytes().eq_ignore_ascii_case(name))
 }
 
 const FORBIDDEN: &[&str] = &[
@@ -194,7 +190,7 @@ fn check_extensions(mut rest: &[u8]) -> Result<(), Malformed> {
 
 /// What follows a token.
 fn token(text: &[u8]) -> Option<&[u8]> {
-    let end = text.iter().position(|byte| !super::is_token(&[*byte])).unwrap_or(text.len());
+    let end = text.iter().position(|byte| !super::is_token_byte(*byte)).unwrap_or(text.len());
     (end > 0).then(|| &text[end..])
 }
 

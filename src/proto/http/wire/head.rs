@@ -1,7 +1,9 @@
 //! Heads: where they end, and what they say.
 //!
-//! [`Scan`] finds the end and looks at every line's end on the way; `httparse` takes the lines apart.
-use memchr::{memchr, memrchr};
+//! [`Scan`] finds the end, and `httparse` takes the lines apart. That lets pass neither folded lines (RFC 9112, 5.2), nor
+//! white space around names (5.1), nor control characters (RFC 9110, 5.5); what it lets pass are lines that end in a bare
+//! LF, which [`Scan`] refuses, and empty lines before the first, which no caller gives it.
+use memchr::memchr;
 
 use super::Malformed;
 
@@ -21,28 +23,25 @@ pub struct Scan {
     seen: usize,
     /// Lines that were whole.
     lines: usize,
+    /// Where the first line ends, once it does.
+    first: usize,
 }
 
 impl Scan {
-    /// The length of the head, its empty line included, and the scan is as fresh; or None if its end is not there. `input`
-    /// starts with the head's first byte each time. Lines must end in CRLF (RFC 9112, 2.2).
+    /// The length of the head, its empty line included, or None if its end is not there. `input` starts with the head's
+    /// first byte each time. Lines must end in CRLF (RFC 9112, 2.2).
     pub fn find(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<usize>, Malformed> {
         let within = &input[..input.len().min(bounds.head_bytes_max)];
-        if self.seen > within.len() {
-            // Another input.
-            *self = Scan::default();
-        }
         while let Some(at) = memchr(b'\n', within.get(self.seen..).unwrap_or(b"")) {
             let end = self.seen + at;
-            let line = &within[self.line..end];
-            match memchr(b'\r', line) {
-                Some(at) if at + 1 == line.len() => {}
-                Some(_) => return Err(Malformed::bad("a CR that is not followed by LF")),
-                None => return Err(Malformed::bad("a line that ends in a bare LF")),
-            }
+            let Some(line) = within[self.line..end].strip_suffix(b"\r") else {
+                return Err(Malformed::bad("a line that ends in a bare LF"));
+            };
             (self.line, self.seen) = (end + 1, end + 1);
-            if line.len() == 1 {
-                *self = Scan::default();
+            if self.first == 0 {
+                self.first = end + 1;
+            }
+            if line.is_empty() {
                 return Ok(Some(end + 1));
             }
             self.lines += 1;
@@ -52,29 +51,35 @@ impl Scan {
             }
         }
         self.seen = within.len();
-        if within.len() == bounds.head_bytes_max {
-            return Err(Malformed { status: 431, what: "a head longer than allowed" });
+        match (within.len() == bounds.head_bytes_max, self.first) {
+            (false, _) => Ok(None),
+            (true, 0) => Err(Malformed { status: 414, what: "a start line that is longer than allowed" }),
+            (true, _) => Err(Malformed { status: 431, what: "a head that is longer than allowed" }),
         }
-        Ok(None)
+    }
+
+    /// The first line with its end, once it is whole: so that it can be judged before the rest is there.
+    pub fn first_line<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+        input.get(..self.first).filter(|line| !line.is_empty())
     }
 }
 
-/// Header or trailer fields, in the order of the wire.
-#[derive(Debug, Default)]
-pub struct Headers<'a>(Vec<httparse::Header<'a>>);
+/// Header fields, in the order of the wire.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a>(&'a [httparse::Header<'a>]);
 
 impl<'a> Headers<'a> {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Names and values. Values have no whitespace around them.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + '_ {
+    /// Names and values. Values have no white space around them.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         self.0.iter().map(|header| (header.name.as_bytes(), header.value))
     }
 
     /// The values of every field of that name, whatever its case.
-    pub fn all<'n>(&'n self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + 'n {
+    pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.0.iter().filter(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
@@ -82,46 +87,99 @@ impl<'a> Headers<'a> {
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()
     }
+}
 
-    /// The fields of a section that [`Scan`] has measured; its empty line included.
-    pub(super) fn parse(section: &'a [u8]) -> Result<Self, Malformed> {
-        let mut headers = slots(section);
-        let Ok(httparse::Status::Complete((_, parsed))) = httparse::parse_headers(section, &mut headers) else {
-            return Err(Malformed::bad("a malformed trailer section"));
-        };
-        let count = parsed.len();
-        Headers::checked(headers, count)
+/// Fields that have room without an allocation: most heads have no more.
+const FEW: usize = 32;
+
+/// Where [`fields`] puts what it finds.
+pub struct Room<'a> {
+    few: [httparse::Header<'a>; FEW],
+    many: Vec<httparse::Header<'a>>,
+}
+
+impl Room<'_> {
+    pub fn new() -> Self {
+        Room { few: [httparse::EMPTY_HEADER; FEW], many: Vec::new() }
     }
+}
 
-    fn checked(mut headers: Vec<httparse::Header<'a>>, count: usize) -> Result<Self, Malformed> {
-        headers.truncate(count);
-        for header in &mut headers {
-            header.value = header.value.trim_ascii();
-            if header.name.is_empty() || !super::is_value(header.value) {
-                return Err(Malformed::bad("a malformed header field"));
-            }
+/// The fields of a head that [`Scan`] has measured: what follows the start line, the empty line included.
+pub fn fields<'h, 'a: 'h>(section: &'a [u8], room: &'h mut Room<'a>) -> Result<Headers<'h>, Malformed> {
+    parse(section, room).map(Headers)
+}
+
+/// Names and values that are kept together.
+pub type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+/// The fields of a trailer section that [`Scan`] has measured.
+pub fn trailer_fields(section: &[u8]) -> Result<Pairs<'_>, Malformed> {
+    let mut room = Room::new();
+    Ok(parse(section, &mut room)?.iter().map(|field| (field.name.as_bytes(), field.value)).collect())
+}
+
+fn parse<'h, 'a>(section: &'a [u8], room: &'h mut Room<'a>) -> Result<&'h [httparse::Header<'a>], Malformed> {
+    let outcome = match httparse::parse_headers(section, &mut room.few) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let lines = memchr::memchr_iter(b'\n', section).count();
+            room.many.resize(lines, httparse::EMPTY_HEADER);
+            httparse::parse_headers(section, &mut room.many)
         }
-        Ok(Headers(headers))
+        outcome => outcome,
+    };
+    match outcome {
+        Ok(httparse::Status::Complete((_, fields))) => Ok(fields),
+        Ok(httparse::Status::Partial) | Err(_) => Err(Malformed::bad("a malformed header field")),
     }
 }
 
-/// Room for as many fields as there are lines.
-fn slots(head: &[u8]) -> Vec<httparse::Header<'_>> {
-    vec![httparse::EMPTY_HEADER; memchr::memchr_iter(b'\n', head).count()]
-}
-
-/// A request's head.
-#[derive(Debug)]
-pub struct Request<'a> {
-    pub method: &'a str,
-    pub target: &'a str,
+/// `method SP target SP version` (RFC 9112, 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLine<'a> {
+    pub method: &'a [u8],
+    pub target: &'a [u8],
     /// 10 or 11.
     pub version: u8,
-    pub headers: Headers<'a>,
+}
+
+/// The longest method of the IANA registry has 17 letters.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// Reads a request line, its CRLF included.
+pub fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Malformed> {
+    const MALFORMED: Malformed = Malformed::bad("a malformed request line");
+    let mut parsed = httparse::Request::new(&mut []);
+    let outcome = parsed.parse(line);
+    let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(MALFORMED) };
+    let (method, target) = (method.as_bytes(), target.as_bytes());
+    let version = match (outcome, parsed.version) {
+        // What follows the line is missing.
+        (Ok(httparse::Status::Partial), Some(minor)) => 10 + minor,
+        (Err(httparse::Error::Version), _) => later_version(&line[method.len() + target.len() + 2..])?,
+        _ => return Err(MALFORMED),
+    };
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(Malformed { status: 501, what: "a method that is longer than any that is known" });
+    }
+    if !super::is_target(target) {
+        return Err(Malformed::bad("a request target with characters that no URI has"));
+    }
+    Ok(RequestLine { method, target, version })
+}
+
+/// A higher minor version is read as the highest that is known (RFC 9110, 2.5).
+fn later_version(text: &[u8]) -> Result<u8, Malformed> {
+    match text {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b'\r', b'\n'] => Ok(11),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r', b'\n'] => {
+            Err(Malformed { status: 505, what: "a version that is neither 1.1 nor 1.0" })
+        }
+        _ => Err(Malformed::bad("a malformed request line")),
+    }
 }
 
 /// A response's head.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
     pub status: u16,
     pub reason: &'a [u8],
@@ -130,71 +188,19 @@ pub struct Response<'a> {
     pub headers: Headers<'a>,
 }
 
-/// Reads a head that [`Scan`] has measured: no empty line before the request line, no folded lines (5.2), no space before
-/// a colon (5.1), no control characters in values (RFC 9110, 5.5).
-pub fn request(head: &[u8]) -> Result<Request<'_>, Malformed> {
-    check_lines(head)?;
-    let mut headers = slots(head);
-    let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::Version) if names_version(head) => {
-            return Err(Malformed { status: 505, what: "neither HTTP/1.1 nor HTTP/1.0" });
+/// Reads a status line, its CRLF included (RFC 9112, 4): a response without its fields.
+pub fn status_line(line: &[u8]) -> Result<Response<'_>, Malformed> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let outcome = parsed.parse(line);
+    match (outcome, parsed.code, parsed.version) {
+        (Ok(httparse::Status::Partial), Some(status @ 100..), Some(version)) => {
+            // `httparse` shows no reason that is not ASCII.
+            let reason = line.strip_suffix(b"\r\n").and_then(|line| line.get(13..)).unwrap_or(b"");
+            Ok(Response { status, reason, version: 10 + version, headers: Headers::default() })
         }
-        Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::bad("a malformed request head")),
+        (Err(httparse::Error::Version), ..) => {
+            Err(Malformed { status: 505, what: "a version that is neither 1.1 nor 1.0" })
+        }
+        _ => Err(Malformed::bad("a malformed status line")),
     }
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(Malformed::bad("a malformed request line"));
-    };
-    let count = parsed.headers.len();
-    if !super::is_target(target.as_bytes()) {
-        return Err(Malformed::bad("a request target with characters that no URI has"));
-    }
-    Ok(Request { method, target, version: 10 + version, headers: Headers::checked(headers, count)? })
-}
-
-/// `method SP target SP HTTP/digit.digit`: a request line of another version.
-fn names_version(head: &[u8]) -> bool {
-    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
-    let mut words = line.split(|byte| *byte == b' ').skip(2);
-    let named = words.next().and_then(|word| word.strip_prefix(b"HTTP/"));
-    matches!(named, Some([b'0'..=b'9', b'.', b'0'..=b'9'])) && words.next().is_none()
-}
-
-/// Reads a head that [`Scan`] has measured, as strictly as [`request`].
-pub fn response(head: &[u8]) -> Result<Response<'_>, Malformed> {
-    check_lines(head)?;
-    let mut headers = slots(head);
-    let mut parsed = httparse::Response::new(&mut headers);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::Version) => return Err(Malformed { status: 505, what: "neither HTTP/1.1 nor HTTP/1.0" }),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::bad("a malformed response head")),
-    }
-    let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
-        return Err(Malformed::bad("a malformed status line"));
-    };
-    let count = parsed.headers.len();
-    if status < 100 {
-        return Err(Malformed::bad("a status below 100"));
-    }
-    // httparse shows no reason that is not ASCII.
-    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
-    let reason = line.get(13..).unwrap_or(b"");
-    Ok(Response { status, reason, version: 10 + version, headers: Headers::checked(headers, count)? })
-}
-
-/// What `httparse` would skip or join.
-fn check_lines(head: &[u8]) -> Result<(), Malformed> {
-    if matches!(head.first(), None | Some(b'\r' | b'\n' | b' ' | b'\t')) {
-        return Err(Malformed::bad("no start line"));
-    }
-    if memchr(0, head).is_some() {
-        return Err(Malformed::bad("a NUL"));
-    }
-    let body = &head[..memrchr(b'\r', head).unwrap_or(head.len())];
-    if memchr::memchr_iter(b'\n', body).any(|at| matches!(body.get(at + 1), Some(b' ' | b'\t'))) {
-        return Err(Malformed::bad("a header field folded over lines"));
-    }
-    Ok(())
 }

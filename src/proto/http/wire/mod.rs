@@ -2,20 +2,19 @@
 //!
 //! Both sides read strictly: whatever two readers could take for messages of different lengths is an error.
 
-// Requests are read by tests alone.
-#![cfg_attr(not(test), allow(dead_code, unused_imports))]
-
 mod chunked;
 mod head;
 mod length;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use chunked::{Chunked, Part};
-pub use head::{Bounds, Headers, Request, Response, Scan, request, response};
-pub use length::{Length, connection, lists, request_length, response_length};
-pub use write::{chunk, chunk_head, field, is_reason, is_target, is_token, is_value, last_chunk};
+pub use chunked::{Chunked, Part, is_trailer};
+pub use head::{Bounds, Headers, Pairs, RequestLine, Response, Room, Scan, fields, request_line, status_line};
+pub use length::{Framing, Length, number};
+pub use syntax::{is_target, is_token, is_token_byte, is_value, lists, members};
+pub use write::{chunk, chunk_head, decimal, field, last_chunk};
 
 /// The most bytes of a body that one event carries.
 pub const PIECE_BYTES_MAX: usize = 64 << 10;

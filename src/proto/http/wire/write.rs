@@ -1,26 +1,6 @@
-//! Writing, and what of a program's words may be written.
+//! Writing. What of a program's words may be written was checked before.
 
-/// A field's name, or a method (RFC 9110, 5.6.2).
-pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// A field's value (RFC 9110, 5.5): no control characters but tabs, so neither CR, LF nor NUL.
-pub fn is_value(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..))
-}
-
-/// A request's target: visible ASCII, and no fragment.
-pub fn is_target(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#')
-}
-
-/// A reason phrase (RFC 9112, 4).
-pub fn is_reason(text: &[u8]) -> bool {
-    is_value(text)
-}
-
-/// `name: value` CRLF. Both were checked.
+/// `name: value` CRLF.
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -39,9 +19,11 @@ pub fn chunk(out: &mut Vec<u8>, data: &[u8]) {
 
 /// The line before a chunk's data, for data that is written elsewhere; CRLF must follow it.
 pub fn chunk_head(out: &mut Vec<u8>, length: u64) {
-    use std::io::Write;
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{length:x}\r\n");
+    let digits = (u64::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(length >> (4 * digit) & 15) as usize]);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The end of a chunked body.
@@ -51,4 +33,18 @@ pub fn last_chunk<'a>(out: &mut Vec<u8>, trailers: impl Iterator<Item = (&'a [u8
         field(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// A number as it is in status lines and lengths.
+pub fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
 }
