@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.net import free_port, wait_for
+from support.program import ROOT
 from support.serving import ASGI, WSGI, Load, Served, read_all
 
 
@@ -328,3 +330,17 @@ def test_the_command_line_says_what_is_wrong() -> None:
     with Served(WSGI, "--max-head", "1") as served:
         assert served.wait() == 3
         assert "max_head" in served.text() and "256" in served.text()
+
+
+def test_the_documentation_lists_every_option_and_its_applications_are_served() -> None:
+    text = (ROOT / "docs" / "serve.md").read_text()
+    table = set(re.findall(r"`(--[a-z-]+)", "\n".join(re.findall(r"^\| `.*?\|", text, re.MULTILINE))))
+    command = [sys.executable, "-m", "iokernel", "serve", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    known = set(re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE))
+    assert table == known
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block
+    for app in ("wsgi", "asgi"):
+        with Served(block[1], "--lifespan", "auto", app=f"app:{app}") as served:
+            assert served.get("/").body == b"Hello, world!\n"
