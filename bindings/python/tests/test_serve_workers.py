@@ -17,7 +17,6 @@ from support.net import free_port, wait_for
 from support.program import ROOT
 from support.serving import ASGI, WSGI, Load, Served, read_all
 
-
 RESET = "ConnectionResetError(104, 'Connection reset by peer') keeps=False"
 
 
