@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.certs import Authority
 from support.net import free_port, wait_for
 from support.program import ROOT
 from support.serving import ASGI, WSGI, Load, Served, read_all
@@ -320,12 +323,25 @@ def test_who_a_proxy_says_the_client_is(app: str) -> None:
         assert (shown[0], shown[2:]) == ("127.0.0.1", ["http", "", "/root/x"])
 
 
+@pytest.mark.parametrize("source", [WSGI, ASGI], ids=["wsgi", "asgi"])
+def test_tls(source: str) -> None:
+    with Authority() as authority:
+        cert = authority.issue()
+        trusted = ssl.create_default_context(cafile=authority.ca)
+        with Served(source, "--tls-cert", cert, "--tls-key", cert) as served:
+            client = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=20, context=trusted)
+            client.request("GET", "/")
+            assert int(client.getresponse().read()) in served.workers
+            client.close()
+            assert f"https://127.0.0.1:{served.port}" in served.text()
+
+
 def test_the_command_line_says_what_is_wrong() -> None:
     for arguments, says in [
         (["app:app", "--bind", "nonsense"], "'nonsense': expected host:port, unix:/path or fd://3"),
         (["app:app", "--workers", "0"], "expected 1 or more"),
         (["app:app", "--drain", "long"], "'long': expected seconds"),
-        (["app:app", "--tls-cert", "x"], "expected --tls-key with it"),
+        (["app:app", "--tls-key", "x"], "expected --tls-cert with them"),
         ([], "app"),
     ]:
         command = [sys.executable, "-m", "iokernel", "serve", *arguments]
