@@ -344,6 +344,26 @@ def test_a_client_that_leaves_ends_the_response() -> None:
         assert "Traceback" not in served.text()
 
 
+def test_nothing_is_left_of_responses_in_pieces() -> None:
+    source = """
+    import iokernel
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/left":
+            return [str(len(iokernel.default_kernel().thread_channel()._sinks)).encode()]
+        return iter([b"one", b"two"])
+    """
+    with Served(source) as served:
+        client = served.client()
+        for _ in range(300):
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"onetwo"
+        client.request("GET", "/left")
+        assert int(client.getresponse().read()) < 10
+        client.close()
+
+
 UPLOADS = """
 import hashlib, json, time
 
