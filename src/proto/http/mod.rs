@@ -1,7 +1,7 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112), client and server.
 //!
-//! [`wire`] is the framing that both sides share, [`coding`] takes content codings off, [`value`] is what programs say and
-//! are told; [`client`] is one conn of a service, [`server`] one of a listener.
+//! Both sides share [`wire`], the framing; [`value`], what programs say and are told; and [`talk`], a conn that has become a
+//! WebSocket. [`coding`] takes content codings off. [`client`] is one conn of a service, [`server`] one of a listener.
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,10 +17,13 @@ use client::request::Asked;
 
 mod client;
 mod coding;
+#[cfg(test)]
+mod corpus;
 mod samples;
 mod server;
+mod talk;
 mod value;
-mod wire;
+pub(in crate::proto) mod wire;
 
 /// The row of [`crate::proto::TABLE`].
 pub const SCHEME: Scheme = Scheme {

@@ -31,13 +31,13 @@ use exchange::{Exchange, Stage};
 use forms::About;
 pub use options::Options;
 
+use super::talk::Talk;
+use super::value::bad_request;
 use super::wire::{Chunked, Malformed, Scan};
-use crate::proto::websocket::{self, Codec};
 use crate::proto::{
     Admit, Body, Command, Event, Fact, Fault, FaultKind, Limits, Of, Out, Progress, Protocol, Refusal, RequestId,
     Tenancy, Then, Transport,
 };
-use crate::value::write;
 
 /// Bytes of a body that are read and dropped after its request was answered, so that the conn can be kept.
 const DROPPED_BYTES_MAX: u64 = 256 << 10;
@@ -96,7 +96,7 @@ enum State {
     Undecided,
     /// Of another protocol, which is the program's.
     Lane,
-    WebSocket(Box<Codec>),
+    WebSocket(Box<Talk>),
     /// Nobody's: it is swallowed.
     Deaf,
 }
@@ -260,12 +260,8 @@ impl Protocol for Server {
         let of = Of::Slot(self.last_slot());
         match &self.state {
             State::Streamed(_) => return Err(self.fail(FaultKind::Closed, "the client left within a request")),
-            State::WebSocket(codec) if !codec.is_over() => {
-                let mut body = Vec::new();
-                write::array(&mut body, 2);
-                write::uint(&mut body, websocket::LOST.into());
-                write::str(&mut body, b"");
-                out.events.emit(Event::End { of, body: Body::Msgpack(&body) });
+            State::WebSocket(_) => {
+                self.talk(out, |talk, of, _, events| talk.lose(of, events));
                 return Err(self.fail(FaultKind::Closed, "the client left without a close frame"));
             }
             // Its request is never told: nobody would know its end.
@@ -294,7 +290,12 @@ impl Protocol for Server {
         match self.state {
             State::Head if self.began => self.refuse(now, refused, out),
             State::Whole(_) | State::Streamed(_) => self.refuse(now, refused, out),
-            State::WebSocket(_) => self.leave_websocket(now, out),
+            State::WebSocket(_) => {
+                let limits = self.limits;
+                if let Some(Err(_)) = self.talk(out, |talk, _, wire, _| talk.beat(now, &limits, wire)) {
+                    self.leave_websocket(now, out);
+                }
+            }
             _ => self.deafen(out),
         }
         Ok(())
@@ -310,8 +311,7 @@ impl Protocol for Server {
             State::Head if self.queue.is_empty() && self.closing => LAST_REQUEST,
             State::Head if self.queue.is_empty() => self.options.idle_timeout,
             State::Whole(_) | State::Streamed(_) | State::Dropped(..) => self.options.body_timeout,
-            // The client has not answered our close (RFC 6455, 7.1.1).
-            State::WebSocket(codec) if codec.is_closing() => self.options.head_timeout,
+            State::WebSocket(talk) => return Some(talk.deadline(&self.limits)),
             _ => return None,
         };
         Some(self.since? + span)
@@ -328,7 +328,7 @@ impl Protocol for Server {
     }
 
     fn admit(&self, _body: &[u8]) -> Admit {
-        Admit::Never(reply::bad("a listener's conn takes replies only"))
+        Admit::Never(bad_request("a listener's conn takes replies only"))
     }
 
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
@@ -338,7 +338,7 @@ impl Protocol for Server {
         match command {
             Command::Reply { slot, body } => self.reply(now, slot, body, out),
             Command::SendTo { slot, body } => self.send(now, slot, body, out),
-            _ => Err(reply::bad("a listener's conn takes replies only")),
+            _ => Err(bad_request("a listener's conn takes replies only")),
         }
     }
 
@@ -370,7 +370,7 @@ impl Protocol for Server {
                     None => self.deafen(out),
                 }
             }
-            State::WebSocket(_) => self.close_websocket(now, out),
+            State::WebSocket(_) => drop(self.talk(out, |talk, _, wire, _| talk.leave(now, wire))),
             State::Head | State::Lane | State::Deaf => {}
         }
     }

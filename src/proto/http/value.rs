@@ -1,5 +1,5 @@
 //! What the program and the protocol tell each other: requests and replies as MessagePack.
-use super::wire;
+use super::wire::{Pairs, is_token, is_trailer, is_value};
 use crate::proto::{Refusal, Span};
 use crate::value::{Malformed, Reader, Token, write};
 
@@ -52,7 +52,7 @@ pub fn headers<'a>(
 
 fn field_name<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
     let name = text(reader.token().map_err(malformed)?, "a header's name")?;
-    match wire::is_token(name) {
+    match is_token(name) {
         true => Ok(name),
         false => Err(bad_request(format!("no header may have the name {:?}", String::from_utf8_lossy(name)))),
     }
@@ -60,7 +60,7 @@ fn field_name<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
 
 fn field_value<'a>(token: Token<'a>, name: &[u8]) -> Result<&'a [u8], Refusal> {
     let value = text(token, "a header's value")?;
-    match wire::is_value(value) {
+    match is_value(value) {
         true => Ok(value.trim_ascii()),
         // Its value may be a secret.
         false => {
@@ -69,15 +69,31 @@ fn field_value<'a>(token: Token<'a>, name: &[u8]) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// One more message of a body that the program sends in pieces.
+/// What goes behind a chunked body, given as [`headers`] are.
+pub fn trailers<'a>(reader: &mut Reader<'a>) -> Result<Pairs<'a>, Refusal> {
+    let mut fields = Vec::new();
+    headers(reader, |name, value| match is_trailer(name) {
+        true => {
+            fields.push((name, value));
+            Ok(())
+        }
+        false => {
+            let name = String::from_utf8_lossy(name);
+            Err(bad_request(format!("{name} cannot be a trailer (RFC 9110, 6.5.1)")))
+        }
+    })?;
+    Ok(fields)
+}
+
+/// One more message of a body that the program sends in pieces, or of a lane.
 #[derive(Debug)]
 pub enum Piece<'a> {
     Bytes(&'a [u8]),
     Text(&'a [u8]),
-    End,
-    /// The end, with trailer fields: to be read with [`headers`]. Of a WebSocket: `[code, reason]`.
-    Array(Reader<'a>),
     Span(Span),
+    End,
+    /// The end, with fields: to be read with [`trailers`]. Of a WebSocket: `[code, reason]`.
+    Array(Reader<'a>),
     /// `{"ping": bytes}`, of a WebSocket.
     Ping(&'a [u8]),
 }
@@ -105,25 +121,22 @@ pub fn piece(body: &[u8]) -> Result<Piece<'_>, Refusal> {
 
 /// Reads `{"fd": int, "offset": int, "length": int}`; offset may be missing.
 pub fn span(reader: &mut Reader<'_>) -> Result<Span, Refusal> {
-    let Token::Map(count) = reader.token().map_err(malformed)? else {
-        return Err(bad_request("a span of a file must be a map"));
-    };
-    let (mut fd, mut offset, mut length) = (None, Some(0), None);
+    const EXPECTED: &str = "a span of a file is {\"fd\", \"offset\", \"length\"} with numbers from 0 on";
+    let Token::Map(count) = reader.token().map_err(malformed)? else { return Err(bad_request(EXPECTED)) };
+    let (mut fd, mut offset, mut length) = (None, 0, None);
     for _ in 0..count {
         let key = text(reader.token().map_err(malformed)?, "a key")?;
-        let Token::Int(number @ 0..) = reader.token().map_err(malformed)? else {
-            return Err(bad_request("a span of a file has numbers of 0 and more"));
-        };
+        let Token::Int(number @ 0..) = reader.token().map_err(malformed)? else { return Err(bad_request(EXPECTED)) };
         match key {
             b"fd" => fd = i32::try_from(number).ok(),
-            b"offset" => offset = Some(number as u64),
+            b"offset" => offset = number as u64,
             b"length" => length = Some(number as u64),
-            _ => return Err(bad_request("a span of a file is {\"fd\", \"offset\", \"length\"}")),
+            _ => return Err(bad_request(EXPECTED)),
         }
     }
-    match (fd, offset, length) {
-        (Some(fd), Some(offset), Some(length)) => Ok(Span { fd, offset, length }),
-        _ => Err(bad_request("a span of a file needs fd and length")),
+    match (fd, length) {
+        (Some(fd), Some(length)) => Ok(Span { fd, offset, length }),
+        _ => Err(bad_request(EXPECTED)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sec-WebSocket-Extensions (RFC 6455, 9.1), and what is said in it of permessage-deflate (RFC 7692, 7.1).
 
 use super::deflate::Params;
+use crate::proto::http::wire::{is_token, is_token_byte};
 
 /// The extension's name; also the whole of what we offer as a client, so that a server may not limit our window.
 pub const NAME: &str = "permessage-deflate";
@@ -76,15 +77,6 @@ fn token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (token, after) = rest.split_at(count);
     *rest = after;
     (count > 0).then_some(token)
-}
-
-/// RFC 9110, 5.6.2.
-pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
-}
-
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// As a server: whether an offer can be kept (RFC 7692, 5 and 7.1). Our window is of 15 bits, so an offer that wants a

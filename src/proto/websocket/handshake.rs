@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::deflate::Params;
-use super::extensions::{self, is_token};
-use super::frame;
+use super::{extensions, frame};
+use crate::proto::http::wire::{is_token, lists, members};
 
 /// Header lines to be written.
 pub type Lines = Vec<(&'static str, Vec<u8>)>;
@@ -65,10 +65,10 @@ impl<'a> Fields<'a> {
             let value = value.trim_ascii();
             let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
             if is("upgrade") {
-                fields.is_upgrade |= list(value).any(|token| token.eq_ignore_ascii_case(b"websocket"));
+                fields.is_upgrade |= lists(value, b"websocket");
                 fields.is_upgrade_alone &= value.eq_ignore_ascii_case(b"websocket");
             } else if is("connection") {
-                fields.is_connection |= list(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+                fields.is_connection |= lists(value, b"upgrade");
             } else if is("sec-websocket-key") {
                 fields.keys.push(value);
             } else if is("sec-websocket-accept") {
@@ -83,11 +83,6 @@ impl<'a> Fields<'a> {
         }
         fields
     }
-}
-
-/// The elements of a list (RFC 9110, 5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// Reads a request's head (RFC 6455, 4.2.1). `version` is 10 or 11; an upgrade in HTTP/1.0 is none (RFC 9110, 7.8).
@@ -121,7 +116,8 @@ fn offer(method: &[u8], fields: &Fields<'_>) -> Result<Offer, Wrong> {
     if !STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
         return Err(wrong("Sec-WebSocket-Key is not 16 bytes in base64"));
     }
-    let protocols: Vec<Vec<u8>> = fields.protocols.iter().flat_map(|value| list(value)).map(<[u8]>::to_vec).collect();
+    let protocols: Vec<Vec<u8>> =
+        fields.protocols.iter().flat_map(|value| members(value)).map(<[u8]>::to_vec).collect();
     check_protocols(&protocols).map_err(wrong)?;
     let mut deflate = None;
     for value in &fields.extensions {

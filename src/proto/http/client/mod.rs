@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::value::{Piece, bad_request, headers, piece};
+use super::value::{Piece, bad_request, piece, trailers};
 use super::wire::{self, Bounds, Scan};
 use crate::proto::websocket::handshake;
 use crate::proto::{
@@ -63,7 +63,8 @@ pub struct Client {
 /// A request whose reply is not complete.
 struct Exchange {
     id: RequestId,
-    method: Vec<u8>,
+    /// HEAD and CONNECT, whose responses are others; else nothing.
+    method: &'static [u8],
     streams: bool,
     is_deaf: bool,
     decode: bool,
@@ -153,7 +154,7 @@ impl Client {
             _ => Vec::new(),
         };
         asked.write(&self.settings, &lines, out.wire);
-        let mut sending = match (asked.body, asked.length) {
+        let sending = match (asked.body, asked.length) {
             (Given::Pieces, Some(left)) => Sending::Exact { left },
             (Given::Pieces, None) => Sending::Chunked,
             _ => Sending::Done,
@@ -164,14 +165,11 @@ impl Client {
             held.as_mut().map_or(&mut *out.wire, |held| &mut held.wire).extend_from_slice(body);
         }
         let open = sending != Sending::Done || asked.may_become_lane();
-        if sending == (Sending::Exact { left: 0 }) {
-            sending = Sending::Done;
-        }
         // The server may close as soon as it has replied.
         self.draining |= asked.closes;
         self.exchanges.push_back(Exchange {
             id,
-            method: asked.method.to_vec(),
+            method: [&b"HEAD"[..], b"CONNECT"].into_iter().find(|it| *it == asked.method).unwrap_or(b""),
             streams,
             is_deaf: false,
             decode: asked.decode,
@@ -199,12 +197,12 @@ impl Client {
         Ok(Some(Upgrade::WebSocket { handshake, seed }))
     }
 
-    fn send(&mut self, id: RequestId, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
+    fn send(&mut self, now: Instant, id: RequestId, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         if let Reading::Lane(lane) = &mut self.reading {
             if lane.id != id {
                 return Err(closed("the request is over"));
             }
-            return lane.send(body, out);
+            return lane.send(now, body, out);
         }
         let Some(exchange) = self.exchanges.iter_mut().find(|exchange| exchange.id == id && !exchange.is_deaf) else {
             return Err(closed("the request is over"));
@@ -213,6 +211,13 @@ impl Client {
             return Err(bad_request("the server has not agreed to the upgrade yet"));
         }
         exchange.send(body, out)
+    }
+}
+
+impl Sending {
+    /// Every byte of the body was given, whether or not the program has said so.
+    fn is_whole(self) -> bool {
+        matches!(self, Sending::Done | Sending::Exact { left: 0 })
     }
 }
 
@@ -253,16 +258,7 @@ impl Exchange {
                 self.sending = Sending::Done;
             }
             (Piece::Array(mut reader), Sending::Chunked) => {
-                let mut trailers = Vec::new();
-                headers(&mut reader, |name, value| {
-                    if !wire::is_trailer(name) {
-                        let name = String::from_utf8_lossy(name);
-                        return Err(bad_request(format!("{name} cannot be a trailer (RFC 9110, 6.5.1)")));
-                    }
-                    trailers.push((name, value));
-                    Ok(())
-                })?;
-                wire::last_chunk(wire, trailers.into_iter());
+                wire::last_chunk(wire, trailers(&mut reader)?.into_iter());
                 self.sending = Sending::Done;
             }
             (Piece::End, Sending::Exact { left: 0 }) => self.sending = Sending::Done,
@@ -352,7 +348,7 @@ impl Protocol for Client {
         }
         match command {
             Command::Request { id, body, streams, .. } => self.request(now, id, body, streams, out),
-            Command::Send { id, body } => self.send(id, body, out),
+            Command::Send { id, body } => self.send(now, id, body, out),
             Command::Probe | Command::Cancel { .. } => Ok(Then::Done),
             Command::Subscribe { .. } | Command::Unsubscribe { .. } => Err(bad_request("HTTP has no topics")),
             Command::Reply { .. } | Command::SendTo { .. } => Err(bad_request("a service has no requests to reply to")),
@@ -383,9 +379,9 @@ impl Protocol for Client {
         self.check()
     }
 
-    fn close(&mut self, _now: Instant, out: &mut Out<'_>) {
+    fn close(&mut self, now: Instant, out: &mut Out<'_>) {
         if let (Reading::Lane(lane), None, false) = (&mut self.reading, &self.fault, self.closing) {
-            lane.leave(out);
+            lane.leave(now, out);
         }
         self.closing = true;
     }

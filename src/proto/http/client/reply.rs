@@ -7,8 +7,9 @@ use super::{Client, Sending, Upgrade, fault};
 use crate::proto::http::coding::Decoder;
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{
-    self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Part, Response, Room, Scan, connection, response_length,
+    self, Chunked, Framing, Length, Malformed, PIECE_BYTES_MAX, Pairs, Part, Response, Room, Scan,
 };
+use crate::proto::websocket::{Config, Role};
 use crate::proto::{Body, Event, Fact, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
@@ -120,20 +121,26 @@ impl Client {
             Some(Upgrade::WebSocket { handshake, seed }) => {
                 let agreed = handshake.check(head.headers.iter());
                 let agreed = agreed.map_err(|why| fault(FaultKind::Protocol, format!("not a WebSocket: {why}")))?;
-                Lane::websocket(exchange.id, now, agreed.deflate, *seed, &self.limits)
+                let config = Config {
+                    role: Role::Client,
+                    message_bytes_max: self.limits.message_bytes_max,
+                    deflate: agreed.deflate,
+                    mask_seed: *seed,
+                };
+                Lane::websocket(exchange.id, now, config)
             }
         };
-        self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+        self.accept(head, false, out);
         self.reading = Reading::Lane(Box::new(lane));
         Ok(())
     }
 
-    fn accept(&self, head: &Response<'_>, fields: &[(&[u8], &[u8])], out: &mut Out<'_>) {
+    fn accept(&self, head: &Response<'_>, decodes: bool, out: &mut Out<'_>) {
         let Some(exchange) = self.exchanges.front().filter(|exchange| !exchange.is_deaf) else { return };
         let mut payload = Vec::new();
         write::array(&mut payload, 5);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         write::nil(&mut payload);
         write::str(&mut payload, &reason(head));
         write::uint(&mut payload, u64::from(head.version));
@@ -144,31 +151,27 @@ impl Client {
     fn begin(&mut self, now: Instant, head: &Response<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let _ = now;
         let Some(exchange) = self.exchanges.front_mut() else { return Ok(()) };
-        let length = response_length(&exchange.method, head).map_err(wrong)?;
+        let framing = Framing::of(head.headers);
+        let length = framing.response_length(head.version, head.status, exchange.method).map_err(wrong)?;
         if exchange.held.take().is_some() {
             // The body was promised and is not wanted: the server cannot tell it from the next request.
             exchange.sending = Sending::Chunked;
         }
         if exchange.method == b"CONNECT" && matches!(head.status, 200..=299) {
             let lane = Lane::raw(exchange.id);
-            self.accept(head, &head.headers.iter().collect::<Vec<_>>(), out);
+            self.accept(head, false, out);
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
-        let persists = connection(head.headers).persists(head.version) && length != Length::UntilClose;
+        let persists = framing.connection.persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
         let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
-        let hidden = |name: &[u8]| {
-            decoder.is_some()
-                && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length"))
-        };
-        let fields: Vec<(&[u8], &[u8])> = head.headers.iter().filter(|(name, _)| !hidden(name)).collect();
         let streams = exchange.streams;
         if matches!(length, Length::Exact(bytes) if !streams && bytes > self.limits.message_bytes_max as u64) {
             return Err(self.too_large());
         }
         if streams {
-            self.accept(head, &fields, out);
+            self.accept(head, decoder.is_some(), out);
         }
         let framed = match length {
             Length::None => Framed::Exact { left: 0 },
@@ -176,7 +179,7 @@ impl Client {
             Length::Chunked => Framed::Chunked(Chunked::new(self.bounds)),
             Length::UntilClose => Framed::UntilClose,
         };
-        let whole = (!streams).then(|| Whole::new(head, &fields));
+        let whole = (!streams).then(|| Whole::new(head, decoder.is_some(), &framed));
         let is_over = matches!(framed, Framed::Exact { left: 0 });
         self.draining |= !persists;
         self.reading = Reading::Body(Box::new(Incoming { framed, decoder, persists, whole }));
@@ -257,14 +260,14 @@ impl Client {
     }
 
     /// The reply is complete.
-    fn end(&mut self, trailers: Trailers<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn end(&mut self, trailers: Pairs<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let Reading::Body(incoming) = std::mem::replace(&mut self.reading, Reading::Head) else { return Ok(()) };
         if let Some(decoder) = &incoming.decoder {
             decoder.finish().map_err(|why| fault(FaultKind::Protocol, format!("the server sent {why}")))?;
         }
         let Some(exchange) = self.exchanges.pop_front() else { return Ok(()) };
         // A body that was not sent to its end is what the server expects next.
-        self.draining |= !incoming.persists || exchange.sending != Sending::Done;
+        self.draining |= !incoming.persists || !exchange.sending.is_whole();
         if !exchange.is_deaf {
             let payload = match incoming.whole {
                 Some(whole) => whole.finish(trailers),
@@ -330,16 +333,18 @@ impl Client {
 const NIL: &[u8] = b"\xc0";
 
 impl Whole {
-    fn new(head: &Response<'_>, fields: &[(&[u8], &[u8])]) -> Self {
-        let mut payload = Vec::new();
+    fn new(head: &Response<'_>, decodes: bool, framed: &Framed) -> Self {
+        // Room for most heads, and for a body that is not long: a length alone reserves no more than a piece.
+        let body = if let Framed::Exact { left } = framed { *left as usize } else { 0 };
+        let mut payload = Vec::with_capacity(512 + body.min(PIECE_BYTES_MAX));
         write::array(&mut payload, 6);
         write::uint(&mut payload, u64::from(head.status));
-        write_headers(&mut payload, fields.iter().copied());
+        write_headers(&mut payload, told(head, decodes));
         let body = write::bin_open(&mut payload);
         Whole { payload, body, body_bytes: 0, reason: reason(head), version: head.version }
     }
 
-    fn finish(mut self, trailers: Trailers<'_>) -> Vec<u8> {
+    fn finish(mut self, trailers: Pairs<'_>) -> Vec<u8> {
         write::bin_close(&mut self.payload, self.body);
         write::str(&mut self.payload, &self.reason);
         write::uint(&mut self.payload, u64::from(self.version));
@@ -348,16 +353,20 @@ impl Whole {
     }
 }
 
+/// The fields that the program is told: not those that are untrue of a body that is decoded.
+fn told<'a>(head: &Response<'a>, decodes: bool) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    head.headers.iter().filter(move |(name, _)| {
+        !(decodes && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"content-length")))
+    })
+}
+
 /// As text, whatever the server wrote.
 fn reason(head: &Response<'_>) -> Vec<u8> {
     String::from_utf8_lossy(head.reason).into_owned().into_bytes()
 }
 
-/// Fields behind a chunked body.
-type Trailers<'a> = Vec<(&'a [u8], &'a [u8])>;
-
 /// Pairs, or nil where there are none.
-fn write_trailers(payload: &mut Vec<u8>, trailers: Trailers<'_>) {
+fn write_trailers(payload: &mut Vec<u8>, trailers: Pairs<'_>) {
     match trailers.is_empty() {
         true => write::nil(payload),
         false => write_headers(payload, trailers.into_iter()),

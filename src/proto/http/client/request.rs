@@ -1,7 +1,7 @@
 //! Requests of a program: read, judged, written.
 use crate::proto::Refusal;
 use crate::proto::http::coding;
-use crate::proto::http::value::{self, DEPTH_MAX, bad_request, malformed, text};
+use crate::proto::http::value::{self, bad_request, malformed, text};
 use crate::proto::http::wire::{self, lists};
 use crate::value::{Reader, Token};
 
@@ -35,7 +35,6 @@ pub enum Given<'a> {
 
 impl<'a> Asked<'a> {
     pub fn read(body: &'a [u8]) -> Result<Self, Refusal> {
-        crate::value::whole(body, DEPTH_MAX).map_err(malformed)?;
         let mut reader = Reader::new(body);
         let count = match reader.token().map_err(malformed)? {
             Token::Array(count @ 2..=5) => count,
@@ -55,6 +54,7 @@ impl<'a> Asked<'a> {
             closes: false,
         };
         if count > 2 {
+            asked.headers.reserve(HEADERS_USUAL);
             value::headers(&mut reader, |name, value| {
                 asked.headers.push((name, value));
                 Ok(())
@@ -70,6 +70,9 @@ impl<'a> Asked<'a> {
         }
         if count > 4 {
             asked.options(&mut reader)?;
+        }
+        if !reader.is_at_end() {
+            return Err(bad_request("bytes follow the request"));
         }
         asked.check_line()?;
         asked.check_headers()?;
@@ -129,19 +132,16 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Framing is ours.
+    /// Framing is ours. So are the handshakes: what the options ask for.
     fn check_headers(&mut self) -> Result<(), Refusal> {
         let mut hosts = 0;
         for (name, value) in std::mem::take(&mut self.headers) {
             let refused = |why: &str| Err(bad_request(format!("{}: {why}", String::from_utf8_lossy(name))));
-            match name.to_ascii_lowercase().as_slice() {
+            match known(name) {
                 b"host" if hosts > 0 => return refused("only once"),
                 b"host" => hosts += 1,
                 b"content-length" => {
-                    let length = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
-                    let Some(length) = length.and_then(|text| text.parse::<u64>().ok()) else {
-                        return refused("a number");
-                    };
+                    let Ok(length) = wire::number(value) else { return refused("a number") };
                     let fits = match self.body {
                         Given::None => length == 0,
                         Given::Whole(body) => length == body.len() as u64,
@@ -283,6 +283,26 @@ impl<'a> Asked<'a> {
                 Given::Pieces => self.length != Some(0),
             }
     }
+}
+
+/// Headers that most requests have at the most.
+const HEADERS_USUAL: usize = 8;
+
+/// A header's name in lower case, if it is one that is looked at; else nothing.
+fn known(name: &[u8]) -> &'static [u8] {
+    const KNOWN: [&[u8]; 10] = [
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"expect",
+        b"upgrade",
+        b"connection",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+    ];
+    KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(name)).unwrap_or(b"")
 }
 
 /// The authority of `http://host:port/path`, without user and password.

@@ -1,4 +1,8 @@
 //! One conn of a service, under a fake clock.
+mod corpus;
+mod lanes;
+mod laws;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -20,6 +24,7 @@ enum V {
     True,
     Int(i64),
     Str(&'static str),
+    Bin(Vec<u8>),
     Array(Vec<V>),
     Map(Vec<(&'static str, V)>),
 }
@@ -36,6 +41,7 @@ fn pack_to(out: &mut Vec<u8>, value: &V) {
         V::True => write::bool(out, true),
         V::Int(number) => write::int(out, *number),
         V::Str(text) => write::str(out, text.as_bytes()),
+        V::Bin(bytes) => write::bin(out, bytes),
         V::Array(values) => {
             write::array(out, values.len() as u32);
             values.iter().for_each(|value| pack_to(out, value));
@@ -187,6 +193,34 @@ impl Rig {
             conn.handle_sent_all(&mut out);
         }
         ends
+    }
+
+    fn cancel(&mut self) {
+        let (id, now) = (RequestId(self.next), self.now);
+        let (conn, mut out) = self.out();
+        conn.command(now, Command::Cancel { id }, &mut out).unwrap();
+    }
+
+    /// Lets time pass, calling for timeouts on the way. Law 5.
+    fn pass(&mut self, span: Duration) -> Option<FaultKind> {
+        let end = self.now + span;
+        while let Some(at) = self.conn.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            let now = self.now;
+            let (conn, mut out) = self.out();
+            if let Err(fault) = conn.handle_timeout(now, &mut out) {
+                return Some(fault.kind);
+            }
+            assert!(self.conn.poll_timeout().is_none_or(|next| next > now), "law 5");
+        }
+        self.now = end;
+        None
+    }
+
+    fn close(&mut self) {
+        let now = self.now;
+        let (conn, mut out) = self.out();
+        conn.close(now, &mut out);
     }
 
     fn wrote(&mut self) -> String {
@@ -443,11 +477,8 @@ fn rfc_9110_s10_1_1_a_body_waits_for_leave() {
     let mut rig = Rig::new("http://x");
     rig.ask(&body(), false).unwrap();
     rig.wire.clear();
-    rig.now += Duration::from_secs(1);
-    assert_eq!(rig.conn.poll_timeout(), Some(rig.now));
-    let now = rig.now;
-    let (conn, mut out) = rig.out();
-    conn.handle_timeout(now, &mut out).unwrap();
+    assert_eq!(rig.conn.poll_timeout(), Some(rig.now + Duration::from_secs(1)));
+    assert_eq!(rig.pass(Duration::from_secs(1)), None);
     assert_eq!((rig.wrote().as_str(), rig.conn.poll_timeout()), ("body", None));
 
     let mut rig = Rig::new("http://x");
@@ -484,9 +515,7 @@ fn pipelines_keep_the_order_and_take_only_what_may_be_repeated() {
 fn who_cancels_is_told_nothing_and_spoils_the_conn() {
     let mut rig = Rig::new("http://x");
     rig.get();
-    let now = rig.now;
-    let (conn, mut out) = rig.out();
-    conn.command(now, Command::Cancel { id: RequestId(1) }, &mut out).unwrap();
+    rig.cancel();
     assert_eq!((rig.conn.tenancy(), rig.conn.inflight()), (Tenancy::Spoiled, 1));
     rig.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     assert!(rig.told().is_empty());

@@ -2,7 +2,7 @@
 //! refused.
 use memchr::memchr;
 
-use crate::proto::http::wire::{self, Headers, Length, Malformed, RequestLine};
+use crate::proto::http::wire::{self, Framing, Headers, Length, Malformed, RequestLine};
 
 /// A request line, and what its target names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,55 +81,55 @@ impl<'a> Line<'a> {
 impl<'a> Head<'a> {
     /// What line and fields mean together.
     pub fn read(line: Line<'a>, headers: Headers<'a>) -> Result<Self, Malformed> {
-        let length = match wire::request_length(line.version, headers)? {
+        let (mut framing, mut hosts, mut host, mut expects_continue, mut upgrade) =
+            (Framing::default(), 0, &b""[..], false, None);
+        for (name, value) in headers.iter() {
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+            match name.len() {
+                4 if is(b"host") => (hosts, host) = (hosts + 1, value),
+                6 if is(b"expect") => expects_continue = expects(line.version, value)?,
+                7 if is(b"upgrade") => upgrade = Some(value).filter(|value| !value.is_empty()),
+                _ => framing.note(name, value),
+            }
+        }
+        let length = match framing.request_length(line.version)? {
             Length::Exact(0) => Length::None,
             length => length,
         };
         if line.is_connect() && length != Length::None {
             return Err(bad("CONNECT with a body"));
         }
-        let connection = wire::connection(headers);
-        let keeps = connection.persists(line.version);
-        let mut head = Head { line, headers, length, host: b"", keeps, expects_continue: false, upgrade: None };
-        let mut hosts = 0;
-        for (name, value) in headers.iter() {
-            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-            match name.len() {
-                4 if is(b"host") => {
-                    hosts += 1;
-                    head.host = value;
-                }
-                6 if is(b"expect") => head.expects_continue = expects_continue(line.version, value)?,
-                // RFC 9110, 7.8: only with the connection option, and never from HTTP/1.0.
-                7 if connection.upgrade && line.version == 11 && is(b"upgrade") => {
-                    head.upgrade = Some(value).filter(|value| !value.is_empty());
-                }
-                _ => {}
-            }
-        }
         // RFC 9112, 3.2.
         if hosts > 1 || hosts == 0 && line.version == 11 {
             return Err(bad("not exactly one Host header"));
         }
-        if !head.host.is_empty() && !is_host(head.host) {
+        if !host.is_empty() && !is_host(host) {
             return Err(bad("a Host header that is no host"));
         }
-        head.host = line.authority.unwrap_or(head.host);
-        Ok(head)
+        Ok(Head {
+            line,
+            headers,
+            length,
+            host: line.authority.unwrap_or(host),
+            keeps: framing.connection.persists(line.version),
+            expects_continue,
+            // RFC 9110, 7.8: only with the connection option, and never from HTTP/1.0.
+            upgrade: upgrade.filter(|_| framing.connection.upgrade && line.version == 11),
+        })
     }
 
     /// The fields as they are to be understood: Host is that of the target, if that has one (RFC 9112, 3.2.2).
     pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let host = self.host;
-        self.headers.iter().map(move |(name, value)| match name.len() == 4 && name.eq_ignore_ascii_case(b"host") {
-            true => (name, host),
-            false => (name, value),
+        let authority = self.line.authority;
+        self.headers.iter().map(move |(name, value)| match authority {
+            Some(host) if name.eq_ignore_ascii_case(b"host") => (name, host),
+            _ => (name, value),
         })
     }
 }
 
 /// RFC 9110, 10.1.1; clients of HTTP/1.0 know no expectations.
-fn expects_continue(version: u8, value: &[u8]) -> Result<bool, Malformed> {
+fn expects(version: u8, value: &[u8]) -> Result<bool, Malformed> {
     match value.eq_ignore_ascii_case(b"100-continue") {
         _ if version < 11 => Ok(false),
         true => Ok(true),

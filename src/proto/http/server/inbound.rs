@@ -11,7 +11,6 @@ use super::{DROPPED_BYTES_MAX, EMPTY_LINES_MAX, Incoming, Server, State};
 use crate::proto::http::value::write_headers;
 use crate::proto::http::wire::{self, Chunked, Length, Malformed, PIECE_BYTES_MAX, Room, Scan};
 use crate::proto::websocket::handshake::{self, Offer};
-use crate::proto::websocket::{Step, Told as Message};
 use crate::proto::{Body, Event, Fault, FaultKind, Of, Out, Progress};
 use crate::value::write;
 
@@ -302,45 +301,20 @@ impl Server {
         matches!(&self.state, State::Streamed(incoming) if is_too_much(incoming))
     }
 
-    /// A message of WebSocket, or a part of one.
+    /// A message of a WebSocket, or a part of one.
     fn frame(&mut self, now: Instant, input: &[u8], out: &mut Out<'_>) -> Progress {
-        let slot = self.last_slot();
-        let of = Of::Slot(slot);
-        let State::WebSocket(codec) = &mut self.state else { return Progress::Consumed(input.len()) };
-        let Some(last) = self.queue.back_mut() else { return Progress::Consumed(input.len()) };
-        let (step, held) = last.write(self.first == slot, out, |sink| codec.step(input, sink.wire));
-        self.held_bytes += held;
-        let closed = |code: u16, reason: &[u8]| {
-            let mut body = Vec::new();
-            write::array(&mut body, 2);
-            write::uint(&mut body, code.into());
-            write::str(&mut body, reason);
-            body
-        };
-        let used = match step {
-            Ok(Step::Need(need)) => return Progress::Need(need),
-            Ok(Step::Done { consumed, told }) => {
-                match told {
-                    Some(Message::Text(text)) => out.events.emit(Event::Chunk { of, body: Body::Text(text) }),
-                    Some(Message::Binary(bytes)) => out.events.emit(Event::Chunk { of, body: Body::Bytes(bytes) }),
-                    Some(Message::Close { code, reason }) => {
-                        out.events.emit(Event::End { of, body: Body::Msgpack(&closed(code, reason)) });
-                    }
-                    Some(Message::Ping(_) | Message::Pong(_)) | None => {}
-                }
-                if !codec.is_over() {
-                    return Progress::Consumed(consumed);
-                }
-                consumed
-            }
-            Err(failure) => {
-                let body = closed(failure.code, failure.message.as_bytes());
-                out.events.emit(Event::End { of, body: Body::Msgpack(&body) });
-                input.len()
-            }
-        };
-        self.leave_websocket(now, out);
-        Progress::Consumed(used)
+        let taken = self.talk(out, |talk, of, wire, events| {
+            let progress = talk.input(now, input, of, wire, events).unwrap_or_else(|failure| {
+                talk.end(of, failure.code, failure.message.as_bytes(), events);
+                Progress::Consumed(input.len())
+            });
+            (progress, talk.is_over())
+        });
+        let Some((progress, is_over)) = taken else { return Progress::Consumed(input.len()) };
+        if is_over {
+            self.leave_websocket(now, out);
+        }
+        progress
     }
 }
 

@@ -3,30 +3,28 @@
 use std::time::Instant;
 
 use super::exchange::{Exchange, Stage, Upgrade};
-use super::reply::{self, Asked, Content, Framing, Ours, Piece, Reply, bad};
+use super::reply::{self, Asked, Content, Framing, Ours, Reply};
 use super::{Server, State};
-use crate::proto::http::wire::{self, Malformed};
-use crate::proto::websocket::{self, Codec, Config, NO_CODE, Role};
-use crate::proto::{Event, Out, Refusal, Then};
-use crate::value::{Reader, Token};
+use crate::proto::http::talk::Talk;
+use crate::proto::http::value::{Piece, bad_request, piece, trailers};
+use crate::proto::http::wire::{Malformed, Pairs, last_chunk};
+use crate::proto::websocket::{Config, Role};
+use crate::proto::{Emit, Event, Of, Out, Refusal, Then};
 
 impl Server {
     /// The program's reply to a slot. What cannot be sent is refused, and the client is told of a failure instead.
     pub(super) fn reply(&mut self, now: Instant, slot: u64, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let waits = |exchange: &Exchange| exchange.told && exchange.stage == Stage::Waiting;
         let index = self.index(slot).filter(|index| self.queue.get(*index).is_some_and(waits));
-        let Some(index) = index else { return Err(bad(format!("slot {slot} waits for no reply"))) };
+        let Some(index) = index else { return Err(bad_request(format!("slot {slot} waits for no reply"))) };
         if reply::is_error(body) {
             self.own(now, index, 500, "The program failed.", "", out);
             return Ok(Then::Done);
         }
-        let begun = Reply::read(body, self.limits.depth_max).and_then(|reply| {
-            reply.trailers()?;
-            match reply.status {
-                101 => self.switch(now, index, &reply, out),
-                _ if reply.is_interim() => self.interim(index, &reply, out),
-                _ => self.respond(now, index, &reply, out),
-            }
+        let begun = Reply::read(body).and_then(|reply| match reply.status {
+            101 => self.switch(now, index, &reply, out),
+            _ if reply.is_interim() => self.interim(index, &reply, out),
+            _ => self.respond(now, index, &reply, out),
         });
         begun.unwrap_or_else(|refusal| {
             self.own(now, index, 500, "The program's reply cannot be sent.", "", out);
@@ -74,7 +72,7 @@ impl Server {
             let mut framing = begun.framing;
             let sent = reply::write_content(&reply.body, &mut framing, sink);
             if let (Framing::Chunked, false) = (framing, follows) {
-                last_chunk(sink.wire, reply.trailers()?);
+                last_chunk(sink.wire, reply.trailers.iter().flatten().copied());
             }
             Ok((begun, framing, sent))
         });
@@ -120,23 +118,23 @@ impl Server {
     ) -> Result<Result<Then, Refusal>, Refusal> {
         let Some(exchange) = self.queue.get_mut(index) else { return Ok(Ok(Then::Done)) };
         if !matches!(reply.body, Content::Follows) {
-            return Err(bad("101 comes with the body true: what follows is the other protocol"));
+            return Err(bad_request("101 comes with the body true: what follows is the other protocol"));
         }
-        let (lines, codec) = match &exchange.upgrade {
-            None => return Err(bad("101 is for requests that ask for an upgrade")),
+        let (lines, talk) = match &exchange.upgrade {
+            None => return Err(bad_request("101 is for requests that ask for an upgrade")),
             Some(Upgrade::Other(asked)) => {
                 let to = reply.header(b"upgrade").unwrap_or(asked).to_vec();
                 (vec![("Upgrade", to), ("Connection", b"Upgrade".to_vec())], None)
             }
             Some(Upgrade::WebSocket(offer)) => {
-                let lines = offer.answer(reply.header(b"sec-websocket-protocol"), true).map_err(bad)?;
-                let codec = Codec::new(Config {
+                let lines = offer.answer(reply.header(b"sec-websocket-protocol"), true).map_err(bad_request)?;
+                let config = Config {
                     role: Role::Server,
                     message_bytes_max: self.limits.message_bytes_max,
                     deflate: offer.deflate,
                     mask_seed: 0,
-                });
-                (lines, Some(Box::new(codec)))
+                };
+                (lines, Some(Box::new(Talk::new(config, now))))
             }
         };
         let (written, held) = exchange.write(index == 0, out, |sink| {
@@ -150,10 +148,10 @@ impl Server {
         exchange.stage = Stage::Open(Framing::Close);
         self.since = Some(now);
         if matches!(self.state, State::Undecided) {
-            self.state = codec.map_or(State::Lane, State::WebSocket);
+            self.state = talk.map_or(State::Lane, State::WebSocket);
         }
         if self.closing {
-            self.close_websocket(now, out);
+            self.talk(out, |talk, _, wire, _| talk.leave(now, wire));
         }
         Ok(Ok(Then::Open))
     }
@@ -162,41 +160,46 @@ impl Server {
     pub(super) fn send(&mut self, now: Instant, slot: u64, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
         let index = self.index(slot);
         let Some((index, exchange)) = index.and_then(|index| Some((index, self.queue.get_mut(index)?))) else {
-            return Err(bad(format!("slot {slot} waits for nothing")));
+            return Err(bad_request(format!("slot {slot} waits for nothing")));
         };
         let Stage::Open(mut framing) = exchange.stage else {
-            return Err(bad(format!("slot {slot} waits for nothing more")));
+            return Err(bad_request(format!("slot {slot} waits for nothing more")));
         };
-        if let (State::WebSocket(_), Some(Upgrade::WebSocket(_))) = (&self.state, &exchange.upgrade) {
-            return self.send_message(now, index, body, out);
-        }
-        if reply::is_error(body) {
+        let is_websocket =
+            matches!((&self.state, &exchange.upgrade), (State::WebSocket(_), Some(Upgrade::WebSocket(_))));
+        if !is_websocket && reply::is_error(body) {
             // The program failed in the middle: the client sees that something is missing (RFC 9112, 8).
             exchange.asked.keeps = false;
             let _ = self.complete(now, index, out);
             return Ok(Then::Done);
         }
-        if self.held_bytes > self.limits.message_bytes_max {
+        if index > 0 && self.held_bytes > self.limits.message_bytes_max {
             return Err(Refusal { code: "BUSY", message: "the responses before this one are not done".into() });
         }
-        match Piece::read(body, self.limits.depth_max)? {
-            Piece::Content(content) => {
-                let (sent, held) =
-                    exchange.write(index == 0, out, |sink| reply::write_content(&content, &mut framing, sink));
-                self.held_bytes += held;
-                exchange.stage = Stage::Open(framing);
-                match sent {
-                    Ok(sent) => exchange.sent_bytes += sent,
-                    Err(refusal) => {
-                        let _ = self.complete(now, index, out);
-                        out.events.emit(Event::Settled { slot });
-                        return Err(refusal);
-                    }
-                }
+        let piece = piece(body)?;
+        if is_websocket {
+            return self.send_message(now, index, piece, out);
+        }
+        let content = match piece {
+            Piece::Bytes(bytes) | Piece::Text(bytes) => Content::Bytes(bytes),
+            Piece::Span(span) => Content::File(span),
+            Piece::End => return self.end_body(now, index, Vec::new(), out),
+            Piece::Array(mut reader) => return self.end_body(now, index, trailers(&mut reader)?, out),
+            Piece::Ping(_) => return Err(bad_request("only a WebSocket has pings")),
+        };
+        let (sent, held) = exchange.write(index == 0, out, |sink| reply::write_content(&content, &mut framing, sink));
+        self.held_bytes += held;
+        exchange.stage = Stage::Open(framing);
+        match sent {
+            Ok(sent) => {
+                exchange.sent_bytes += sent;
                 Ok(Then::Open)
             }
-            Piece::End => self.end_body(now, index, None, out),
-            Piece::Trailers(trailers) => self.end_body(now, index, Some(trailers), out),
+            Err(refusal) => {
+                let _ = self.complete(now, index, out);
+                out.events.emit(Event::Settled { slot });
+                Err(refusal)
+            }
         }
     }
 
@@ -204,13 +207,13 @@ impl Server {
         &mut self,
         now: Instant,
         index: usize,
-        trailers: Option<Reader<'_>>,
+        trailers: Pairs<'_>,
         out: &mut Out<'_>,
     ) -> Result<Then, Refusal> {
         if let Some(exchange) = self.queue.get_mut(index)
             && exchange.stage == Stage::Open(Framing::Chunked)
         {
-            let ((), held) = exchange.write(index == 0, out, |sink| last_chunk(sink.wire, trailers));
+            let ((), held) = exchange.write(index == 0, out, |sink| last_chunk(sink.wire, trailers.into_iter()));
             self.held_bytes += held;
         }
         // One that is too short ends with the conn, so that the client sees it.
@@ -218,65 +221,48 @@ impl Server {
         Ok(Then::Done)
     }
 
-    /// `str`, `bin`, `[code, reason]`, `{"ping": bin}`; nil closes, too.
-    fn send_message(&mut self, now: Instant, index: usize, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
-        let (Some(exchange), State::WebSocket(codec)) = (self.queue.get_mut(index), &mut self.state) else {
-            return Err(bad("the lane is gone"));
+    /// A message of a WebSocket.
+    fn send_message(
+        &mut self,
+        now: Instant,
+        index: usize,
+        piece: Piece<'_>,
+        out: &mut Out<'_>,
+    ) -> Result<Then, Refusal> {
+        let (Some(exchange), State::WebSocket(talk)) = (self.queue.get_mut(index), &mut self.state) else {
+            return Err(bad_request("the lane is gone"));
         };
-        let malformed = |_| bad("the message is no MessagePack");
-        let mut reader = Reader::new(body);
-        let first = reader.token().map_err(malformed)?;
-        let (sent, held) = exchange.write(index == 0, out, |sink| {
-            let refused = |why: websocket::Refused| bad(why.0);
-            match first {
-                Token::Str(text) => codec.text(text, sink.wire).map_err(refused),
-                Token::Bin(bytes) => codec.binary(bytes, sink.wire).map_err(refused),
-                Token::Nil => codec.close(websocket::NORMAL, b"", sink.wire).map_err(refused),
-                Token::Array(1..=2) => {
-                    let code = match reader.token().map_err(malformed)? {
-                        Token::Int(code) => u16::try_from(code).map_err(|_| bad("no code of a close"))?,
-                        Token::Nil => NO_CODE,
-                        _ => return Err(bad("a close is [code, reason]")),
-                    };
-                    let reason = if reader.is_at_end() { b"" } else { reply::text(&mut reader)? };
-                    codec.close(code, reason, sink.wire).map_err(refused)
-                }
-                Token::Map(1) if reply::text(&mut reader)? == b"ping" => {
-                    let payload = reply::text(&mut reader)?;
-                    codec.ping(payload, sink.wire).map_err(refused)
-                }
-                other => Err(bad(format!("{} is no message of WebSocket", other.kind()))),
-            }
-        });
+        if let Piece::Bytes(bytes) | Piece::Text(bytes) = piece {
+            exchange.sent_bytes += bytes.len() as u64;
+        }
+        let (sent, held) = exchange.write(index == 0, out, |sink| talk.send(now, piece, sink.wire));
         self.held_bytes += held;
         sent?;
-        if matches!(first, Token::Bin(_) | Token::Str(_)) {
-            exchange.sent_bytes += body.len() as u64;
+        if !talk.is_over() {
+            return Ok(Then::Open);
         }
-        if codec.is_over() {
-            let _ = self.complete(now, index, out);
-            return Ok(Then::Done);
-        }
-        if codec.is_closing() {
-            self.since = Some(now);
-        }
-        Ok(Then::Open)
+        let _ = self.complete(now, index, out);
+        Ok(Then::Done)
     }
 
-    /// We are leaving (RFC 6455, 7.4.1: 1001).
-    pub(super) fn close_websocket(&mut self, now: Instant, out: &mut Out<'_>) {
-        let is_first = self.queue.len() == 1;
-        let (Some(last), State::WebSocket(codec)) = (self.queue.back_mut(), &mut self.state) else { return };
-        if !codec.is_closing() {
-            // Refused if it is over already.
-            let (_, held) = last.write(is_first, out, |sink| codec.close(websocket::GOING_AWAY, b"", sink.wire));
-            self.held_bytes += held;
-            self.since = Some(now);
-        }
+    /// What the WebSocket says by itself: answers, pings, closes.
+    pub(super) fn talk<T>(
+        &mut self,
+        out: &mut Out<'_>,
+        act: impl FnOnce(&mut Talk, Of, &mut Vec<u8>, &mut dyn Emit) -> T,
+    ) -> Option<T> {
+        let (of, is_first) = (Of::Slot(self.last_slot()), self.queue.len() == 1);
+        let (Some(last), State::WebSocket(talk)) = (self.queue.back_mut(), &mut self.state) else { return None };
+        let mut wire = Vec::new();
+        let done = act(talk, of, &mut wire, out.events);
+        let ((), held) = last.write(is_first, out, |sink| sink.wire.append(&mut wire));
+        self.held_bytes += held;
+        Some(done)
     }
 
-    /// Both closes are done, or the client broke the protocol, or it did not answer ours.
+    /// Both closes are done, or the client broke the protocol, or it is silent.
     pub(super) fn leave_websocket(&mut self, now: Instant, out: &mut Out<'_>) {
+        self.talk(out, |talk, of, _, events| talk.lose(of, events));
         out.events.emit(Event::Settled { slot: self.last_slot() });
         self.state = State::Deaf;
         if let Some(index) = self.queue.len().checked_sub(1) {
@@ -359,18 +345,6 @@ impl Server {
             }
         }
         self.advance(now, out);
-        if short { Err(bad("the body is shorter than its Content-Length: the conn is closed")) } else { Ok(()) }
+        if short { Err(bad_request("the body is shorter than its Content-Length: the conn is closed")) } else { Ok(()) }
     }
-}
-
-/// The end of a chunked body. The trailers were checked.
-fn last_chunk(wire: &mut Vec<u8>, trailers: Option<Reader<'_>>) {
-    let mut pairs = Vec::new();
-    if let Some(trailers) = trailers {
-        let _ = reply::each_field(trailers, |name, value| {
-            pairs.push((name, value));
-            Ok(())
-        });
-    }
-    wire::last_chunk(wire, pairs.into_iter());
 }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::date::Clock;
 use super::sink::Sink;
-use crate::proto::http::wire::{self, decimal, is_token, is_trailer, is_value, members};
+use crate::proto::http::value::{DEPTH_MAX, bad_request, headers, malformed, span, text, trailers};
+use crate::proto::http::wire::{self, Pairs, decimal, is_value, lists};
 use crate::proto::{Refusal, Span};
 use crate::ring::layout::IOK_EXT_ERROR;
 use crate::value::{Reader, Token};
@@ -46,7 +47,7 @@ pub struct Reply<'a> {
     reason: &'a [u8],
     headers: Reader<'a>,
     pub body: Content<'a>,
-    trailers: Option<Reader<'a>>,
+    pub trailers: Option<Pairs<'a>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,50 +70,34 @@ impl Content<'_> {
     }
 }
 
-/// A refusal of what a program gave.
-pub fn bad(message: impl Into<String>) -> Refusal {
-    Refusal { code: "BADREQUEST", message: message.into() }
-}
-
-fn malformed(_: crate::value::Malformed) -> Refusal {
-    bad("the reply is no MessagePack of [status, headers, body]")
-}
-
-pub fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
-    match reader.token().map_err(malformed)? {
-        Token::Str(text) | Token::Bin(text) => Ok(text),
-        other => Err(bad(format!("{} where text or bytes were expected", other.kind()))),
-    }
-}
-
 /// The program failed: its reply is an error.
 pub fn is_error(body: &[u8]) -> bool {
     matches!(Reader::new(body).token(), Ok(Token::Ext(IOK_EXT_ERROR, _)))
 }
 
 impl<'a> Reply<'a> {
-    pub fn read(body: &'a [u8], depth_max: usize) -> Result<Self, Refusal> {
+    pub fn read(body: &'a [u8]) -> Result<Self, Refusal> {
         let mut reader = Reader::new(body);
         let Token::Array(count @ 1..=4) = reader.token().map_err(malformed)? else {
-            return Err(bad("a reply is [status, headers, body] or [status, headers, body, trailers]"));
+            return Err(bad_request("a reply is [status, headers, body] or [status, headers, body, trailers]"));
         };
         let (status, reason) = status(&mut reader)?;
-        let headers = reader.clone();
+        const NIL: &[u8] = b"\xc0";
+        let headers = if count > 1 { reader.clone() } else { Reader::new(NIL) };
         if count > 1 {
-            reader.skip(depth_max).map_err(malformed)?;
+            reader.skip(DEPTH_MAX).map_err(malformed)?;
         }
         let body = if count > 2 { content(&mut reader)? } else { Content::None };
-        let trailers = if count > 3 { Some(reader.clone()) } else { None };
+        let mut last = reader.clone();
         if count > 3 {
-            reader.skip(depth_max).map_err(malformed)?;
+            reader.skip(DEPTH_MAX).map_err(malformed)?;
         }
         if !reader.is_at_end() {
-            return Err(bad("bytes follow the reply"));
+            return Err(bad_request("bytes follow the reply"));
         }
-        const NIL: &[u8] = b"\xc0";
-        let headers = if count > 1 { headers } else { Reader::new(NIL) };
-        let is_nil = |reader: &Reader<'_>| matches!(reader.clone().token(), Ok(Token::Nil));
-        Ok(Reply { status, reason, headers, body, trailers: trailers.filter(|trailers| !is_nil(trailers)) })
+        let has_trailers = count > 3 && last.clone().token() != Ok(Token::Nil);
+        let trailers = if has_trailers { Some(trailers(&mut last)?) } else { None };
+        Ok(Reply { status, reason, headers, body, trailers })
     }
 
     pub fn is_interim(&self) -> bool {
@@ -122,7 +107,7 @@ impl<'a> Reply<'a> {
     /// The first value of a header.
     pub fn header(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut found = None;
-        let _ = each_field(self.headers.clone(), |given, value| {
+        let _ = headers(&mut self.headers.clone(), |given, value| {
             if found.is_none() && given.eq_ignore_ascii_case(name) {
                 found = Some(value);
             }
@@ -135,8 +120,8 @@ impl<'a> Reply<'a> {
     /// 101, of which the program's own headers of those names are left out.
     pub fn write_interim(&self, lines: &[(&str, Vec<u8>)], wire: &mut Vec<u8>) -> Result<(), Refusal> {
         status_line(wire, self.status, self.reason);
-        each_field(self.headers.clone(), |name, value| {
-            check(name, value)?;
+        headers(&mut self.headers.clone(), |name, value| {
+            refuse_coding(name)?;
             let is_ours = lines.iter().any(|(ours, _)| ours.as_bytes().eq_ignore_ascii_case(name));
             let is_hop = [b"connection".as_slice(), b"content-length"].iter().any(|it| name.eq_ignore_ascii_case(it));
             if !is_ours && !is_hop {
@@ -153,8 +138,7 @@ impl<'a> Reply<'a> {
     pub fn write_head(&self, asked: Asked, ours: &mut Ours<'_>, wire: &mut Vec<u8>) -> Result<Begun, Refusal> {
         status_line(wire, self.status, self.reason);
         let mut seen = Seen::default();
-        each_field(self.headers.clone(), |name, value| {
-            check(name, value)?;
+        headers(&mut self.headers.clone(), |name, value| {
             if seen.note(name, value)? {
                 wire.extend_from_slice(name);
                 wire.extend_from_slice(b": ");
@@ -204,13 +188,6 @@ impl<'a> Reply<'a> {
         }
         Ok(Begun { status: self.status, framing, keeps })
     }
-
-    /// The trailers, checked.
-    pub fn trailers(&self) -> Result<Option<Reader<'a>>, Refusal> {
-        let Some(trailers) = &self.trailers else { return Ok(None) };
-        check_trailers(trailers.clone())?;
-        Ok(Some(trailers.clone()))
-    }
 }
 
 fn status<'a>(reader: &mut Reader<'a>) -> Result<(u16, &'a [u8]), Refusal> {
@@ -219,16 +196,16 @@ fn status<'a>(reader: &mut Reader<'a>) -> Result<(u16, &'a [u8]), Refusal> {
         Token::Int(status @ 100..=999) => Ok((status as u16, reason(status as u16).as_bytes())),
         Token::Str(line) | Token::Bin(line) => {
             let Some((digits @ [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'], rest)) = line.split_first_chunk::<3>() else {
-                return Err(bad(EXPECTED));
+                return Err(bad_request(EXPECTED));
             };
             let status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
             match rest {
                 [] => Ok((status, reason(status).as_bytes())),
                 [b' ', reason @ ..] if is_value(reason) => Ok((status, reason)),
-                _ => Err(bad(EXPECTED)),
+                _ => Err(bad_request(EXPECTED)),
             }
         }
-        _ => Err(bad(EXPECTED)),
+        _ => Err(bad_request(EXPECTED)),
     }
 }
 
@@ -242,7 +219,7 @@ fn content<'a>(reader: &mut Reader<'a>) -> Result<Content<'a>, Refusal> {
             let first = reader.clone();
             let mut bytes = 0;
             for _ in 0..count {
-                bytes += text(reader)?.len() as u64;
+                bytes += text(reader.token().map_err(malformed)?, "a part of a body")?.len() as u64;
             }
             Content::Parts { first, count, bytes }
         }
@@ -250,92 +227,16 @@ fn content<'a>(reader: &mut Reader<'a>) -> Result<Content<'a>, Refusal> {
             *reader = start;
             Content::File(span(reader)?)
         }
-        other => return Err(bad(format!("{} is no body", other.kind()))),
+        other => return Err(bad_request(format!("{} is no body", other.kind()))),
     })
 }
 
-/// `{"fd": 7, "offset": 0, "length": 100}`
-pub fn span(reader: &mut Reader<'_>) -> Result<Span, Refusal> {
-    const EXPECTED: &str = "a span of a file is {\"fd\", \"offset\", \"length\"} with numbers from 0 on";
-    let Token::Map(count) = reader.token().map_err(malformed)? else { return Err(bad(EXPECTED)) };
-    let (mut fd, mut offset, mut length) = (None, Some(0), None);
-    for _ in 0..count {
-        let name = text(reader)?;
-        let value = match reader.token().map_err(malformed)? {
-            Token::Int(value) => u64::try_from(value).ok().filter(|value| *value <= i64::MAX as u64),
-            _ => None,
-        };
-        match name {
-            b"fd" => fd = value.and_then(|fd| i32::try_from(fd).ok()),
-            b"offset" => offset = value,
-            b"length" => length = value,
-            _ => return Err(bad(EXPECTED)),
-        }
+/// How a body ends is for us to say.
+fn refuse_coding(name: &[u8]) -> Result<(), Refusal> {
+    match name.eq_ignore_ascii_case(b"transfer-encoding") {
+        true => Err(bad_request("Transfer-Encoding is not the program's to give")),
+        false => Ok(()),
     }
-    match (fd, offset, length) {
-        (Some(fd), Some(offset), Some(length)) => Ok(Span { fd, offset, length }),
-        _ => Err(bad(EXPECTED)),
-    }
-}
-
-/// Walks over headers or trailers: pairs, or a map whose values may be lists.
-pub fn each_field<'a>(
-    mut reader: Reader<'a>,
-    mut each: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    match reader.token().map_err(malformed)? {
-        Token::Nil => {}
-        Token::Array(count) => {
-            for _ in 0..count {
-                let Token::Array(2) = reader.token().map_err(malformed)? else {
-                    return Err(bad("headers are pairs of name and value"));
-                };
-                each(text(&mut reader)?, text(&mut reader)?)?;
-            }
-        }
-        Token::Map(count) => {
-            for _ in 0..count {
-                let name = text(&mut reader)?;
-                match reader.token().map_err(malformed)? {
-                    Token::Str(value) | Token::Bin(value) => each(name, value)?,
-                    Token::Array(count) => {
-                        for _ in 0..count {
-                            each(name, text(&mut reader)?)?;
-                        }
-                    }
-                    _ => return Err(bad("the value of a header is text, or an array of texts")),
-                }
-            }
-        }
-        other => return Err(bad(format!("headers are pairs or a map, not {}", other.kind()))),
-    }
-    Ok(())
-}
-
-/// What a program must not write: it would begin another header, or another response (RFC 9110, 5.5).
-fn check(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    if !is_token(name) {
-        return Err(bad(format!("{:?} is no name of a header", String::from_utf8_lossy(name))));
-    }
-    if !is_value(value) {
-        let name = String::from_utf8_lossy(name);
-        return Err(bad(format!("the value of the header {name} has control characters")));
-    }
-    if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
-        return Err(bad("Transfer-Encoding is not the program's to give"));
-    }
-    Ok(())
-}
-
-/// Checks what is to go behind a chunked body (RFC 9110, 6.5.1).
-pub fn check_trailers(trailers: Reader<'_>) -> Result<(), Refusal> {
-    each_field(trailers, |name, value| {
-        check(name, value)?;
-        match is_trailer(name) {
-            true => Ok(()),
-            false => Err(bad(format!("{} cannot be a trailer", String::from_utf8_lossy(name)))),
-        }
-    })
 }
 
 /// What was seen among the headers of the program.
@@ -356,23 +257,19 @@ impl Seen {
             4 if is(b"date") => self.date = true,
             6 if is(b"server") => self.server = true,
             10 if is(b"connection") => {
-                self.closes |= members(value).any(|option| option.eq_ignore_ascii_case(b"close"));
+                self.closes |= lists(value, b"close");
                 return Ok(false);
             }
             10 if is(b"keep-alive") => return Ok(false),
             14 if is(b"content-length") => {
-                let digits = value.trim_ascii();
-                let number = match digits.iter().all(u8::is_ascii_digit) {
-                    true => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
-                    false => None,
-                };
-                let number = number.ok_or_else(|| bad("Content-Length is not a number"))?;
+                let number = wire::number(value).map_err(|why| bad_request(why.what))?;
                 if self.length.is_some_and(|length| length != number) {
-                    return Err(bad("there are two Content-Length headers"));
+                    return Err(bad_request("there are two Content-Length headers"));
                 }
                 self.length = Some(number);
                 return Ok(false);
             }
+            17 => refuse_coding(name)?,
             _ => {}
         }
         Ok(true)
@@ -453,7 +350,7 @@ pub fn write_content(content: &Content<'_>, framing: &mut Framing, sink: &mut Si
             Content::Parts { first, count, .. } => {
                 let (mut reader, mut left) = (first.clone(), fits as usize);
                 for _ in 0..*count {
-                    let part = text(&mut reader)?;
+                    let part = text(reader.token().map_err(malformed)?, "a part of a body")?;
                     let part = &part[..part.len().min(left)];
                     sink.wire.extend_from_slice(part);
                     left -= part.len();
@@ -468,40 +365,10 @@ pub fn write_content(content: &Content<'_>, framing: &mut Framing, sink: &mut Si
     if let Framing::Length(left) = framing {
         *left -= fits;
         if bytes > fits {
-            return Err(bad("the body is longer than its Content-Length: the rest was cut off"));
+            return Err(bad_request("the body is longer than its Content-Length: the rest was cut off"));
         }
     }
     Ok(fits)
-}
-
-/// A piece of a body, as SEND gives it.
-pub enum Piece<'a> {
-    Content(Content<'a>),
-    End,
-    Trailers(Reader<'a>),
-}
-
-impl<'a> Piece<'a> {
-    pub fn read(body: &'a [u8], depth_max: usize) -> Result<Self, Refusal> {
-        let mut reader = Reader::new(body);
-        let start = reader.clone();
-        let piece = match reader.token().map_err(malformed)? {
-            Token::Nil => Piece::End,
-            Token::Str(bytes) | Token::Bin(bytes) => Piece::Content(Content::Bytes(bytes)),
-            Token::Map(_) => {
-                reader = start;
-                Piece::Content(Content::File(span(&mut reader)?))
-            }
-            Token::Array(_) => {
-                reader = start.clone();
-                reader.skip(depth_max).map_err(malformed)?;
-                check_trailers(start.clone())?;
-                Piece::Trailers(start)
-            }
-            other => return Err(bad(format!("{} is no piece of a body", other.kind()))),
-        };
-        if reader.is_at_end() { Ok(piece) } else { Err(bad("bytes follow the piece")) }
-    }
 }
 
 /// The usual reason phrase (RFC 9110, 15; the IANA registry).

@@ -1,7 +1,7 @@
 //! The chunked transfer coding (RFC 9112, 7.1), read as it comes.
 use memchr::memchr;
 
-use super::head::{Bounds, Scan, trailer_fields};
+use super::head::{Bounds, Pairs, Scan, trailer_fields};
 use super::{Malformed, PIECE_BYTES_MAX};
 
 /// The longest line with a chunk's size: its digits, its extensions, CRLF.
@@ -42,7 +42,7 @@ pub enum Part<'a> {
     /// `used` bytes are done with, the last of them data.
     Data { used: usize, data: &'a [u8] },
     /// The body is over. Fields that no trailer may carry are left out: see [`is_trailer`].
-    End { used: usize, trailers: Vec<(&'a [u8], &'a [u8])> },
+    End { used: usize, trailers: Pairs<'a> },
 }
 
 impl Chunked {

@@ -106,11 +106,14 @@ impl Room<'_> {
 
 /// The fields of a head that [`Scan`] has measured: what follows the start line, the empty line included.
 pub fn fields<'h, 'a: 'h>(section: &'a [u8], room: &'h mut Room<'a>) -> Result<Headers<'h>, Malformed> {
-    parse(section, room).map(|fields| Headers(fields))
+    parse(section, room).map(Headers)
 }
 
+/// Names and values that are kept together.
+pub type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 /// The fields of a trailer section that [`Scan`] has measured.
-pub fn trailer_fields(section: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+pub fn trailer_fields(section: &[u8]) -> Result<Pairs<'_>, Malformed> {
     let mut room = Room::new();
     Ok(parse(section, &mut room)?.iter().map(|field| (field.name.as_bytes(), field.value)).collect())
 }

@@ -11,8 +11,8 @@ mod tests;
 mod write;
 
 pub use chunked::{Chunked, Part, is_trailer};
-pub use head::{Bounds, Headers, RequestLine, Response, Room, Scan, fields, request_line, status_line};
-pub use length::{Length, connection, request_length, response_length};
+pub use head::{Bounds, Headers, Pairs, RequestLine, Response, Room, Scan, fields, request_line, status_line};
+pub use length::{Framing, Length, number};
 pub use syntax::{is_target, is_token, is_token_byte, is_value, lists, members};
 pub use write::{chunk, chunk_head, decimal, field, last_chunk};
 

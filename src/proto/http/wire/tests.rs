@@ -12,19 +12,19 @@ fn head(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 }
 
 /// Start line and fields, as they were read.
-fn asked(bytes: &[u8]) -> Result<(RequestLine<'_>, Pairs<'_>), Malformed> {
+fn asked(bytes: &[u8]) -> Result<(RequestLine<'_>, Named<'_>), Malformed> {
     let (first, section) = head(bytes)?;
     Ok((request_line(first)?, read_fields(section)?))
 }
 
-fn told(bytes: &[u8]) -> Result<(Response<'_>, Pairs<'_>), Malformed> {
+fn told(bytes: &[u8]) -> Result<(Response<'_>, Named<'_>), Malformed> {
     let (first, section) = head(bytes)?;
     Ok((status_line(first)?, read_fields(section)?))
 }
 
-type Pairs<'a> = Vec<(&'a str, &'a [u8])>;
+type Named<'a> = Vec<(&'a str, &'a [u8])>;
 
-fn read_fields(section: &[u8]) -> Result<Pairs<'_>, Malformed> {
+fn read_fields(section: &[u8]) -> Result<Named<'_>, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
     head::trailer_fields(section).map(|fields| fields.into_iter().map(|(name, value)| (text(name), value)).collect())
 }
@@ -161,13 +161,12 @@ fn length_asked(fields: &str) -> Result<Length, u16> {
 
 fn length_asked_of(version: u8, fields: &str) -> Result<Length, u16> {
     let text = format!("POST / HTTP/1.1\r\n{fields}\r\n");
-    with_fields(text.as_bytes(), |headers| request_length(version, headers)).map_err(|bad| bad.status)
+    with_fields(text.as_bytes(), |headers| Framing::of(headers).request_length(version)).map_err(|bad| bad.status)
 }
 
 fn length_told(method: &str, status: u16, fields: &str) -> Result<Length, u16> {
     let text = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
-    let line = told(text.as_bytes()).unwrap().0;
-    with_fields(text.as_bytes(), |headers| response_length(method.as_bytes(), &Response { headers, ..line }))
+    with_fields(text.as_bytes(), |headers| Framing::of(headers).response_length(11, status, method.as_bytes()))
         .map_err(|bad| bad.status)
 }
 
@@ -222,7 +221,7 @@ fn s6_3_the_length_of_a_response() {
 fn s9_3_conns_persist_unless_somebody_says_otherwise() {
     let persists = |version, fields: &str| {
         let text = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        with_fields(text.as_bytes(), |headers| connection(headers).persists(version))
+        with_fields(text.as_bytes(), |headers| Framing::of(headers).connection.persists(version))
     };
     assert!(persists(11, ""));
     assert!(!persists(11, "Connection: Upgrade, CLOSE\r\n"));

@@ -233,7 +233,7 @@ fn a_response_that_closes_is_the_last() {
 
 #[test]
 fn date_and_server_are_added_unless_given() {
-    let now = Instant::now();
+    let now = Rig::new("").now;
     let transport = Transport { wall: Some((now, Duration::from_secs(784_111_777))), ..Transport::default() };
     let mut rig = Rig::over("", &transport);
     rig.feed(GET.repeat(2)).unwrap();

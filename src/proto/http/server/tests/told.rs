@@ -78,6 +78,18 @@ fn form_scope() {
 }
 
 #[test]
+fn the_host_of_an_absolute_target_goes_before_the_header() {
+    for (query, pair) in [
+        ("", "[[b\"Host\", b\"real:81\"]]"),
+        ("form=cgi", "\"HTTP_HOST\": \"real:81\""),
+        ("form=scope", "[b\"host\", b\"real:81\"]"),
+    ] {
+        let text = told(query, &transport(false), "GET http://real:81/a HTTP/1.1\r\nHost: fake\r\n\r\n");
+        assert!(text.contains(pair) && !text.contains("fake"), "RFC 9112, 3.2.2: {text}");
+    }
+}
+
+#[test]
 fn a_proxy_tells_who_the_client_is() {
     let client = |query: &str, header: &[u8]| {
         let mut outcome = Vec::new();
