@@ -32,10 +32,11 @@ from ._errors import (
 from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
 from ._markers import Marker
+from ._request import Request
 from ._stream import Subscription, Watch
 from ._tracing import trace_from
 from ._values import Attributed
-from .listener import Listener, Request
+from .listener import Listener
 
 __version__ = "0.1.0"
 

@@ -15,8 +15,20 @@ from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, RemoteError
 from ._native import ThreadChannel
-from ._records import FLAG_QUIET, KIND_DONE, KIND_GONE, KIND_REQUEST, OP_CLOSE, OP_LISTEN, OP_REPLY, OP_STATE
-from ._values import cannot_pack, pack
+from ._records import (
+    FLAG_QUIET,
+    KIND_DONE,
+    KIND_END,
+    KIND_GONE,
+    KIND_PUSH,
+    KIND_REQUEST,
+    OP_CLOSE,
+    OP_LISTEN,
+    OP_REPLY,
+    OP_STATE,
+    timeout_ms,
+)
+from ._request import Request
 
 if TYPE_CHECKING:
     from ._kernel import Kernel
@@ -25,47 +37,6 @@ log = logging.getLogger("iokernel")
 
 CLOSING_LOOK_S = 0.25
 """How soon a thread that waits for requests sees that another one closed its listener."""
-
-
-class Request:
-    """A client's request. Exactly one of `reply` and `error`, once, from any thread."""
-
-    __slots__ = ("_listener", "_settled", "_tag", "args", "peer")
-
-    def __init__(self, listener: Listener, tag: int, peer: int, args: list[Any]) -> None:
-        self.args = args
-        """What the client asked, such as `["GET", "key"]`; arguments are str or bytes as the protocol has them."""
-        self.peer = peer
-        """The number of the client's connection."""
-        self._listener = listener
-        self._tag = tag
-        self._settled = False
-
-    @property
-    def gone(self) -> bool:
-        """True if nobody waits for a reply any more: it was given, or the client has left."""
-        return self._settled
-
-    def reply(self, value: Any) -> None:
-        """Answers. Raises BadRequest for a value that the protocol cannot carry, Closed after the listener's end.
-
-        A client that has left meanwhile is no error.
-        """
-        try:
-            payload = pack(value)
-        except Exception as error:
-            raise cannot_pack(error) from None
-        if self._settled:
-            return
-        self._settled = True
-        self._listener._reply(self._tag, payload)
-
-    def error(self, code: str, message: str) -> None:
-        """Answers with an error: `error("ERR", "unknown command")`."""
-        self.reply(RemoteError(message, code=code))
-
-    def __repr__(self) -> str:
-        return f"<iokernel.Request {self.args!r}>"
 
 
 class Listener:
@@ -104,35 +75,45 @@ class Listener:
             request = Request(self, done.tag, done.peer, done.value())
             self._live[done.tag] = request
             self._queue.append(request)
-        elif done.kind == KIND_GONE:
-            gone = self._live.pop(done.tag, None)
-            if gone is not None:
-                gone._settled = True
+        elif done.kind in (KIND_GONE, KIND_PUSH, KIND_END):
+            of = self._live.get(done.tag) if done.kind != KIND_GONE else self._live.pop(done.tag, None)
+            if of is not None:
+                of._completion(done)
             return
         elif done.kind == KIND_DONE:
             if self._channel.ended:
-                self._closed = True
+                self._is_left()
             elif done.status:
                 log.warning("a reply was not sent: %s", done.error(self._kernel.names))
         waiting = self._waiting
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def _reply(self, tag: int, payload: bytes) -> None:
-        self._live.pop(tag, None)
+    def _usable(self) -> Channel:
+        """The channel of whoever runs here. Raises Closed after the end."""
         if self._closed:
             raise Closed("the listener is closed", status=-103, fate="not_sent", endpoint=self.url)
         running = asyncio._get_running_loop()
-        if running is self._loop and threading.get_ident() == self._owner and not self._channel.busy:
-            channel: Channel = self._channel
-        elif running is None:
-            channel = self._kernel.thread_channel()
-        else:
-            channel = self._kernel.loop_channel(running)
-        channel.submit(OP_REPLY, FLAG_QUIET, self._number, 0, 0, payload, tag=tag)
+        if running is self._loop and self._is_owner() and not self._channel.busy:
+            return self._channel
+        return self._kernel.thread_channel() if running is None else self._kernel.loop_channel(running)
+
+    def _is_owner(self) -> bool:
+        """This thread takes what comes."""
+        return threading.get_ident() == self._owner
+
+    def _submit(self, op: int, payload: bytes, key: int, tag: int) -> None:
+        """What nobody waits for."""
+        channel = self._usable()
+        channel.submit(op, FLAG_QUIET, self._number, 0, key, payload, tag=tag)
         channel._loose.add(self._number)
-        if running is None:
+        if asyncio._get_running_loop() is None:
             channel.send()
+
+    def _reply(self, tag: int, payload: bytes, is_last: bool = True) -> None:
+        if is_last:
+            self._live.pop(tag, None)
+        self._submit(OP_REPLY, payload, 0, tag)
 
     # In a thread
 
@@ -186,8 +167,9 @@ class Listener:
         """Gives every request to `handler`, until the listener is closed.
 
         What the handler returns is the reply; a RemoteError it raises is the client's error, any other exception is
-        logged and becomes `ERR`. A handler may also call `request.reply` itself. Outside of a loop this blocks; inside
-        of one it returns a coroutine, and handlers that are coroutine functions run side by side.
+        logged and becomes `ERR`. A handler may also call `request.reply`, or `begin` and what follows, itself. Outside
+        of a loop this blocks; inside of one it returns a coroutine, and handlers that are coroutine functions run side
+        by side.
         """
         if asyncio._get_running_loop() is not None:
             return self._serve(handler)
@@ -221,28 +203,56 @@ class Listener:
             for task in tasks:
                 task.cancel()
 
-    def close(self) -> None:
-        """Stops listening and drops its clients. Any thread. Twice is harmless."""
+    def close(self, drain: float | None = None, delay: float = 0.0) -> Any:
+        """Stops listening and drops its clients. Any thread. Twice is harmless.
+
+        With `drain` it leaves as politely as its protocol can: whoever asks about its health is told that it leaves;
+        `delay` seconds later nobody is let in any more; what is under way has `drain` seconds to finish, and what is
+        left then is dropped. In the thread that iterates over it (as from a signal's handler) this returns at once, and
+        the iteration ends when everyone has left; any other thread blocks till then; inside of its loop, await it.
+        """
+        if drain is not None and not self._closed and not self._kernel.closed:
+            return self._leave(timeout_ms(max(drain, 0.001)), int(delay * 1000))
         if self._closed:
-            return
-        self._closed = True
-        waiting = self._waiting
-        here = asyncio._get_running_loop()
-        if waiting is not None and self._loop is not None:
-
-            def wake() -> None:
-                if not waiting.done():
-                    waiting.set_result(None)
-
-            if here is self._loop:
-                wake()
-            elif not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(wake)
+            return None
+        self._is_left()
         if not self._kernel.closed and not self._channel.ended:
             with contextlib.suppress(Closed):
                 self._kernel.block(OP_CLOSE, self._number, b"")
-        if here is self._loop and threading.get_ident() == self._owner:
+        if asyncio._get_running_loop() is self._loop and self._is_owner():
             self._channel.close()
+        return None
+
+    def _leave(self, drain_ms: int, delay_ms: int) -> Any:
+        running = asyncio._get_running_loop()
+        mine = running is self._loop and self._is_owner()
+        channel = self._channel if mine else self._kernel.thread_channel()
+        left = _Left(self, running if mine else None)
+        channel.submit(OP_CLOSE, 0, self._number, drain_ms, delay_ms, b"", sink=left)
+        if not mine:
+            channel.wait(left.is_over)
+        elif running is None:
+            channel._schedule()
+        return left.future
+
+    def _is_left(self) -> None:
+        """Nothing comes any more: who waits is told."""
+        self._closed = True
+        for request in list(self._live.values()):
+            request._lose()
+        self._live.clear()
+        waiting, loop = self._waiting, self._loop
+        if waiting is None or loop is None:
+            return
+
+        def wake() -> None:
+            if not waiting.done():
+                waiting.set_result(None)
+
+        if asyncio._get_running_loop() is loop:
+            wake()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(wake)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -271,8 +281,28 @@ class Listener:
         return f"<iokernel.Listener {self.url}{' closed' if self._closed else ''}>"
 
 
+class _Left:
+    """Waits for everyone to have left a listener."""
+
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._listener = listener
+        self.future: asyncio.Future[None] | None = None if loop is None else loop.create_future()
+        self._over = False
+
+    def is_over(self) -> bool:
+        return self._over
+
+    def completion(self, done: Completion) -> None:
+        self._over = True
+        if done.status:
+            log.warning("%s", done.error(self._listener._kernel.names))
+        self._listener._is_left()
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+
+
 def _answer(request: Request, value: Any) -> None:
-    if request.gone:
+    if request.gone or request._begun:
         return
     try:
         request.reply(value)

@@ -41,7 +41,11 @@ impl Lane {
     }
 
     pub fn is_over(&self) -> bool {
-        self.sent_all && (self.peer_done || matches!(self.speech, Speech::WebSocket(_)))
+        let peer_done = match &self.speech {
+            Speech::Raw => self.peer_done,
+            Speech::WebSocket(talk) => talk.is_over(),
+        };
+        peer_done && self.sent_all
     }
 
     /// A lane of bytes ends as its transport does, each way by itself; a WebSocket when both have said so.

@@ -185,16 +185,6 @@ impl Rig {
         conn.handle_eof(now, &mut out).err().map(|fault| fault.kind)
     }
 
-    /// The system has taken what was written, if it is all.
-    fn flushed(&mut self) -> bool {
-        let ends = self.conn.has_sent_all();
-        if ends {
-            let (conn, mut out) = self.out();
-            conn.handle_sent_all(&mut out);
-        }
-        ends
-    }
-
     fn cancel(&mut self) {
         let (id, now) = (RequestId(self.next), self.now);
         let (conn, mut out) = self.out();
@@ -221,6 +211,16 @@ impl Rig {
         let now = self.now;
         let (conn, mut out) = self.out();
         conn.close(now, &mut out);
+    }
+
+    /// The system has taken what was written, if it is all.
+    fn flushed(&mut self) -> bool {
+        let ends = self.conn.has_sent_all();
+        if ends {
+            let (conn, mut out) = self.out();
+            conn.handle_sent_all(&mut out);
+        }
+        ends
     }
 
     fn wrote(&mut self) -> String {
