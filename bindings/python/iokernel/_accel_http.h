@@ -259,11 +259,6 @@ static Py_ssize_t fields_bytes(PyObject *headers) {
   return total;
 }
 
-static uint8_t *put_count(uint8_t *at, Py_ssize_t count) {
-  if (count < 16) return *at = 0x90 | (uint8_t)count, at + 1;
-  return put_number(at, 0xdd, (uint64_t)count, 4);
-}
-
 /* Puts a whole reply into the ring. 0: the slow path has to. `status` is a number, or a str of ASCII. */
 static int put_reply(Core *core, uint64_t tag, uint32_t endpoint, PyObject *status, PyObject *headers, PyObject *body) {
   if (is_queued(core) || !PyBytes_Check(body)) return 0;
@@ -276,7 +271,7 @@ static int put_reply(Core *core, uint64_t tag, uint32_t endpoint, PyObject *stat
   *at++ = 0x93;
   if (!(at = put_argument(at, status))) return 0;
   Py_ssize_t count = count_of(headers);
-  at = put_count(at, count);
+  at = put_count(at, count, 0x90, 0xdd);
   for (Py_ssize_t index = 0; index < count; index++) {
     PyObject *pair = item_of(headers, index);
     *at++ = 0x92;
