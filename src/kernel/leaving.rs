@@ -9,13 +9,24 @@ use crate::proto::Body;
 use crate::ring::layout::{IOK_TIMEOUT_NONE, Submission};
 use crate::status::{IOK_STATUS_OK, IOK_STATUS_TIMEOUT};
 
+/// From the moment in which nobody new may begin to connect until the door is closed: whoever has begun is there by then,
+/// where a segment takes no longer than half of it.
+const LAST_COMERS_MS: u64 = 100;
+
 /// Who waits for a listener to be gone.
 #[derive(Clone, Copy)]
 pub struct Leaving {
     channel: u32,
     head: Submission,
-    /// Nobody is let in any more.
-    closed: bool,
+    door: Door,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// Nobody new comes; those who were about to come in still do.
+    Barred,
+    Closed,
 }
 
 impl Io {
@@ -27,25 +38,39 @@ impl Io {
             let message = "the listener leaves already";
             return self.core.refuse(channel, head, crate::status::IOK_STATUS_BAD_REQUEST, "LEAVING", message);
         }
-        of.leaving = Some(Leaving { channel, head: *head, closed: false });
+        of.leaving = Some(Leaving { channel, head: *head, door: Door::Open });
         self.tell_kernel_watchers();
         if head.timeout_ms != IOK_TIMEOUT_NONE {
             self.core.timer(head.key.saturating_add(u64::from(head.timeout_ms)), Target::Leaving(head.endpoint));
         }
         match head.key {
-            0 => self.close_door(key),
+            0 => self.bar_door(head.endpoint),
             delay_ms => {
                 self.core.timer(delay_ms, Target::Leaving(head.endpoint));
             }
         }
     }
 
+    /// A socket that is closed resets who waits in its queue, so that nobody may be in it by then.
+    fn bar_door(&mut self, number: u32) {
+        let key = Self::endpoint_key(number);
+        let Some(of) = self.endpoints.get_mut(key as usize) else { return };
+        let (Some(leaving), Some(listener)) = (&mut of.leaving, &mut of.listener) else { return };
+        leaving.door = Door::Barred;
+        match listener.bar() {
+            true => {
+                self.core.timer(LAST_COMERS_MS, Target::Leaving(number));
+            }
+            false => self.close_door(key),
+        }
+    }
+
     /// Clients that wait to be accepted still are; each conn ends with the reply that it waits for.
     fn close_door(&mut self, key: u32) {
-        super::turn::accept(self, key);
+        super::turn::accept_all(self, key);
         let Some(of) = self.endpoints.get_mut(key as usize) else { return };
         if let Some(leaving) = &mut of.leaving {
-            leaving.closed = true;
+            leaving.door = Door::Closed;
         }
         if let Some(listener) = &mut of.listener {
             listener.stop(&self.registry);
@@ -70,7 +95,7 @@ impl Io {
     pub(super) fn came_late(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize) else { return };
         let leaving = self.endpoints.get(conn.endpoint as usize).and_then(|of| of.leaving);
-        if leaving.is_some_and(|leaving| leaving.closed) {
+        if leaving.is_some_and(|leaving| leaving.door == Door::Closed) {
             self.drive(key, |conn, now, out| {
                 conn.proto.close(now, out);
                 Ok(())
@@ -114,9 +139,10 @@ impl Io {
     /// The time to close the door, or to leave, has come.
     pub(super) fn leaving_timer(&mut self, number: u32) {
         let key = Self::endpoint_key(number);
-        match self.endpoint(number).and_then(|of| of.leaving) {
-            Some(Leaving { closed: false, .. }) => self.close_door(key),
-            Some(_) => self.left(key),
+        match self.endpoint(number).and_then(|of| of.leaving).map(|leaving| leaving.door) {
+            Some(Door::Open) => self.bar_door(number),
+            Some(Door::Barred) => self.close_door(key),
+            Some(Door::Closed) => self.left(key),
             None => {}
         }
     }

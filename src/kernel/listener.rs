@@ -18,9 +18,12 @@ use crate::sys::owned::Owned;
 
 /// How long accepting pauses when the system has no file descriptor left.
 pub const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
+/// The same where so many handshakes are under way that there is no room for another.
+pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in one turn.
 pub const ACCEPT_BUDGET: usize = 64;
 pub const BACKLOG: i32 = 1024;
+pub const BACKLOG_MAX: u64 = 65_535;
 
 enum Bound {
     /// It listens no more.
@@ -52,7 +55,7 @@ impl SocketOptions {
         let fd = options.number("fd", 0, 0..=i32::MAX as u64)? as i32;
         Ok(SocketOptions {
             reuse_port: options.flag("reuse_port", false)?,
-            backlog: options.number("backlog", BACKLOG as u64, 1..=65_535)? as i32,
+            backlog: options.number("backlog", BACKLOG as u64, 1..=BACKLOG_MAX)? as i32,
             fd: given.then_some(fd),
         })
     }
@@ -60,6 +63,8 @@ impl SocketOptions {
 
 pub struct Listener {
     socket: Bound,
+    /// Others may have the same socket, and listen on.
+    is_shared: bool,
     /// The channel that takes its requests.
     pub channel: u32,
     pub conns: usize,
@@ -88,7 +93,7 @@ impl Listener {
             Bound::Tcp(listener) => registry.register(&mut **listener, token, Interest::READABLE)?,
             Bound::Unix(listener, _) => registry.register(&mut **listener, token, Interest::READABLE)?,
         }
-        Ok(Listener { socket, channel, conns: 0, meter: None })
+        Ok(Listener { socket, is_shared: options.fd.is_some(), channel, conns: 0, meter: None })
     }
 
     /// Where it listens, as the rest of a URL.
@@ -115,6 +120,18 @@ impl Listener {
                 Ok(Stream::Tcp(stream))
             }
             Bound::Unix(listener, _) => Owned::make(|| Ok(listener.accept()?.0)).map(Stream::Unix),
+        }
+    }
+
+    /// Lets nobody new begin to connect; who has begun may still be accepted, and comes at once. False where that cannot
+    /// be, because the socket is not its alone.
+    pub fn bar(&mut self) -> bool {
+        match &mut self.socket {
+            Bound::Tcp(listener) if !self.is_shared => crate::sys::socket::drop_syns(&**listener).is_ok(),
+            Bound::Unix(_, path) if !self.is_shared => {
+                path.take().filter(|path| !path.starts_with('@')).is_some_and(|path| std::fs::remove_file(path).is_ok())
+            }
+            _ => false,
         }
     }
 

@@ -11,7 +11,7 @@ use super::conn::{Conn, Link};
 use super::core::Target;
 use super::dial::Stream;
 use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS, PART_TOKENS};
-use super::listener::{ACCEPT_BUDGET, NO_FILES_PAUSE};
+use super::listener::{ACCEPT_BUDGET, BACKLOG_MAX, NO_FILES_PAUSE, NO_ROOM_PAUSE};
 use super::observing;
 use super::shared::{Control, Shared};
 use crate::proto::Transport;
@@ -270,31 +270,51 @@ fn open_channel(io: &mut Io, region: Arc<Region>, config: ChannelConfig, id: u64
 
 /// Takes the clients that wait at a listener.
 pub(super) fn accept(io: &mut Io, key: u32) {
-    for turn in 0..=ACCEPT_BUDGET {
-        let room = io.has_room(key);
-        let Some(of) = io.endpoints.get_mut(key as usize) else { return };
-        let (conns_max, Some(listener)) = (of.options.conns_max, &mut of.listener) else { return };
-        if turn == ACCEPT_BUDGET || !room {
-            io.core.timer(1, Target::Listener(key));
-            return;
-        }
-        match listener.accept() {
-            // Over the limit: closed at once, so that the client knows.
-            Ok(_) if listener.conns >= conns_max => {}
-            Ok(stream) => {
-                listener.conns += 1;
-                io.make_room(key);
-                admit(io, key, stream);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            Err(error) if crate::sys::out_of_files(&error) => {
-                io.core.timer(NO_FILES_PAUSE.as_millis() as u64, Target::Listener(key));
+    for _ in 0..ACCEPT_BUDGET {
+        match accept_one(io, key) {
+            Accept::Another => {}
+            Accept::Nobody => return,
+            Accept::Later(pause) => {
+                io.core.timer(pause.as_millis() as u64, Target::Listener(key));
                 return;
             }
-            // A client that gave up before it was taken.
-            Err(_) => {}
         }
     }
+    io.core.timer(1, Target::Listener(key));
+}
+
+/// Takes everyone who waits, before the door is closed.
+pub(super) fn accept_all(io: &mut Io, key: u32) {
+    let _ = (0..BACKLOG_MAX).find(|_| !matches!(accept_one(io, key), Accept::Another));
+}
+
+enum Accept {
+    Another,
+    Nobody,
+    Later(Duration),
+}
+
+fn accept_one(io: &mut Io, key: u32) -> Accept {
+    let room = io.has_room(key);
+    let Some(of) = io.endpoints.get_mut(key as usize) else { return Accept::Nobody };
+    let (conns_max, Some(listener)) = (of.options.conns_max, &mut of.listener) else { return Accept::Nobody };
+    if !room {
+        return Accept::Later(NO_ROOM_PAUSE);
+    }
+    match listener.accept() {
+        // Over the limit: closed at once, so that the client knows.
+        Ok(_) if listener.conns >= conns_max => {}
+        Ok(stream) => {
+            listener.conns += 1;
+            io.make_room(key);
+            admit(io, key, stream);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Accept::Nobody,
+        Err(error) if crate::sys::out_of_files(&error) => return Accept::Later(NO_FILES_PAUSE),
+        // A client that gave up before it was taken.
+        Err(_) => {}
+    }
+    Accept::Another
 }
 
 /// A client of a listener becomes a conn.

@@ -15,6 +15,7 @@ pub mod owned;
 pub mod process;
 pub mod shared;
 pub mod signal;
+pub mod socket;
 pub mod thread;
 
 use std::io;

@@ -4,11 +4,13 @@ them one by one, without a client that notices."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -26,7 +28,8 @@ STEADY_S = 10.0
 """A worker that has served for so long died of something else than its start."""
 KILL_AFTER_S = 5.0
 """How long beyond the time to drain a worker has to be gone."""
-STARTS_WITHIN_S = 600.0
+LAST_COMERS_S = 0.1
+"""From the moment in which nobody new may begin to connect until the door is closed."""
 SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU,
 )  # fmt: skip
@@ -42,6 +45,8 @@ class Slot:
     start_at: float | None = 0.0
     """When the next worker is to be started; None while there is one."""
     dropped: bool = False
+    bar_at: float | None = None
+    """When nobody new is let in any more; None for never, and afterwards."""
 
 
 @dataclass
@@ -146,6 +151,7 @@ class Master:
         """Seconds until something is due."""
         now = time.monotonic()
         due = [slot.start_at for slot in self._slots if slot.start_at is not None and not self._ending]
+        due += [slot.bar_at for slot in self._slots if slot.bar_at is not None]
         due += [child.kill_at for child in self._children.values() if child.kill_at is not None]
         if self.options.timeout:
             due += [child.heard + self.options.timeout for child in self._children.values() if child.ready]
@@ -279,15 +285,31 @@ class Master:
 
     def _forget_if_dropped(self, slot: Slot) -> None:
         if slot.dropped and not self._in(slot):
-            for made in slot.sockets:
-                made.close()
+            self._close(slot)
             self._slots.remove(slot)
+
+    def _close(self, slot: Slot) -> None:
+        slot.bar_at = None
+        for made in slot.sockets:
+            made.close()
+
+    def _bar(self, slot: Slot) -> None:
+        """Nobody new comes in. Its worker takes who has begun to connect, and has the last copies of the sockets."""
+        for address, made in zip(self._addresses, slot.sockets):
+            if address.is_tcp:
+                drop_syns(made)
+            elif self._ending and address.path and not address.path.startswith("@"):
+                with contextlib.suppress(OSError):
+                    os.unlink(address.path)
+        self._close(slot)
 
     def _see_to_times(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
             if not self._ending and slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
+            if slot.bar_at is not None and slot.bar_at <= now:
+                self._bar(slot)
         for child in list(self._children.values()):
             silent = self.options.timeout and child.ready and now - child.heard > self.options.timeout
             if silent and child.kill_at is None:
@@ -312,6 +334,7 @@ class Master:
         elif number == signal.SIGTTOU and len(self._slots) > 1:
             slot = self._slots[-1]
             slot.dropped, slot.start_at = True, None
+            slot.bar_at = time.monotonic() + self.options.delay
             for child in self._in(slot):
                 self._ask_to_leave(child, signal.SIGTERM)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
@@ -324,9 +347,11 @@ class Master:
         elif number == signal.SIGINT:
             number = signal.SIGQUIT
         self._ending = True
-        # The workers have the last copies, so that nobody connects once they have closed theirs.
-        for made in [made for slot in self._slots for made in slot.sockets]:
-            made.close()
+        for slot in self._slots:
+            if number == signal.SIGQUIT:
+                self._close(slot)
+            else:
+                slot.bar_at = time.monotonic() + (self.options.delay if number == signal.SIGTERM else 0.0)
         ask = {signal.SIGINT: signal.SIGHUP}.get(signal.Signals(number), number)
         for child in self._children.values():
             self._ask_to_leave(child, ask if child.ready else signal.SIGQUIT)
@@ -346,6 +371,16 @@ class Master:
             if not self._to_reload:
                 notify("READY=1")
             return
+
+
+def drop_syns(listening: socket.socket) -> None:
+    """The system drops the first segment of whoever connects from here on, who tries again a second later; handshakes
+    that have begun are finished, and may be accepted (socket(7), SO_ATTACH_FILTER)."""
+    # Load the byte of a segment that has its flags (RFC 9293, 3.1); give nothing of it if SYN is one, else all.
+    steps = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    with contextlib.suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, 26, struct.pack("@HP", len(steps), ctypes.addressof(code)))
 
 
 def notify(text: str) -> None:

@@ -36,6 +36,9 @@ BEATS_PER_TIMEOUT = 4
 RELOAD_LOOK_S = 0.5
 LOOK_S = 0.1
 """How soon a worker that leaves sees that it shall not wait any longer."""
+LAST_COMERS_S = 0.1
+"""How much later than the master, which lets nobody new begin to connect, a worker closes its door: by then whoever has
+begun is there."""
 LAST_MOMENT_S = 0.5
 """How long the threads and tasks that are left have once the clients are gone."""
 
@@ -149,14 +152,14 @@ class Leaving:
     at once."""
 
     def __init__(self, worker: Worker, told: Callable[[], object]) -> None:
-        self.delay_s, self.drain_s = worker.options.delay, worker.options.drain
+        self.delay_s, self.drain_s = worker.options.delay + LAST_COMERS_S, worker.options.drain
         self.is_quick = False
         self._told = told
         worker.signals(self._hear)
 
     def _hear(self, number: int) -> None:
         if number != signal.SIGTERM:
-            self.delay_s = 0.0
+            self.delay_s = LAST_COMERS_S
         self.is_quick |= number == signal.SIGQUIT
         self._told()
 
