@@ -183,6 +183,8 @@ pub struct Conn {
     pub at_eof: bool,
     /// The peer was told that nothing more comes.
     pub half_closed: bool,
+    /// When a client that takes nothing of what waits for it is let go.
+    pub send_by: Option<Instant>,
     /// A client that was said goodbye to: until then, what it still sends is read and thrown away.
     pub lingers_until: Option<Instant>,
 }
@@ -226,6 +228,7 @@ impl Conn {
             peer_hung_up: false,
             at_eof: false,
             half_closed: false,
+            send_by: None,
             lingers_until: None,
         }
     }

@@ -47,7 +47,9 @@ impl Io {
     }
 
     pub fn flush(&mut self, key: u32) {
+        let before = self.conns.get(key as usize).map_or(0, |conn| conn.written);
         let outcome = self.flush_once(key);
+        self.watch_reader(key, before);
         self.acknowledge_all(key);
         match outcome {
             Ok(Flushed::All) => {
@@ -71,6 +73,19 @@ impl Io {
         }
         if self.is_conn(key, number) {
             self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+        }
+    }
+
+    /// A client has to take something of what waits for it, again and again, though it be slow.
+    #[inline]
+    fn watch_reader(&mut self, key: u32, before: u64) {
+        let Some(conn) = self.conns.get_mut(key as usize).filter(|conn| conn.is_server) else { return };
+        if conn.is_flushed() {
+            conn.send_by = None;
+        } else if conn.send_by.is_none() || conn.written > before {
+            let span = self.endpoints[conn.endpoint as usize].options.send_timeout;
+            conn.send_by = span.map(|span| self.core.now() + span);
+            self.rearm(key);
         }
     }
 
