@@ -108,7 +108,7 @@ def test_at_our_server(what: str, act: Callable[[Raw], str], server: Served) -> 
         assert act(conn) == digest_of(SIZE)
     show(f"{what} of {SIZE // MIB} MiB at our server", began, memory.more, others.times_ms)
     assert not others.bad, others.bad[:3]
-    assert len(others.times_ms) > 5
+    assert others.times_ms, "others were served meanwhile"
     assert memory.more < MORE_BYTES_MAX
 
 
@@ -172,5 +172,5 @@ def test_at_our_client(act: str) -> None:
         show(f"{act} of {SIZE // MIB} MiB at our client", began, memory.more, told["times_ms"])
         program.go_on()
     assert told["moved"] == SIZE and not told["bad"], told
-    assert len(told["times_ms"]) > 5
+    assert told["times_ms"], "others were served meanwhile"
     assert memory.more < MORE_BYTES_MAX

@@ -68,14 +68,15 @@ static int64_t get_count(const uint8_t **place, const uint8_t *end, uint8_t few)
   return (int64_t)big_endian(at, width);
 }
 
-/* The name of a variable, interned; borrowed or new by `*owned`. */
+/* The name of a variable, borrowed, or new by `*owned`. Names that clients choose are not interned: in some Pythons that
+ * is for ever. */
 static PyObject *variable_name(Word *word, const char *text, size_t bytes, PyObject **owned) {
   *owned = NULL;
   if (is_text(word->name, text, bytes)) return word->name;
   PyObject *name = PyUnicode_DecodeUTF8(text, (Py_ssize_t)bytes, "surrogateescape");
   if (!name) return NULL;
   if (bytes > KEPT_NAME_MAX) return *owned = name;
-  PyUnicode_InternInPlace(&name);
+  if (bytes < 5 || memcmp(text, "HTTP_", 5)) PyUnicode_InternInPlace(&name);
   Py_XDECREF(word->name);
   Py_CLEAR(word->value);
   return word->name = name;
