@@ -183,6 +183,10 @@ pub struct Conn {
     pub at_eof: bool,
     /// The peer was told that nothing more comes.
     pub half_closed: bool,
+    /// When a client that takes nothing of what waits for it is let go.
+    pub send_by: Option<Instant>,
+    /// A client that was said goodbye to: until then, what it still sends is read and thrown away.
+    pub lingers_until: Option<Instant>,
 }
 
 impl Conn {
@@ -224,6 +228,8 @@ impl Conn {
             peer_hung_up: false,
             at_eof: false,
             half_closed: false,
+            send_by: None,
+            lingers_until: None,
         }
     }
 
@@ -244,7 +250,8 @@ impl Conn {
 
     /// It is not read from: the program does not take what came, or a client has too much under way, or does not take its replies.
     pub fn is_paused(&self) -> bool {
-        self.choked || self.is_server && (self.proto.paused() || self.pending_bytes() > OUT_BYTES_SOFT)
+        let is_full = || self.is_server && (self.proto.paused() || self.pending_bytes() > OUT_BYTES_SOFT);
+        self.lingers_until.is_none() && (self.choked || is_full())
     }
 
     /// Bytes that wait to be written.

@@ -376,7 +376,7 @@ impl Io {
         };
         let muted = !conn.is_server && self.endpoints[conn.endpoint as usize].muted;
         let proto = if matches!(conn.link, Link::Up(_)) && !muted { conn.proto.poll_timeout() } else { None };
-        let next = [dialling, proto, conn.connect_by].into_iter().flatten().min();
+        let next = [dialling, proto, conn.connect_by, conn.lingers_until, conn.send_by].into_iter().flatten().min();
         let Some(next) = next else { return };
         // A later moment waits for the timer that is set: most timeouts move on long before they come.
         if conn.timer_at.is_some_and(|at| at <= next) {
@@ -392,6 +392,14 @@ impl Io {
         let now = self.core.now();
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         (conn.timer, conn.timer_at) = (TimerKey::NONE, None);
+        if conn.send_by.is_some_and(|by| by <= now) {
+            let message = format!("{}: took nothing of what waits for it for too long", conn.peer_name);
+            return self.conn_failed(key, IOK_STATUS_TIMEOUT, false, message);
+        }
+        if conn.lingers_until.is_some_and(|until| until <= now) {
+            self.remove_conn(key, IOK_STATUS_LOST, "the client was said goodbye to");
+            return;
+        }
         if conn.connect_by.is_some_and(|by| by <= now) {
             if matches!(conn.link, Link::Securing(_)) {
                 return self.handshake_late(key);
@@ -479,7 +487,7 @@ impl Io {
         match &mut conn.link {
             Link::Up(line) => {
                 let _ = self.registry.deregister(&mut line.socket);
-                line.close(whole);
+                line.close(whole && !conn.half_closed);
             }
             Link::Securing(securing) => {
                 let _ = self.registry.deregister(&mut securing.socket);

@@ -24,6 +24,9 @@ pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(1);
 pub const ACCEPT_BUDGET: usize = 64;
 pub const BACKLOG: i32 = 1024;
 pub const BACKLOG_MAX: u64 = 65_535;
+/// Bytes that a client's socket takes before it can send them. Clients inherit it from the socket that listens. What a
+/// slow reader leaves waits with whoever makes it, and not in the system's memory, megabytes for each.
+const UNSENT_BYTES: u32 = 256 << 10;
 
 enum Bound {
     /// It listens no more.
@@ -174,8 +177,14 @@ fn adopt(fd: i32) -> io::Result<Bound> {
     if domain == Domain::UNIX {
         Owned::make(|| Ok(UnixListener::from_std(own()?.into()))).map(|listener| Bound::Unix(listener, None))
     } else {
+        bound_unsent(&socket);
         Owned::make(|| Ok(TcpListener::from_std(own()?.into()))).map(Bound::Tcp)
     }
+}
+
+/// Best effort: a system without it (tcp(7), TCP_NOTSENT_LOWAT) takes more.
+fn bound_unsent(socket: &SockRef<'_>) {
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
 /// A socket that listens on an IP address, `localhost`, or `*` for all of IPv4.
@@ -194,6 +203,7 @@ pub fn bind_tcp(host: &str, port: u16, options: &SocketOptions) -> io::Result<Tc
     if options.reuse_port {
         socket.set_reuse_port(true)?;
     }
+    bound_unsent(&SockRef::from(&socket));
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(options.backlog)?;

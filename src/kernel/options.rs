@@ -27,6 +27,8 @@ pub struct EndpointOptions {
     pub conns_max: usize,
     /// Bytes of pieces that the program may leave unread, for each request.
     pub window: usize,
+    /// How long a listener's client may take nothing of what waits for it.
+    pub send_timeout: Option<Duration>,
     pub access: Option<AccessOptions>,
     pub socket: SocketOptions,
     pub terms: Terms,
@@ -88,6 +90,7 @@ impl EndpointOptions {
             user_timeout: None,
             service: ServiceConfig { seed, wanted, topology: shape.cluster, exclusive, ..ServiceConfig::default() },
             conns_max: 10_000,
+            send_timeout: None,
             access: None,
             socket: SocketOptions::default(),
             window: options.bytes("window", 256 << 10)?.clamp(4 << 10, 1 << 30),
@@ -106,6 +109,8 @@ impl EndpointOptions {
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
+            let send_timeout = options.duration("send_timeout", seconds(60))?;
+            taken.send_timeout = (!send_timeout.is_zero()).then_some(send_timeout);
             taken.access = AccessOptions::take(options)?;
             taken.limits.access = taken.access.is_some();
             taken.socket = SocketOptions::take(options)?;

@@ -84,6 +84,9 @@ impl Io {
             conn.first_byte_ns = self.core.now_ns;
             conn.count(|meter| meter.received_bytes.add(count as u64));
             budget = budget.saturating_sub(count);
+            if conn.lingers_until.is_some() {
+                continue;
+            }
             let alive = if fresh { self.parse(key, Some(&scratch[..count])) } else { self.parse(key, None) };
             if !alive {
                 return Ok(());

@@ -1,8 +1,13 @@
 //! What goes to a conn: from its buffer to its socket.
 
-use super::conn::{Flushed, Link, OUT_BYTES_HARD};
+use std::time::Duration;
+
+use super::conn::{Flushed, Input, Link, OUT_BYTES_HARD};
 use super::io::Io;
 use crate::status::*;
+
+/// How long a client that was said goodbye to is read on from: time enough for what it has on its way, and to see why.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl Io {
     /// Notes that a conn has something to write.
@@ -42,7 +47,9 @@ impl Io {
     }
 
     pub fn flush(&mut self, key: u32) {
+        let before = self.conns.get(key as usize).map_or(0, |conn| conn.written);
         let outcome = self.flush_once(key);
+        self.watch_reader(key, before);
         self.acknowledge_all(key);
         match outcome {
             Ok(Flushed::All) => {
@@ -66,6 +73,19 @@ impl Io {
         }
         if self.is_conn(key, number) {
             self.conn_failed(key, IOK_STATUS_LOST, false, format!("{peer}: {error}"));
+        }
+    }
+
+    /// A client has to take something of what waits for it, again and again, though it be slow.
+    #[inline]
+    fn watch_reader(&mut self, key: u32, before: u64) {
+        let Some(conn) = self.conns.get_mut(key as usize).filter(|conn| conn.is_server) else { return };
+        if conn.is_flushed() {
+            conn.send_by = None;
+        } else if conn.send_by.is_none() || conn.written > before {
+            let span = self.endpoints[conn.endpoint as usize].options.send_timeout;
+            conn.send_by = span.map(|span| self.core.now() + span);
+            self.rearm(key);
         }
     }
 
@@ -95,12 +115,33 @@ impl Io {
         }
     }
 
-    /// A client that said goodbye is let go once it has every reply.
+    /// A client that said goodbye, or was said goodbye to, is let go once it has every reply.
     pub(super) fn leave_when_flushed(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize) else { return };
-        if conn.is_server && conn.draining && conn.is_flushed() {
-            self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
+        if !(conn.is_server && conn.draining && conn.is_flushed()) || conn.lingers_until.is_some() {
+            return;
         }
+        let sends_more = conn.proto.leaves_unread() || conn.readable || !conn.input.is_empty();
+        if sends_more && !conn.at_eof {
+            return self.linger(key);
+        }
+        self.remove_conn(key, IOK_STATUS_LOST, "the client said goodbye");
+    }
+
+    /// Closes our side alone, and reads on for a while.
+    fn linger(&mut self, key: u32) {
+        let until = self.core.now() + LINGER;
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        if let Link::Up(line) = &mut conn.link {
+            line.end_sending();
+        }
+        conn.half_closed = true;
+        conn.lingers_until = Some(until);
+        (conn.input, conn.held_back) = (Input::default(), false);
+        if conn.readable {
+            self.to_read.push(key);
+        }
+        self.rearm(key);
     }
 
     /// A client of ours that never reads its replies is let go.

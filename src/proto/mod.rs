@@ -531,6 +531,11 @@ pub trait Protocol: Send {
     }
     /// That has happened.
     fn handle_sent_all(&mut self, _out: &mut Out<'_>) {}
+    /// A client that is said goodbye to may still be sending what nobody wants. If its conn were closed at once, its system
+    /// might throw away what we said last (RFC 9112, 9.6).
+    fn leaves_unread(&self) -> bool {
+        false
+    }
     /// Requests whose reply is due, cancelled ones included; our own heartbeats and the like are not.
     fn inflight(&self) -> usize;
     fn tenancy(&self) -> Tenancy;

@@ -111,7 +111,7 @@ def replies_to(address: str, case: Case) -> list[Reply]:
 
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
 async def test_what_a_proxy_lets_through_is_read_as_it_was_meant(kind: str, server: Recorder) -> None:
-    """The proxy keeps its connections to us for the requests of others, and each of its responses is that of its own."""
+    """It keeps its connections to us for the requests of others, and each of its responses is its own request's."""
     follow_ups = 0
     with before(kind, server.address) as proxy:
         room = asyncio.Semaphore(AT_ONCE)

@@ -150,11 +150,15 @@ fn common(text: &mut String, access: &Access<'_>, unix_ns: u64, combined: bool) 
         None => text.push('-'),
     }
     write!(text, " - - [{day:02}/{}/{year}:{hour:02}:{minute:02}:{second:02} +0000] \"", at.month_name())?;
-    escape(text, access.method)?;
-    text.push(' ');
-    escape(text, access.target)?;
-    let (major, minor) = (access.version / 10, access.version % 10);
-    write!(text, " HTTP/{major}.{minor}\" {} {}", access.status, access.sent_bytes)?;
+    if access.method.is_empty() {
+        text.push('-');
+    } else {
+        escape(text, access.method)?;
+        text.push(' ');
+        escape(text, access.target)?;
+        write!(text, " HTTP/{}.{}", access.version / 10, access.version % 10)?;
+    }
+    write!(text, "\" {} {}", access.status, access.sent_bytes)?;
     if combined {
         for field in [access.referer, access.user_agent] {
             text.push_str(" \"");

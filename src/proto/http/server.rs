@@ -78,6 +78,8 @@ pub struct Server {
     spare: Vec<Vec<u8>>,
     closing: bool,
     drained: bool,
+    /// The client may still be sending what nobody reads.
+    unread: bool,
 }
 
 /// What the next byte of the client is.
@@ -131,6 +133,7 @@ impl Server {
             spare: Vec::new(),
             closing: false,
             drained: false,
+            unread: false,
         }
     }
 
@@ -288,8 +291,8 @@ impl Protocol for Server {
         }
         let refused = Malformed { status: 408, what: "a request that did not come in time" };
         match self.state {
-            State::Head if self.began => self.refuse(now, refused, out),
-            State::Whole(_) | State::Streamed(_) => self.refuse(now, refused, out),
+            State::Head if self.began => self.refuse(now, refused, None, out),
+            State::Whole(_) | State::Streamed(_) => self.refuse(now, refused, None, out),
             State::WebSocket(_) => {
                 let limits = self.limits;
                 if let Some(Err(_)) = self.talk(out, |talk, _, wire, _| talk.beat(now, &limits, wire)) {
@@ -341,6 +344,10 @@ impl Protocol for Server {
             Command::SendTo { slot, body } => self.send(now, slot, body, out),
             _ => Err(bad_request("a listener's conn takes replies only")),
         }
+    }
+
+    fn leaves_unread(&self) -> bool {
+        self.unread
     }
 
     fn inflight(&self) -> usize {

@@ -1,4 +1,4 @@
-"""Reads `tests/corpus`: bytes on the wire, and what each side must make of them. The form is told at the top of each file."""
+"""Reads `tests/corpus`: bytes on the wire, and what each side must make of them. Each file begins with its form."""
 
 from __future__ import annotations
 

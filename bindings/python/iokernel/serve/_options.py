@@ -27,6 +27,7 @@ LISTENER_OPTIONS = {
     "head_timeout": ("TIME", "from the first byte of a head to its last"),
     "idle_timeout": ("TIME", "between two requests of a connection"),
     "body_timeout": ("TIME", "between two bytes of a body"),
+    "send_timeout": ("TIME", "in which a client must take something of what waits for it"),
     "health": ("PATH", "a path that the I/O thread answers by itself, also while the application hangs"),
     "access_log": ("FILE", "a line for each request; - for the standard output"),
     "access_format": ("FORMAT", "combined, common or json"),

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::head::Head;
+use super::head::Line;
 use super::reply::{Asked, Framing};
 use super::sink::{Held, Sink};
+use crate::proto::http::wire::Headers;
 use crate::proto::websocket::handshake::Offer;
 use crate::proto::{Access, Out};
 
@@ -64,13 +65,13 @@ impl Exchange {
     }
 
     /// Keeps what an access log wants to know.
-    pub fn note(&mut self, head: &Head<'_>) {
-        let parts = [head.line.method, head.line.target, head.headers.get("referer").unwrap_or(b"")];
+    pub fn note(&mut self, line: &Line<'_>, headers: Headers<'_>) {
+        let parts = [line.method, line.target, headers.get("referer").unwrap_or(b"")];
         for (end, part) in self.ends.iter_mut().zip(parts) {
             self.notes.extend_from_slice(part);
             *end = self.notes.len();
         }
-        self.notes.extend_from_slice(head.headers.get("user-agent").unwrap_or(b""));
+        self.notes.extend_from_slice(headers.get("user-agent").unwrap_or(b""));
     }
 
     pub fn access(&self, peer: Option<SocketAddr>) -> Access<'_> {

@@ -61,7 +61,8 @@ impl Server {
         }
         self.is_head = input.starts_with(b"HEAD ");
         self.read_head(now, input, out).unwrap_or_else(|bad| {
-            self.refuse(now, bad, out);
+            let line = self.scan.first_line(input).and_then(|line| Line::read(line).ok());
+            self.refuse(now, bad, line, out);
             Progress::Consumed(input.len())
         })
     }
@@ -104,7 +105,7 @@ impl Server {
         };
         let mut exchange = Exchange::new(asked, self.since.unwrap_or(now), self.spare.pop().unwrap_or_default());
         if self.limits.access {
-            exchange.note(head);
+            exchange.note(&head.line, head.headers);
         }
         self.began = false;
         self.empty_lines = 0;
@@ -205,14 +206,14 @@ impl Server {
                 Ok(wire::Part::Data { used, data }) => (used, data, None),
                 Ok(wire::Part::End { used, trailers }) => (used, &input[..0], Some(trailers)),
                 Err(bad) => {
-                    self.refuse(now, bad, out);
+                    self.refuse(now, bad, None, out);
                     return Progress::Consumed(input.len());
                 }
             },
         };
         self.body_bytes += data.len() as u64;
         if self.body_bytes > self.limits.message_bytes_max as u64 {
-            self.refuse(now, TOO_LONG, out);
+            self.refuse(now, TOO_LONG, None, out);
         } else {
             self.take(data, out);
             if let Some(trailers) = end {
@@ -248,7 +249,10 @@ impl Server {
             }
             State::Dropped(_, left) => match left.checked_sub(data.len() as u64) {
                 Some(rest) => *left = rest,
-                None => self.deafen(out),
+                None => {
+                    self.unread = true;
+                    self.deafen(out);
+                }
             },
             _ => {}
         }
@@ -293,6 +297,8 @@ impl Server {
         }
         if last.asked.keeps {
             self.state = State::Dropped(incoming, DROPPED_BYTES_MAX);
+        } else {
+            self.unread = true;
         }
     }
 

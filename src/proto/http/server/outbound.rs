@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::exchange::{Exchange, Stage, Upgrade};
+use super::head::Line;
 use super::reply::{self, Asked, Content, Framing, Ours, Reply};
 use super::{Server, State};
 use crate::proto::http::talk::Talk;
 use crate::proto::http::value::{Piece, bad_request, piece, trailers};
-use crate::proto::http::wire::{Malformed, Pairs, last_chunk, lists, members};
+use crate::proto::http::wire::{Headers, Malformed, Pairs, last_chunk, lists, members};
 use crate::proto::websocket::{Config, Role};
 use crate::proto::{Emit, Event, Of, Out, Refusal, Then};
 
@@ -268,19 +269,25 @@ impl Server {
     pub(super) fn leave_websocket(&mut self, now: Instant, out: &mut Out<'_>) {
         self.talk(out, |talk, of, _, events| talk.lose(of, events));
         out.events.emit(Event::Settled { slot: self.last_slot() });
-        self.state = State::Deaf;
+        (self.state, self.unread) = (State::Deaf, true);
         if let Some(index) = self.queue.len().checked_sub(1) {
             let _ = self.complete(now, index, out);
         }
     }
 
-    /// A request that cannot be served, or that did not come whole: this status, and the end of the conn.
-    pub(super) fn refuse(&mut self, now: Instant, refused: Malformed, out: &mut Out<'_>) {
+    /// A request that cannot be served, or that did not come whole: this status, and the end of the conn. `line`: what is
+    /// known of one that was not read to the end of its head.
+    pub(super) fn refuse(&mut self, now: Instant, refused: Malformed, line: Option<Line<'_>>, out: &mut Out<'_>) {
+        self.unread = true;
         match &self.state {
             State::Head => {
                 let asked = Asked { is_head: self.is_head, is_connect: false, version: 11, keeps: false };
                 let notes = self.spare.pop().unwrap_or_default();
-                self.queue.push_back(Exchange::new(asked, self.since.unwrap_or(now), notes));
+                let mut exchange = Exchange::new(asked, self.since.unwrap_or(now), notes);
+                if let Some(line) = line.filter(|_| self.limits.access) {
+                    exchange.note(&line, Headers::default());
+                }
+                self.queue.push_back(exchange);
             }
             State::Whole(_) => {}
             State::Streamed(_) => {

@@ -80,7 +80,11 @@ impl Chunked {
                     _ => return Err(Malformed::bad("no CRLF after a chunk's data")),
                 },
                 State::Trailers => {
-                    let Some(bytes) = self.scan.find(rest, self.bounds)? else { return Ok(waits(rest.len() + 1)) };
+                    let found = self.scan.find(rest, self.bounds).map_err(|bad| match bad.is_too_large() {
+                        true => Malformed { status: 431, what: "more trailers than allowed" },
+                        false => bad,
+                    });
+                    let Some(bytes) = found? else { return Ok(waits(rest.len() + 1)) };
                     self.state = State::Over;
                     let mut trailers = trailer_fields(&rest[..bytes])?;
                     trailers.retain(|(name, _)| is_trailer(name));
