@@ -275,11 +275,17 @@ fn a_request_is_written_with_what_its_url_says() {
 }
 
 #[test]
-fn credentials_go_to_no_other_host() {
-    for (ask, is_own) in [("/x", true), ("http://other/x", false)] {
+fn rfc_9110_s11_7_credentials_are_for_the_host_of_the_url() {
+    for (method, target, name) in [
+        ("GET", "/x", "\r\nAuthorization: "),
+        ("OPTIONS", "*", "\r\nAuthorization: "),
+        ("GET", "http://other/x", "\r\nProxy-Authorization: "),
+        ("CONNECT", "other:1", "\r\nProxy-Authorization: "),
+    ] {
         let mut rig = Rig::new("http://me:secret@h");
-        rig.ask(&V::Array(vec![V::Str("GET"), V::Str(ask)]), false).unwrap();
-        assert_eq!(rig.wrote().contains("Authorization"), is_own, "{ask}");
+        rig.ask(&V::Array(vec![V::Str(method), V::Str(target)]), true).unwrap();
+        let wrote = rig.wrote();
+        assert!(wrote.contains(name) && wrote.matches("uthorization").count() == 1, "{wrote}");
     }
 }
 
