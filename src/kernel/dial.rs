@@ -260,7 +260,7 @@ impl Attempt {
 }
 
 /// The system's words without its number.
-fn cause(error: &io::Error) -> String {
+pub fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_string()
 }

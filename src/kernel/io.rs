@@ -108,6 +108,13 @@ impl Io {
         })
     }
 
+    /// What was read to may have gone with who had it.
+    pub(super) fn renew_scratch(&mut self) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; SCRATCH_BYTES].into();
+        }
+    }
+
     /// Waits for events; false if interrupted.
     pub fn wait(&mut self, events: &mut Events, timeout: Option<std::time::Duration>) -> bool {
         self.poll.poll(events, timeout).is_ok()

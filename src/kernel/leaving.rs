@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::conn::Link;
 use super::core::Target;
 use super::io::Io;
 use crate::proto::Body;
@@ -51,6 +52,10 @@ impl Io {
         }
         self.leavers.push(key);
         for conn in self.conns_of(key) {
+            // Its client may have asked already, for all that can be told before its handshake is over.
+            if self.conns.get(conn as usize).is_some_and(|conn| matches!(conn.link, Link::Securing(_))) {
+                continue;
+            }
             // What has come already was asked before we left.
             self.read(conn);
             self.drive(conn, |conn, now, out| {
@@ -58,6 +63,19 @@ impl Io {
                 Ok(())
             });
             self.flush(conn);
+        }
+    }
+
+    /// A client of a listener came through a door that is closed by now: what it has asked is answered, and no more.
+    pub(super) fn came_late(&mut self, key: u32) {
+        let Some(conn) = self.conns.get(key as usize) else { return };
+        let leaving = self.endpoints.get(conn.endpoint as usize).and_then(|of| of.leaving);
+        if leaving.is_some_and(|leaving| leaving.closed) {
+            self.drive(key, |conn, now, out| {
+                conn.proto.close(now, out);
+                Ok(())
+            });
+            self.flush(key);
         }
     }
 

@@ -81,8 +81,11 @@ impl Line {
         if let Some(session) = &mut self.session {
             session.say_goodbye(&mut self.socket);
         }
-        // One that is gone already shows that when it is read.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        // A goodbye that waits for room has still to be written; who reads TLS hears of the end there anyway.
+        if self.is_settled() {
+            // One that is gone already shows that when it is read.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
     }
 
     /// Ends it. `whole`: everything that was to be sent was, and the peer may know that.

@@ -128,4 +128,5 @@ fn a_panic_in_a_protocol_ends_its_conn_and_its_requests_and_nothing_else() {
     assert!(io.core.requests.get(doomed).is_none(), "its request has ended");
     assert!(io.core.requests.get(other).is_some(), "the others go on");
     assert!(io.endpoints[endpoint as usize].router.is_some(), "the endpoint lives");
+    assert!(!io.scratch.is_empty(), "others are still read: into nothing, every conn would seem to be at its end");
 }

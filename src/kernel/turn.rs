@@ -330,6 +330,7 @@ impl Io {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(self))) {
             let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            self.renew_scratch();
             self.conn_failed(key, IOK_STATUS_PANIC, false, format!("contained a fault: {text}"));
         }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -18,6 +19,12 @@ from typing import Any, TypeVar
 
 import iokernel
 import pytest
+import redis
+import redis.asyncio
+from iokernel.compat.redis import ConnectionPool
+from iokernel.compat.redis.asyncio import ConnectionPool as AsyncConnectionPool
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from support import net
 from support.asker import Admin
 from support.certs import Authority
@@ -91,7 +98,7 @@ def test_redis_over_tls(kernel: iokernel.Kernel, start: Callable[..., Any], auth
         clients = plain("CLIENT", "LIST").decode().splitlines()
     assert sum(f":{server.tls_port} " in line for line in clients) == 1, clients
     told = cache.state["tls"]
-    assert told["verify"] and told["handshakes"] == 1 and told["failures"] == 0 and told["version"] == "1.3"
+    assert told["verify"] == "full" and told["handshakes"] == 1 and told["failures"] == 0 and told["version"] == "1.3"
     assert told["cipher"].startswith("TLS13_") and told["last_error"] == ""
 
 
@@ -133,7 +140,7 @@ def test_what_is_wrong_with_a_server_is_told_at_once_and_it_is_tried_again(
     assert kernel.open(server.tls_url, tls_ca=authority.ca, tls_server_name="elsewhere.test").call("PING") == "PONG"
     blind = kernel.open(server.tls_url, tls_verify=False)
     assert blind.call("PING") == "PONG"
-    assert blind.state["tls"]["verify"] is False
+    assert blind.state["tls"]["verify"] == "none"
     good = authority.issue()
     server.cli("CONFIG", "SET", "tls-cert-file", good, "tls-key-file", good)
     net.wait_for("the server", lambda: cache.state["state"] == "up")
@@ -215,6 +222,50 @@ def test_a_server_without_tls(kernel: iokernel.Kernel, start: Callable[..., Any]
         kernel.open(f"https://127.0.0.1:{plain.port}", tls_ca=authority.ca).call("GET", "/", timeout=10)
     assert spoken.value.status == PROTOCOL and spoken.value.fate == "not_sent"
     assert "the peer does not speak TLS" in str(spoken.value)
+
+
+def test_redis_py_over_tls(start: Callable[..., Any], authority: Authority, cert: str) -> None:
+    """What redis-py's own connections do with the same arguments, ours do."""
+    server = start(SecureRedis, authority, cert, clients="yes")
+    client, where = authority.issue("client"), {"host": "localhost", "port": server.tls_port}
+    good = {"ssl_ca_certs": authority.ca, "ssl_certfile": client, "ssl_keyfile": client}
+    named = {**good, "host": "127.0.0.1"}
+    other = authority.issue("elsewhere.test")
+    elsewhere = start(SecureRedis, authority, other)
+
+    def outcome(pool: type[redis.ConnectionPool], **given: Any) -> str:
+        with closing(pool(**{**where, **given, "retry": Retry(NoBackoff(), 0)})) as made:
+            try:
+                with redis.Redis(connection_pool=made) as cache:
+                    return str(cache.ping())
+            except redis.ConnectionError as error:
+                return f"{type(error).__name__}: {error}"
+
+    cases: list[tuple[dict[str, Any], str]] = [
+        (good, "True"),
+        (named, "True"),
+        ({**good, "ssl_cert_reqs": "none"}, "True"),
+        ({"ssl_ca_certs": authority.ca}, "certificate"),
+        ({**good, "port": elsewhere.tls_port}, "elsewhere.test"),
+        ({**good, "port": elsewhere.tls_port, "ssl_check_hostname": False}, "True"),
+        ({"ssl_certfile": client, "ssl_keyfile": client, "ssl_cert_reqs": None}, "True"),
+        ({"ssl_certfile": client, "ssl_keyfile": client}, "issued by nobody"),
+        ({**good, "ssl_min_version": ssl.TLSVersion.TLSv1_3}, "True"),
+    ]
+    for given, told in cases:
+        ours = outcome(ConnectionPool, ssl=True, **given)
+        theirs = outcome(redis.ConnectionPool, connection_class=redis.SSLConnection, **given)
+        assert told in ours and ours.startswith(theirs[:4]), (given, ours, theirs)
+    query = "&".join(f"{key}={value}" for key, value in good.items())
+    with closing(ConnectionPool.from_url(f"rediss://localhost:{server.tls_port}/3?{query}")) as pool:
+        assert redis.Redis(connection_pool=pool).client_info()["db"] == 3
+
+    async def asks() -> bool:
+        url = f"rediss://localhost:{server.tls_port}?{query}"
+        async with redis.asyncio.Redis.from_pool(AsyncConnectionPool.from_url(url)) as cache:
+            return bool(await cache.ping())
+
+    assert asyncio.run(asks())
 
 
 # Services over HTTP

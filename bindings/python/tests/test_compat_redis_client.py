@@ -363,9 +363,12 @@ def test_out_of_memory_and_read_only(server: RedisServer, client: Client) -> Non
     [
         {"cache_config": object(), "protocol": 3},
         {"redis_connect_func": print},
-        {"connection_class": redis.SSLConnection},
+        {"connection_class": redis.SSLConnection, "ssl_ciphers": "ALL"},
+        {"ssl": True, "ssl_password": "secret"},
+        {"ssl": True, "ssl_validate_ocsp": True},
+        {"ssl": True, "ssl_ca_data": "-----BEGIN CERTIFICATE-----"},
     ],
-    ids=["cache", "connect_func", "tls"],
+    ids=["cache", "connect_func", "ciphers", "password", "ocsp", "ca_data"],
 )
 def test_what_cannot_be_had_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(redis.RedisError, match="not supported over iokernel"):

@@ -135,6 +135,9 @@ impl Io {
             tls.succeeded(agreed);
         }
         self.line_stands(key, Line::secure(socket, session), &transport);
+        if is_server {
+            self.came_late(key);
+        }
     }
 
     fn handshake_failed(&mut self, key: u32, failure: Failure) {

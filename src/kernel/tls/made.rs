@@ -12,9 +12,9 @@ use rustls::server::{
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::options::{ClientAuth, ClientOptions, ServerOptions, Side, TlsOptions};
+use super::options::{ClientAuth, ClientOptions, ServerOptions, Side, TlsOptions, Verify};
 use super::session::Session;
 use super::verifier::Verifier;
 use super::words::{self, Failure};
@@ -93,15 +93,12 @@ fn client_config(
     versions: &[&'static SupportedProtocolVersion],
     identity: Option<Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, ConfigError> {
-    let verifier = match (&options.ca, options.verify) {
-        (_, false) => Verifier::none(&provider),
-        (Some(path), true) => {
-            let (store, all) = pem::roots("tls_ca", path)?;
-            Verifier::new(&provider, Arc::new(store), all)?
-        }
-        (None, true) => Verifier::new(&provider, roots::of_platform()?, Vec::new())?,
+    let (store, own) = match &options.ca {
+        _ if options.verify == Verify::Nothing => (Arc::new(RootCertStore::empty()), Vec::new()),
+        Some(path) => pem::roots("tls_ca", path).map(|(store, all)| (Arc::new(store), all))?,
+        None => (roots::of_platform()?, Vec::new()),
     };
-    let verifier = Arc::new(verifier.pinned(options.pins.clone()));
+    let verifier = Arc::new(Verifier::new(&provider, options, store, own));
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
     let builder = builder.map_err(|error| unusable(&error))?.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match identity {

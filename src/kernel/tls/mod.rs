@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use handshakes::Securing;
 use made::{Asked, Made};
-use options::{Named, Side, TlsOptions};
+use options::{Named, Side, TlsOptions, Verify};
 use session::Agreed;
 pub use session::Session;
 
@@ -79,7 +79,7 @@ impl Tls {
         }
         let options = TlsOptions::take(&mut url.options, scheme.alpn, listener)?;
         if let (Side::Client(client), Address::Unix(path)) = (&options.side, &url.address)
-            && client.verify
+            && client.verify == Verify::Full
             && !matches!(client.name, Named::Fixed(_))
         {
             let expected = format!("the name that the certificate must be for, which {path} does not tell");
@@ -114,8 +114,8 @@ impl Tls {
             Named::Asked => peer.server_name.clone().or_else(own),
             Named::Own => own(),
         };
-        // Who is not verified needs a name all the same.
-        if client.verify { name } else { name.or_else(|| Some("localhost".into())) }
+        // Whose name is not verified needs one all the same.
+        if client.verify == Verify::Full { name } else { name.or_else(|| Some("localhost".into())) }
     }
 
     /// Looks whether a file has changed, at most once in [`LOOK_EVERY`]. What is of no use changes nothing, and is looked at
@@ -175,7 +175,7 @@ impl Tls {
     pub fn tell(&mut self, now: Instant, map: &mut MapWriter) {
         self.look(now);
         if let Side::Client(client) = &self.options.side {
-            map.flag("verify", client.verify);
+            map.text("verify", client.verify.word());
         }
         map.number("handshakes", self.counts.handshakes);
         map.number("resumed", self.counts.resumed);

@@ -31,10 +31,31 @@ pub enum Side {
 pub struct ClientOptions {
     /// Only these roots are believed. None: the platform's.
     pub ca: Option<PathBuf>,
-    pub verify: bool,
+    pub verify: Verify,
     pub name: Named,
     /// Of the public keys that a server may have. Empty: any.
     pub pins: Vec<Pin>,
+}
+
+/// What is asked of a server's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// That a root vouches for it, and that it is for the right name.
+    Full,
+    /// That a root vouches for it (libpq: `verify-ca`).
+    Chain,
+    Nothing,
+}
+
+impl Verify {
+    /// As `state` shows it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verify::Full => "full",
+            Verify::Chain => "chain",
+            Verify::Nothing => "none",
+        }
+    }
 }
 
 /// Whose certificate a server must have.
@@ -96,9 +117,13 @@ impl TlsOptions {
 
 impl ClientOptions {
     fn take(options: &mut Options) -> Result<Self, ConfigError> {
-        let verify = options.flag("tls_verify", true)?;
+        let verify = match options.word("tls_verify", "true", &["true", "chain", "false"])? {
+            "true" => Verify::Full,
+            "chain" => Verify::Chain,
+            _ => Verify::Nothing,
+        };
         let ca = paths(options, "tls_ca")?.map(|mut paths| paths.swap_remove(0));
-        if let Some(ca) = ca.as_ref().filter(|_| !verify) {
+        if let Some(ca) = ca.as_ref().filter(|_| verify == Verify::Nothing) {
             let expected = "tls_verify=true beside it: without verification no root is asked for";
             return Err(ConfigError::new("tls_ca", &ca.display().to_string(), expected));
         }
@@ -202,7 +227,7 @@ mod tests {
     fn what_is_not_said_has_its_default() {
         let service = take("", false).unwrap();
         let Side::Client(client) = service.side else { panic!("a service is a client") };
-        assert_eq!((client.ca, client.verify, client.name, client.pins.len()), (None, true, Named::Asked, 0));
+        assert_eq!((client.ca, client.verify, client.name, client.pins.len()), (None, Verify::Full, Named::Asked, 0));
         assert_eq!((service.only_13, service.identities.len(), service.alpn), (false, 0, vec![b"http/1.1".to_vec()]));
         let listener = take("tls_cert=/c.pem", true).unwrap();
         assert_eq!(listener.identities, [Identity { cert: "/c.pem".into(), key: "/c.pem".into() }]);
@@ -223,7 +248,7 @@ mod tests {
         assert_eq!((client.pins.len(), client.pins[1][..4].to_vec()), (2, vec![0xe3, 0xb0, 0xc4, 0x42]));
         assert!(service.only_13 && service.identities == [Identity { cert: "/c".into(), key: "/k".into() }]);
         let Side::Client(client) = take("tls_server_name=*&tls_verify=false", false).unwrap().side else { panic!() };
-        assert!(client.name == Named::Own && !client.verify);
+        assert!(client.name == Named::Own && client.verify == Verify::Nothing);
         let query = "tls_cert=/a,/b&tls_key=/c,/d&tls_client_ca=/ca&tls_timeout=3s&tls_pending=7";
         let listener = take(query, true).unwrap();
         assert_eq!(listener.identities[1], Identity { cert: "/b".into(), key: "/d".into() });
@@ -246,7 +271,7 @@ mod tests {
             (false, "tls_cert=/a&tls_key=/b,/c", r#"tls_key: "/b,/c": expected as many paths as tls_cert has: 1"#),
             (false, "tls_ca=", r#"tls_ca: "": expected the path of a file"#),
             (false, "tls_ca=/c&tls_verify=false", r#"tls_ca: "/c": expected tls_verify=true beside it"#),
-            (false, "tls_verify=maybe", r#"tls_verify: "maybe": expected true or false"#),
+            (false, "tls_verify=maybe", r#"tls_verify: "maybe": expected one of true, chain, false"#),
             (false, "tls_min=1.1", r#"tls_min: "1.1": expected one of 1.2, 1.3"#),
             (false, "tls_server_name=a_%20b", r#"tls_server_name: "a_ b": expected a DNS name"#),
             (false, "tls_pin=sha256//xx", r#"tls_pin: "sha256//xx": expected sha256// and the base64"#),

@@ -12,7 +12,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{CommonState, Error};
 
 use super::words::{self, Failure};
-use crate::kernel::dial::Stream;
+use crate::kernel::dial::{Stream, cause};
 use crate::kernel::line::Got;
 
 /// Plaintext that is encrypted at once: four full records.
@@ -170,14 +170,14 @@ impl Session {
             match sent {
                 Ok(()) if !self.common().is_handshaking() => return Ok(true),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(Failure::lost(error.to_string())),
+                Err(error) => return Err(broken(&error)),
                 Ok(()) => {}
             }
             match self.receive(socket, room) {
                 Ok(0) => return Err(Failure::lost("the peer closed the connection during the TLS handshake")),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(Failure::lost(error.to_string())),
+                Err(error) => return Err(broken(&error)),
             }
         }
     }
@@ -432,6 +432,10 @@ fn say<C: Records>(
             Err(error) => return Err(words::of(&error)),
         }
     }
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::lost(format!("the connection broke during the TLS handshake: {}", cause(error)))
 }
 
 fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

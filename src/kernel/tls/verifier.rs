@@ -6,47 +6,36 @@ use std::sync::Arc;
 
 use base64::Engine;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::hash::Hash;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 
-use super::options::Pin;
-use crate::config::ConfigError;
+use super::options::{ClientOptions, Pin, Verify};
 
 /// A chain of certificates up to a root that is believed, a name, and, where the URL says so, one of a few public keys.
-/// A certificate that stands among the roots itself needs no chain: a server may have a certificate that it signed
-/// itself.
+/// A certificate that stands among the roots itself needs no chain: a server may have one that it signed itself.
 #[derive(Debug)]
 pub struct Verifier {
-    /// None: anybody is believed.
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    roots: Vec<CertificateDer<'static>>,
+    verify: Verify,
+    store: Arc<RootCertStore>,
+    /// Those of the store that may be a server's own certificate.
+    own: Vec<CertificateDer<'static>>,
     pins: Vec<Pin>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    /// `roots`: those of the store that may be a server's own certificate.
     pub fn new(
-        provider: &Arc<CryptoProvider>,
+        provider: &CryptoProvider,
+        options: &ClientOptions,
         store: Arc<RootCertStore>,
-        roots: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, ConfigError> {
-        let chain = WebPkiServerVerifier::builder_with_provider(store, provider.clone()).build();
-        let chain = chain.map_err(|error| ConfigError::new("tls_ca", "", format!("roots: {error}")))?;
-        Ok(Verifier { chain: Some(chain), roots, ..Verifier::none(provider) })
-    }
-
-    pub fn none(provider: &CryptoProvider) -> Self {
-        let algorithms = provider.signature_verification_algorithms;
-        Verifier { chain: None, roots: Vec::new(), pins: Vec::new(), algorithms }
-    }
-
-    pub fn pinned(self, pins: Vec<Pin>) -> Self {
-        Verifier { pins, ..self }
+        own: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        let (verify, pins) = (options.verify, options.pins.clone());
+        Verifier { verify, store, own, pins, algorithms: provider.signature_verification_algorithms }
     }
 
     fn verify_pin(&self, cert: &ParsedCertificate<'_>) -> Result<(), Error> {
@@ -89,16 +78,16 @@ impl ServerCertVerifier for Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let cert = ParsedCertificate::try_from(end_entity)?;
-        match &self.chain {
-            None => {}
-            Some(_) if self.roots.iter().any(|root| root == end_entity) => verify_server_name(&cert, server_name)?,
-            Some(chain) => {
-                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-            }
+        if self.verify != Verify::Nothing && !self.own.iter().any(|root| root == end_entity) {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&cert, &self.store, intermediates, now, algorithms)?;
+        }
+        if self.verify == Verify::Full {
+            verify_server_name(&cert, server_name)?;
         }
         self.verify_pin(&cert)?;
         Ok(ServerCertVerified::assertion())

@@ -78,7 +78,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             found["access_log"] = cfg.accesslog
         if cfg.proxy_protocol and cfg.proxy_protocol != "off":
             found["proxy_protocol"] = {"auto": "on", True: "on"}.get(cfg.proxy_protocol, cfg.proxy_protocol)
-        for key, value in (("tls_cert", cfg.certfile), ("tls_key", cfg.keyfile), ("tls_ca", cfg.ca_certs)):
+        for key, value in (("tls_cert", cfg.certfile), ("tls_key", cfg.keyfile), ("tls_client_ca", cfg.ca_certs)):
             if value:
                 found[key] = value
         return {**found, **self.listener_options, **dict(parse_qsl(os.environ.get("IOKERNEL_LISTENER", "")))}

@@ -88,6 +88,16 @@ fn a_pinned_key_is_asked_for_beside_the_chain_or_in_its_place() {
 }
 
 #[test]
+fn a_chain_alone_is_good_for_any_name() {
+    let pair = Pair::new("", "&tls_verify=chain");
+    assert!(pair.shake("elsewhere.test").is_ok());
+    let words = refusal(&pair, &Authority::new().leaf(&["localhost"]), "localhost");
+    assert!(words.contains("issued by nobody whom we believe"), "{words}");
+    let words = refusal(&pair, &pair.authority.expired(&["localhost"]), "localhost");
+    assert!(words.contains("expired"), "{words}");
+}
+
+#[test]
 fn nobody_is_asked_without_verification() {
     let pair = Pair::new("", "");
     let leaf = Authority::new().expired(&["elsewhere.test"]);

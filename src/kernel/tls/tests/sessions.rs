@@ -98,6 +98,63 @@ fn pieces_of_any_size_make_the_same_conversation() {
     }
 }
 
+/// A handshake through a middleman who breaks off after so many bytes in one direction. What each side made of it.
+fn cut(pair: &Pair, to_server: bool, at: usize) -> [Option<Result<(), Failure>>; 2] {
+    let ((a, near), (b, far)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+    near.set_nonblocking(true).unwrap();
+    far.set_nonblocking(true).unwrap();
+    let mut ends = [
+        End::new(a, pair.client.made.begin(Some("localhost")).unwrap()),
+        End::new(b, pair.server.made.begin(None).unwrap()),
+    ];
+    let (mut left, mut outcome) = (at, [None, None]);
+    for _ in 0..8 {
+        for (end, outcome) in ends.iter_mut().zip(&mut outcome).filter(|(_, outcome)| outcome.is_none()) {
+            *outcome = end.shake().map(|done| done.then_some(())).transpose();
+        }
+        for (mut from, mut to, is_cut) in [(&near, &far, to_server), (&far, &near, !to_server)] {
+            let mut bytes = vec![0; 8192];
+            let Ok(count @ 1..) = from.read(&mut bytes) else { continue };
+            let passed = if is_cut { count.min(left) } else { count };
+            // Who has heard enough may be gone.
+            let _ = to.write_all(&bytes[..passed]);
+            if is_cut {
+                left -= passed;
+                if passed < count {
+                    let _ = from.shutdown(std::net::Shutdown::Both);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                }
+            }
+        }
+    }
+    outcome
+}
+
+#[test]
+fn a_handshake_that_is_cut_off_at_any_byte_fails_for_who_did_not_hear_the_end() {
+    let pair = Pair::new("", "");
+    let mut longest = [0, 0];
+    for to_server in [true, false] {
+        for at in 0.. {
+            let [client, server] = cut(&pair, to_server, at);
+            let of_who_hears = if to_server { &server } else { &client };
+            match of_who_hears {
+                Some(Ok(())) => {
+                    longest[usize::from(to_server)] = at;
+                    break;
+                }
+                Some(Err(failure)) => {
+                    let told = failure.words.contains("during the TLS handshake");
+                    assert!(!failure.refused && told, "{failure:?}");
+                }
+                None => panic!("nobody waits for ever: cut after {at} bytes"),
+            }
+            assert!(at < 5000);
+        }
+    }
+    assert!(longest[0] > 500 && longest[1] > 200, "there was something to cut: {longest:?}");
+}
+
 #[test]
 fn the_end_is_believed_only_from_who_says_it() {
     let pair = Pair::new("", "");

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import redis
-import redis.connection
 from redis.exceptions import MaxConnectionsError, RedisError
 
 from ._base import BaseConnection
@@ -19,12 +18,12 @@ CONNECTIONS_MAX = 1 << 31
 
 def claim(base: type[Any], given: Any, kwargs: dict[str, Any]) -> tuple[type[Any], Source]:
     """The connection class of one pool, and what its connections share."""
+    secure = bool(kwargs.pop("ssl", False))
     if given is not None and not issubclass(given, BaseConnection):
-        if issubclass(given, redis.connection.SSLConnection) or given.__name__ == "SSLConnection":
-            raise RedisError("TLS is not supported over iokernel yet: rediss:// and ssl=True are refused")
-        if given.__name__ not in ("Connection", "UnixDomainSocketConnection"):
+        if given.__name__ not in ("Connection", "SSLConnection", "UnixDomainSocketConnection"):
             raise RedisError(f"connection_class={given.__name__} is not supported over iokernel")
-    source = Source(kwargs)
+        secure |= given.__name__ == "SSLConnection"
+    source = Source(kwargs, secure)
     return type(base.__name__, (base,), {"source_of_pool": source, "__module__": base.__module__}), source
 
 
@@ -74,8 +73,9 @@ class ConnectionPool(ThreadOwner, redis.ConnectionPool):
     """`redis.Redis(connection_pool=ConnectionPool.from_url(url))`: redis-py over the kernel.
 
     Takes what redis-py's pool takes. Without `max_connections` there is no limit, as all its connections share
-    one of the server's. More: `kernel`, an `iokernel.Kernel` other than the default one, and `endpoint_options`, a
-    dict of the endpoint's options such as `{"heartbeat": "5s"}`.
+    one of the server's. `ssl=True` beside `ssl_ca_certs` and its kin is TLS, as with `redis.Redis`. More: `kernel`, an
+    `iokernel.Kernel` other than the default one, and `endpoint_options`, a dict of the endpoint's options such as
+    `{"heartbeat": "5s"}`.
     """
 
     def __init__(self, connection_class: Any = None, max_connections: int | None = None, **kwargs: Any) -> None:

@@ -16,6 +16,8 @@ import iokernel
 from iokernel import _errors
 from iokernel._endpoint import Endpoint, Lease
 
+from ._tls import tls_options
+
 _SOCKET_TIMEOUT: float | None = None
 """redis-py's own default, where it has one."""
 _RESP_VERSION = 2
@@ -56,8 +58,9 @@ def seconds(value: Any) -> float:
 class Source:
     """What the connections of one pool share: one endpoint."""
 
-    def __init__(self, kwargs: dict[str, Any]) -> None:
+    def __init__(self, kwargs: dict[str, Any], secure: bool = False) -> None:
         refuse_unknown(kwargs)
+        self.tls = tls_options(kwargs) if secure else None
         self.host = str(kwargs.get("host", "localhost"))
         self.port = int(kwargs.get("port", 6379))
         self.path = kwargs.get("path") or ""
@@ -85,8 +88,9 @@ class Source:
         """The endpoint's URL, with the credentials of this moment."""
         credentials = self._credentials()
         host = f"[{self.host}]" if ":" in self.host else self.host
-        where = f"redis+unix://{credentials}{quote(self.path)}" if self.path else ""
-        return where or f"redis://{credentials}{host}:{self.port}"
+        scheme = "redis" if self.tls is None else "rediss"
+        where = f"{scheme}+unix://{credentials}{quote(self.path)}" if self.path else ""
+        return where or f"{scheme}://{credentials}{host}:{self.port}"
 
     def _credentials(self) -> str:
         user, password = self._kwargs.get("username"), self._kwargs.get("password")
@@ -102,6 +106,7 @@ class Source:
         options: dict[str, Any] = {"db": self.db or None, "protocol": 3 if self.resp3 else 2}
         options["client_name"] = self._kwargs.get("client_name")
         options["max_backoff"] = "500ms"
+        options.update(self.tls or {})
         options.update(self._kwargs.get("endpoint_options") or {})
         return options
 
