@@ -216,7 +216,9 @@ fn same(fresh: &dyn Fn() -> Rig, data: &[u8], step: impl Fn(&mut Conns<'_>, u8, 
         }
         conns.finish()
     };
-    assert_eq!(run(false), run(true), "law 1");
+    let (whole, bytewise) = (run(false), run(true));
+    let first = whole.iter().zip(&bytewise).position(|(one, other)| one != other).unwrap_or(0);
+    assert_eq!(whole, bytewise, "law 1, at event {first}: {:?} and {:?}", whole.get(first), bytewise.get(first));
 }
 
 /// Conns of a service.

@@ -152,7 +152,8 @@ pub struct Rig {
     pub streams: bool,
     /// The peer was told that nothing more comes.
     half_closed: bool,
-    /// How many requests of a client wait for their replies before those are given, last first.
+    /// How many requests of a client wait for their replies before those are given, last first. The most there is: they are
+    /// given by [`Rig::reply_to`] alone.
     pub replies_held: usize,
 }
 
@@ -266,7 +267,8 @@ impl Rig {
                 self.request(&body);
             }
         }
-        if self.log.slots.len() > self.replies_held.min(self.limits.inflight_max - 1) {
+        let replies = self.replies_held < usize::MAX;
+        if replies && self.log.slots.len() > self.replies_held.min(self.limits.inflight_max - 1) {
             self.reply_all(b"\x93\xa2OK\xc4\x01x\xd4\x04\x90");
         }
     }

@@ -102,7 +102,7 @@ impl Client {
                     exchange.release(out);
                 }
             }
-            _ => self.begin(now, &head, out)?,
+            _ => self.begin(&head, out)?,
         }
         Ok(Progress::Consumed(end))
     }
@@ -148,8 +148,7 @@ impl Client {
     }
 
     /// A final response begins.
-    fn begin(&mut self, now: Instant, head: &Response<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
-        let _ = now;
+    fn begin(&mut self, head: &Response<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
         let Some(exchange) = self.exchanges.front_mut() else { return Ok(()) };
         let framing = Framing::of(head.headers);
         let length = framing.response_length(head.version, head.status, exchange.method).map_err(wrong)?;

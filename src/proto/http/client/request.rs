@@ -239,10 +239,11 @@ impl<'a> Asked<'a> {
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_host(name) && !is_key(name)) {
             wire::field(out, name, value);
         }
-        // The URL's credentials are for its own host, not for one that is reached through it.
+        // The URL's credentials are for its own host, which is a proxy to whoever asks it for another's resource.
         let is_own = matches!(self.target, [b'/' | b'*', ..]);
-        if let (true, Some(credentials), None) = (is_own, &settings.authorization, self.header(b"authorization")) {
-            wire::field(out, b"Authorization", credentials);
+        let name: &[u8] = if is_own { b"Authorization" } else { b"Proxy-Authorization" };
+        if let (Some(credentials), None) = (&settings.authorization, self.header(name)) {
+            wire::field(out, name, credentials);
         }
         if self.decode && self.header(b"accept-encoding").is_none() {
             wire::field(out, b"Accept-Encoding", coding::ACCEPTED);

@@ -275,11 +275,17 @@ fn a_request_is_written_with_what_its_url_says() {
 }
 
 #[test]
-fn credentials_go_to_no_other_host() {
-    for (ask, is_own) in [("/x", true), ("http://other/x", false)] {
+fn rfc_9110_s11_7_credentials_are_for_the_host_of_the_url() {
+    for (method, target, name) in [
+        ("GET", "/x", "\r\nAuthorization: "),
+        ("OPTIONS", "*", "\r\nAuthorization: "),
+        ("GET", "http://other/x", "\r\nProxy-Authorization: "),
+        ("CONNECT", "other:1", "\r\nProxy-Authorization: "),
+    ] {
         let mut rig = Rig::new("http://me:secret@h");
-        rig.ask(&V::Array(vec![V::Str("GET"), V::Str(ask)]), false).unwrap();
-        assert_eq!(rig.wrote().contains("Authorization"), is_own, "{ask}");
+        rig.ask(&V::Array(vec![V::Str(method), V::Str(target)]), true).unwrap();
+        let wrote = rig.wrote();
+        assert!(wrote.contains(name) && wrote.matches("uthorization").count() == 1, "{wrote}");
     }
 }
 
@@ -653,44 +659,6 @@ fn bombs_stop_at_the_limit_and_come_in_pieces() {
         let longest = told.iter().map(String::len).max().unwrap();
         assert!(longest <= "chunk bytes ".len() + 4 * (64 << 10), "{coding}: {longest}");
         assert_eq!(told.iter().map(|line| line.matches("\\x00").count()).sum::<usize>(), zeros.len(), "{coding}");
-    }
-}
-
-fn lane(head: &str) -> Rig {
-    let mut rig = Rig::new("http://x");
-    let options = V::Map(vec![("upgrade", V::Str("tcp"))]);
-    rig.ask(&request("POST", vec![V::Nil, V::Nil, options]), true).unwrap();
-    assert_eq!(rig.feed(head.as_bytes()), None);
-    rig
-}
-
-#[test]
-fn a_lane_ends_when_both_sides_have_and_all_is_written() {
-    let head = "HTTP/1.1 101 Up\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nhi";
-    for peer_first in [true, false] {
-        let mut rig = lane(head);
-        assert_eq!(rig.told()[1..], ["chunk bytes hi"]);
-        assert!(!rig.flushed());
-        rig.wire.clear();
-        if peer_first {
-            assert_eq!(rig.eof(), None);
-            assert_eq!((rig.told(), rig.conn.inflight()), (vec!["end nil".to_string()], 1));
-        }
-        assert_eq!(rig.send(&V::Str("bye")), Ok(Then::Open));
-        assert_eq!(rig.send(&V::Nil), Ok(Then::Done));
-        assert!(rig.send(&V::Str("more")).is_err());
-        assert_eq!((rig.wrote().as_str(), rig.told().len()), ("bye", 0), "the system has not taken it yet");
-        assert!(rig.flushed());
-        if !peer_first {
-            assert_eq!(rig.feed(b"yes?"), None);
-            assert_eq!(
-                (rig.eof(), rig.told()[..2].to_vec()),
-                (None, vec!["chunk bytes yes?".into(), "end nil".into()])
-            );
-        } else {
-            assert_eq!(rig.told(), ["reply 1 nil", "Draining"]);
-        }
-        assert_eq!(rig.conn.inflight(), 0);
     }
 }
 

@@ -12,6 +12,9 @@ use crate::proto::http::wire::{Headers, Malformed, Pairs, last_chunk, lists, mem
 use crate::proto::websocket::{Config, Role};
 use crate::proto::{Emit, Event, Of, Out, Refusal, Then};
 
+/// What became of a reply. The outer error: nothing of it was written. The inner one: what was written is all that there is.
+type Answered = Result<Result<Then, Refusal>, Refusal>;
+
 impl Server {
     /// The program's reply to a slot. What cannot be sent is refused, and the client is told of a failure instead.
     pub(super) fn reply(&mut self, now: Instant, slot: u64, body: &[u8], out: &mut Out<'_>) -> Result<Then, Refusal> {
@@ -33,12 +36,7 @@ impl Server {
         })
     }
 
-    fn interim(
-        &mut self,
-        index: usize,
-        reply: &Reply<'_>,
-        out: &mut Out<'_>,
-    ) -> Result<Result<Then, Refusal>, Refusal> {
+    fn interim(&mut self, index: usize, reply: &Reply<'_>, out: &mut Out<'_>) -> Answered {
         let Some(exchange) = self.queue.get_mut(index) else { return Ok(Ok(Then::Open)) };
         // RFC 9110, 15.2: clients of HTTP/1.0 know none.
         if exchange.asked.version >= 11 {
@@ -52,14 +50,8 @@ impl Server {
         Ok(Ok(Then::Open))
     }
 
-    /// A final response. The outer error: nothing of it was written.
-    fn respond(
-        &mut self,
-        now: Instant,
-        index: usize,
-        reply: &Reply<'_>,
-        out: &mut Out<'_>,
-    ) -> Result<Result<Then, Refusal>, Refusal> {
+    /// A final response.
+    fn respond(&mut self, now: Instant, index: usize, reply: &Reply<'_>, out: &mut Out<'_>) -> Answered {
         let follows = matches!(reply.body, Content::Follows);
         let is_last = index + 1 == self.queue.len();
         let leaves_body = is_last && !follows && self.is_long();
@@ -110,13 +102,7 @@ impl Server {
     }
 
     /// 101: the conn becomes a lane (RFC 9110, 15.2.2).
-    fn switch(
-        &mut self,
-        now: Instant,
-        index: usize,
-        reply: &Reply<'_>,
-        out: &mut Out<'_>,
-    ) -> Result<Result<Then, Refusal>, Refusal> {
+    fn switch(&mut self, now: Instant, index: usize, reply: &Reply<'_>, out: &mut Out<'_>) -> Answered {
         let Some(exchange) = self.queue.get_mut(index) else { return Ok(Ok(Then::Done)) };
         if !matches!(reply.body, Content::Follows) {
             return Err(bad_request("101 comes with the body true: what follows is the other protocol"));

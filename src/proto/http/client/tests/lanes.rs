@@ -105,7 +105,9 @@ fn each_side_of_a_lane_ends_by_itself() {
     assert_eq!(rig.told(), ["end nil"]);
     assert_eq!(rig.send(&V::Str("still")), Ok(Then::Open));
     assert_eq!(rig.wrote(), "still");
+    assert!(!rig.flushed(), "the program may have more to say");
     assert_eq!(rig.send(&V::Nil), Ok(Then::Done));
+    assert_eq!((rig.told(), rig.conn.inflight()), (vec![], 1), "the system has not taken it yet");
     assert!(rig.flushed());
     assert_eq!(rig.told(), ["reply 1 nil", "Draining"]);
     assert!(rig.send(&V::Str("x")).is_err());
