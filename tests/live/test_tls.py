@@ -409,8 +409,8 @@ def test_curl_is_served(authority: Authority, cert: str, tmp_path: Path) -> None
             assert found.stdout == large.read_bytes(), "a span of a file, encrypted on its way"
             many = curl("--cacert", authority.ca, "-w", "%{num_connects}\n", url + "/[1-50]", "-o", "/dev/null")
             assert sum(map(int, many.stdout.split())) == 1, "one conn serves them all"
-            plain = curl(f"http://localhost:{server.port}/")
-            assert plain.returncode != 0 or b"400" in plain.stdout
+            plain = curl("-i", f"http://localhost:{server.port}/")
+            assert plain.stdout.startswith(b"HTTP/1.1 400 ") and b"use https" in plain.stdout, plain
             strange = curl(url)
             assert b"certificate" in strange.stderr
             assert curl("--cacert", authority.ca, "--no-alpn", url + "/x").stdout == b"hello"
@@ -551,8 +551,11 @@ def test_garbage_in_the_place_of_a_hello(authority: Authority, cert: str) -> Non
                 conn.settimeout(20)
                 with suppress(ConnectionError):
                     conn.sendall(words)
-                    while conn.recv(4096):
-                        pass
+                    said = conn.recv(4096)
+                    if words.startswith(b"PING"):
+                        assert said == b"-ERR this port speaks TLS: use rediss://\r\n"
+                    while said:
+                        said = conn.recv(4096)
         net.wait_for("failures", lambda: server.tls["failures"] == 4)
         assert server.tls["pending"] == 0
         assert "PONG" in s_client(server.port, "-ign_eof", said="PING\r\nQUIT\r\n")
