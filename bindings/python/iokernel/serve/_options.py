@@ -34,7 +34,7 @@ LISTENER_OPTIONS = {
     "proxy_protocol": ("WORD", "off, on, v1 or v2: who connects begins with a header of the PROXY protocol"),
     "tls_cert": ("FILE", "certificate chain, as PEM: the listener speaks TLS"),
     "tls_key": ("FILE", "private key, as PEM"),
-    "tls_ca": ("FILE", "clients must show a certificate that one of these has signed"),
+    "tls_client_ca": ("FILE", "clients must show a certificate that one of these has signed"),
 }
 """Options of listeners that have a switch of their own."""
 
