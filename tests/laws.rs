@@ -15,8 +15,9 @@ fn each_sample(mut test: impl FnMut(&Scheme, &Sample, Limits)) {
         for sample in scheme.samples {
             for (raw, follow) in [false, true].into_iter().flat_map(|raw| FOLLOWS.map(|follow| (raw, follow))) {
                 let limits = Limits { raw, follow, ..LIMITS };
-                // A listener follows nobody.
-                let concerns = sample.from_server || follow == Follow::Nothing;
+                // A listener follows nobody, nor does who has a conn for each request; and that knows no frames.
+                let is_plain = !raw && follow == Follow::Nothing;
+                let concerns = is_plain || !scheme.exclusive && (sample.from_server || follow == Follow::Nothing);
                 if concerns && rig::try_driver(scheme, sample.url, &limits).is_some() {
                     test(scheme, sample, limits);
                 }
@@ -277,5 +278,11 @@ proptest! {
         for scheme in TABLE.iter().filter(|scheme| !scheme.samples.is_empty()) {
             script(scheme, &data);
         }
+    }
+
+    #[test]
+    fn no_sequence_of_operations_breaks_a_law_of_http(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        rig::http::client(&data);
+        rig::http::server(&data);
     }
 }

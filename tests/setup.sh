@@ -3,7 +3,7 @@
 # Quick when nothing changed: each part leaves a stamp that names what it was made from.
 #
 #   tests/setup.sh            everything
-#   tests/setup.sh python     one part: system, python, statsd
+#   tests/setup.sh python     one part: system, python, statsd; or bench, what `make bench` alone needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .stamps
@@ -35,8 +35,8 @@ needs="
 main() {
   case "${1:-all}" in
     all) system; python; statsd ;;
-    system | python | statsd) "$1" ;;
-    *) echo "usage: $0 [system|python|statsd]" >&2; exit 2 ;;
+    system | python | statsd | bench) "$1" ;;
+    *) echo "usage: $0 [system|python|statsd|bench]" >&2; exit 2 ;;
   esac
 }
 
@@ -85,6 +85,21 @@ python() {
   # The binding from its source tree, so that what is edited is what is tested.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable bindings/python
   echo "$want" >.stamps/python
+}
+
+# Servers and a load generator to measure ours against. Never fails: a side that is missing is a row that says so.
+bench() {
+  local want
+  want=$(cat tests/bench/requirements.txt)
+  [ "$(cat .stamps/bench 2>/dev/null)" = "$want" ] && command -v wrk >/dev/null && return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_debian "wrk nginx-light libev-dev" || echo "setup: apt-get could not install wrk, nginx-light, libev-dev" >&2
+  fi
+  local server
+  while read -r server; do
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$server" || echo "setup: going on without $server" >&2
+  done < <(grep -v '^#' tests/bench/requirements.txt)
+  echo "$want" >.stamps/bench
 }
 
 # The statsd daemon, in build/statsd. Never fails: the test that wants it is skipped where it is not there.

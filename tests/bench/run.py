@@ -1,4 +1,4 @@
-"""Us and the other clients side by side: every budget of the design that concerns Redis, Python and C, in one table.
+"""Us and the others side by side: every budget of the design that concerns Redis, HTTP, Python and C, in one table.
 
     make bench                                    everything
     .venv/bin/python tests/bench/run.py --only blocking --runs 3
@@ -31,6 +31,7 @@ from scenarios import (
     cells,
     core_c,
     http_clients,
+    http_servers,
     lanes,
     observed,
     timing_truth,
@@ -54,6 +55,8 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "http-clients": http_clients.rows,
     "hanging": observed.hanging,
     "scrape": observed.scrape,
+    "http-servers": http_servers.hello,
+    "http-burning": http_servers.burning,
 }
 
 

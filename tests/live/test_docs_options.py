@@ -95,3 +95,9 @@ def test_every_option_of_a_listener_is_listed() -> None:
     with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
         kernel.listen("redis://127.0.0.1:0?no_such_option=1")
     assert known(refused, "redis.md") == set(LISTENER)
+
+
+def test_every_option_of_a_listener_of_http_is_listed() -> None:
+    with iokernel.Kernel(name="docs") as kernel, pytest.raises(iokernel.ConfigError) as refused:
+        kernel.listen("http://127.0.0.1:0?no_such_option=1")
+    assert known(refused, "http-server.md") == set(LISTENER)

@@ -1,5 +1,7 @@
 //! One conn under a fake clock, which checks the laws of `proto` at every step. Shared with the fuzz targets.
 #![allow(dead_code)] // Each test uses its part.
+pub mod http;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -51,12 +53,16 @@ pub struct Log {
     pub lines: Vec<String>,
     ready: bool,
     requests: BTreeMap<RequestId, End>,
+    /// Requests of clients that wait for their replies.
     slots: VecDeque<u64>,
+    /// Those whose replies take more messages.
+    open_slots: VecDeque<u64>,
     topics: Vec<Vec<u8>>,
     /// Whose bytes the last line is a piece of.
     piece: Option<Of>,
     /// Requests that take more messages.
     open: Vec<RequestId>,
+    drains: bool,
 }
 
 impl Log {
@@ -76,9 +82,17 @@ impl Log {
                 let bytes: String = bytes.iter().map(|byte| format!(" {byte}")).collect();
                 self.lines.push(format!("Chunk {of:?}{bytes}{PIECE_END}"));
             }
-            (None, ..) => self.lines.push(format!("{event:?}")),
+            (None, ..) => self.lines.push(match event {
+                // When it began is another moment each time.
+                Event::Access(access) => format!("Access {} {}", access.status, access.sent_bytes),
+                event => format!("{event:?}"),
+            }),
         }
         self.piece = piece.map(|(of, _)| of);
+    }
+
+    fn is_open(&self, slot: u64) -> bool {
+        self.slots.contains(&slot) || self.open_slots.contains(&slot)
     }
 
     fn end(&mut self, id: RequestId, error: bool, body: Body<'_>) {
@@ -94,11 +108,23 @@ impl Emit for Log {
         match event {
             Event::Reply { id, error, body } => self.end(id, error, body),
             Event::Rejected { id, body, .. } => self.end(id, true, body),
-            Event::Request { slot, .. } => self.slots.push_back(slot),
+            Event::Request { slot, .. } | Event::Health { slot } => {
+                assert!(!self.is_open(slot), "slot {slot} is told twice");
+                self.slots.push_back(slot);
+            }
+            Event::Settled { slot } => {
+                assert!(self.is_open(slot), "slot {slot} is settled, but nobody had it open");
+                self.slots.retain(|other| *other != slot);
+                self.open_slots.retain(|other| *other != slot);
+            }
+            Event::Chunk { of: Of::Request(id), .. } | Event::Accepted { id, .. } => {
+                assert_eq!(self.requests.get(&id), Some(&End::Open), "{id:?} is told of, but nobody waits");
+            }
             Event::Fact(Fact::Ready { .. }) => {
                 assert!(!self.ready, "ready twice");
                 self.ready = true;
             }
+            Event::Fact(Fact::Draining) => self.drains = true,
             _ => {}
         }
     }
@@ -124,6 +150,8 @@ pub struct Rig {
     pub asking: bool,
     /// Ask for replies as they come.
     pub streams: bool,
+    /// The peer was told that nothing more comes.
+    half_closed: bool,
     /// How many requests of a client wait for their replies before those are given, last first.
     pub replies_held: usize,
 }
@@ -148,6 +176,7 @@ impl Rig {
             probes: false,
             asking: false,
             streams: false,
+            half_closed: false,
             replies_held: 0,
         };
         let opened = rig.conn.handle_open(
@@ -219,6 +248,11 @@ impl Rig {
 
     /// What a kernel would do after each event.
     fn react(&mut self) {
+        if !self.faulted && !self.half_closed && self.conn.has_sent_all() {
+            self.half_closed = true;
+            let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
+            self.conn.handle_sent_all(&mut out);
+        }
         if self.log.ready {
             if std::mem::take(&mut self.probes) {
                 self.probe();
@@ -309,6 +343,59 @@ impl Rig {
         }
     }
 
+    /// Replies to one of the slots that wait, or, where none do, to one that does not.
+    pub fn reply_to(&mut self, which: usize, body: &[u8]) {
+        let slot = self.log.slots.get(which % self.log.slots.len().max(1)).copied();
+        let known = slot.is_some();
+        let slot = slot.unwrap_or(which as u64);
+        match self.try_command(Command::Reply { slot, body }) {
+            Some(then) => {
+                assert!(known, "slot {slot} was replied to, but nobody asked");
+                // Another reply follows an interim one.
+                let waits = then == Then::Open && self.is_interim(body);
+                if !waits {
+                    self.log.slots.retain(|other| *other != slot);
+                }
+                if then == Then::Open && !waits && !self.faulted {
+                    self.log.open_slots.push_back(slot);
+                }
+            }
+            // The client has its answer nonetheless.
+            None => self.log.slots.retain(|other| *other != slot),
+        }
+        self.feed(b"");
+    }
+
+    /// `[1xx, ...]`, but not 101.
+    fn is_interim(&self, body: &[u8]) -> bool {
+        matches!(body, [0x91..=0x94, status, ..] if (100..=127).contains(status) && *status != 101)
+    }
+
+    /// One more message of a reply that takes some, or of one that does not.
+    pub fn send_to(&mut self, which: usize, body: &[u8]) {
+        let slot = self.log.open_slots.get(which % self.log.open_slots.len().max(1)).copied();
+        let known = slot.is_some();
+        let slot = slot.unwrap_or(which as u64);
+        let then = self.try_command(Command::SendTo { slot, body });
+        assert!(known || then.is_none(), "slot {slot} took a message, but was not open");
+        if then == Some(Then::Done) {
+            self.log.open_slots.retain(|other| *other != slot);
+        }
+        self.feed(b"");
+    }
+
+    /// Nothing more can come of it.
+    pub fn is_over(&self) -> bool {
+        self.faulted || self.log.drains && self.conn.inflight() == 0
+    }
+
+    /// We leave.
+    pub fn close(&mut self) {
+        let mut out = Out { wire: &mut self.wire, files: &mut Vec::new(), events: &mut self.log };
+        self.conn.close(self.now, &mut out);
+        self.feed(b"");
+    }
+
     /// One more message of the last request that takes some.
     pub fn send(&mut self, body: &[u8]) {
         if let Some(id) = self.log.open.last().copied() {
@@ -318,6 +405,7 @@ impl Rig {
                 Some(Then::Done) => drop(self.log.open.pop()),
                 None => assert_eq!(self.wire.len(), start, "a refusal left bytes"),
             }
+            self.react();
         }
     }
 

@@ -15,6 +15,7 @@ import atexit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import http
 from ._cells import BUCKETS, Counter, Gauge, Histogram, Sum
 from ._endpoint import Endpoint, Lease
 from ._errors import (
@@ -29,6 +30,7 @@ from ._errors import (
     Timeout,
     Unavailable,
 )
+from ._exchange import Exchange
 from ._future import Future
 from ._kernel import Kernel, close_default, default_kernel
 from ._markers import Marker
@@ -50,6 +52,7 @@ __all__ = [
     "Counter",
     "Endpoint",
     "Error",
+    "Exchange",
     "Future",
     "Gauge",
     "Histogram",
@@ -69,6 +72,7 @@ __all__ = [
     "default_kernel",
     "gauge",
     "histogram",
+    "http",
     "listen",
     "marker",
     "open",

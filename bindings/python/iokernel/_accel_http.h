@@ -68,14 +68,15 @@ static int64_t get_count(const uint8_t **place, const uint8_t *end, uint8_t few)
   return (int64_t)big_endian(at, width);
 }
 
-/* The name of a variable, interned; borrowed or new by `*owned`. */
+/* The name of a variable, borrowed, or new by `*owned`. Names that clients choose are not interned: in some Pythons that
+ * is for ever. */
 static PyObject *variable_name(Word *word, const char *text, size_t bytes, PyObject **owned) {
   *owned = NULL;
   if (is_text(word->name, text, bytes)) return word->name;
   PyObject *name = PyUnicode_DecodeUTF8(text, (Py_ssize_t)bytes, "surrogateescape");
   if (!name) return NULL;
   if (bytes > KEPT_NAME_MAX) return *owned = name;
-  PyUnicode_InternInPlace(&name);
+  if (bytes < 5 || memcmp(text, "HTTP_", 5)) PyUnicode_InternInPlace(&name);
   Py_XDECREF(word->name);
   Py_CLEAR(word->value);
   return word->name = name;
@@ -259,11 +260,6 @@ static Py_ssize_t fields_bytes(PyObject *headers) {
   return total;
 }
 
-static uint8_t *put_count(uint8_t *at, Py_ssize_t count) {
-  if (count < 16) return *at = 0x90 | (uint8_t)count, at + 1;
-  return put_number(at, 0xdd, (uint64_t)count, 4);
-}
-
 /* Puts a whole reply into the ring. 0: the slow path has to. `status` is a number, or a str of ASCII. */
 static int put_reply(Core *core, uint64_t tag, uint32_t endpoint, PyObject *status, PyObject *headers, PyObject *body) {
   if (is_queued(core) || !PyBytes_Check(body)) return 0;
@@ -276,7 +272,7 @@ static int put_reply(Core *core, uint64_t tag, uint32_t endpoint, PyObject *stat
   *at++ = 0x93;
   if (!(at = put_argument(at, status))) return 0;
   Py_ssize_t count = count_of(headers);
-  at = put_count(at, count);
+  at = put_count(at, count, 0x90, 0xdd);
   for (Py_ssize_t index = 0; index < count; index++) {
     PyObject *pair = item_of(headers, index);
     *at++ = 0x92;

@@ -462,7 +462,10 @@ class Channel:
             raise RuntimeError("this waits for a channel inside of which it is running: wait elsewhere")
         self.flush()
         while not done():
-            if self.ended or not (self._rest or self._sleep(deadline)):
+            if self.ended:
+                return done()
+            if not (self._rest or self._sleep(deadline)):
+                self.poll()  # What came while nobody waited is there, however short the time.
                 return done()
             self.poll()
             if self.has_more():

@@ -41,6 +41,8 @@ SEND_AHEAD_BYTES = 256 << 10
 """What may be sent on before the kernel has said that it is on its way."""
 WAIT_SLICE_S = 1.0
 """The longest single sleep, so that a signal that another thread took is handled soon."""
+SPARES_MAX = 64
+"""Channels that are kept for exchanges to come."""
 CREDIT_BYTES = 64 << 10
 """What is taken of a stream that has more in store is given back in portions of this."""
 
@@ -234,10 +236,10 @@ class Exchange:
             channel.submit(OP_SEND, 0, self._number, 0, self._tag, payload, sink=_Ack(self, weight))
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
         if self._refused is not None and (not self._over or self._refused.code == "BADREQUEST"):
             raise self._refused
+        if self._error is not None:
+            raise self._error
 
     # How it is
 
@@ -380,8 +382,12 @@ class _Threads:
         is_free = self._is_left and not self._has_sleeper
         self._is_left = self._is_left and not is_free
         self._lock.release()
-        if is_free and not self._kernel.closed and not self._channel.ended:
+        if not is_free or self._kernel.closed or self._channel.ended:
+            return
+        if len(self._kernel.spare_threads) < SPARES_MAX:
             self._kernel.spare_threads.append(self)
+        else:
+            self._channel.close()
 
     def news(self) -> None:
         """Something has changed: whoever waits looks. The caller has the channel."""

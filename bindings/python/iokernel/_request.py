@@ -213,6 +213,8 @@ class _Stream:
         channel.submit(OP_SEND, 0, request._listener._number, 0, request._tag, payload, sink=_Ack(self, weight))
         if asyncio._get_running_loop() is None:
             channel.send()
+            # What is on its way is told of one by one: it is heard in any case.
+            channel.poll()
 
     def acknowledged(self, weight: int, done: Completion) -> None:
         self.unsent -= weight

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json as _json
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -189,6 +188,8 @@ def status_error(response: Response) -> StatusError:
 def _charset(content_type: str) -> str:
     if "charset" not in content_type.lower():
         return "utf-8"
+    from email.message import Message
+
     message = Message()
     message["content-type"] = content_type
     return message.get_content_charset("utf-8")

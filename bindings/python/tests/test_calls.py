@@ -153,6 +153,17 @@ def test_connection_lost(redis_server: RedisServer) -> None:
         assert endpoint.call("PING", timeout=10) == "PONG"
 
 
+def test_a_reply_that_is_there_takes_no_time(redis: iokernel.Endpoint) -> None:
+    waiting, deadline = redis("ECHO", "hello"), time.monotonic() + 10
+    while True:
+        try:
+            assert waiting.result(0) == b"hello"
+            return
+        except iokernel.Timeout:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_futures(redis: iokernel.Endpoint) -> None:
     futures = [redis("INCR", "n") for _ in range(1000)]
     assert [future.result(10) for future in futures] == list(range(1, 1001))

@@ -31,6 +31,21 @@ class Gunicorn(Served):
             return False
         return "Booting worker" in self.text()
 
+    def all_serve(self, workers: int) -> None:
+        """Until each worker has answered: one that gunicorn has only just forked takes no signals."""
+        seen: set[int] = set()
+
+        def have_answered() -> bool:
+            clients = [self.client() for _ in range(10)]
+            for client in clients:
+                client.request("GET", "/")
+            seen.update(int(client.getresponse().read()) for client in clients)
+            for client in clients:
+                client.close()
+            return len(seen & set(self.workers)) >= workers
+
+        wait_for("all workers", have_answered, 30)
+
 
 @pytest.mark.parametrize(
     ("source", "worker", "options"),
@@ -43,11 +58,11 @@ class Gunicorn(Served):
 )
 def test_it_serves_and_reloads_and_leaves(source: str, worker: str, options: tuple[str, ...]) -> None:
     with Gunicorn(source, "--workers", "2", *options, worker=worker) as served:
-        assert int(served.get("/").body) in served.workers
+        served.all_serve(2)
         before = set(served.workers)
         served.signal(signal.SIGHUP)
         wait_for("others", lambda: len(served.workers) == 2 and not before & set(served.workers), 30)
-        assert int(served.get("/").body) in served.workers
+        served.all_serve(2)
         with served.connect() as conn:
             conn.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
             time.sleep(0.3)
@@ -59,6 +74,7 @@ def test_it_serves_and_reloads_and_leaves(source: str, worker: str, options: tup
 
 def test_a_reload_under_load_loses_nothing() -> None:
     with Gunicorn(WSGI, "--workers", "2") as served:
+        served.all_serve(2)
         before = set(served.workers)
         load = Load(served, 3, 1)
         try:

@@ -259,7 +259,7 @@ def test_what_the_application_returns_is_closed(responses: Served) -> None:
 def test_a_header_cannot_begin_another(responses: Served) -> None:
     answer = responses.get("/injects")
     assert (answer.status, answer.headers["X-Other"]) == (500, None)
-    wait_for("the log", lambda: "control characters" in responses.text())
+    wait_for("the log", lambda: "has a control character in it" in responses.text())
 
 
 def test_a_response_that_fails_in_the_middle_is_seen_to_be_incomplete(responses: Served) -> None:
@@ -342,6 +342,26 @@ def test_a_client_that_leaves_ends_the_response() -> None:
             conn.recv(4096)
         wait_for("the generator's end", lambda: served.get("/ended").body == b"True")
         assert "Traceback" not in served.text()
+
+
+def test_nothing_is_left_of_responses_in_pieces() -> None:
+    source = """
+    import iokernel
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/left":
+            return [str(len(iokernel.default_kernel().thread_channel()._sinks)).encode()]
+        return iter([b"one", b"two"])
+    """
+    with Served(source) as served:
+        client = served.client()
+        for _ in range(300):
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"onetwo"
+        client.request("GET", "/left")
+        assert int(client.getresponse().read()) < 10
+        client.close()
 
 
 UPLOADS = """

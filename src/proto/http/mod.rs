@@ -2,6 +2,13 @@
 //!
 //! Both sides share [`wire`], the framing; [`value`], what programs say and are told; and [`talk`], a conn that has become a
 //! WebSocket. [`coding`] takes content codings off. [`client`] is one conn of a service, [`server`] one of a listener.
+//!
+//! # Room for HTTP/2 (RFC 9113)
+//! `handle_open` is told what ALPN agreed on ([`Transport::alpn`](crate::proto::Transport)) before a byte is written, so a
+//! session of HTTP/2 would be chosen there, beside `client` and `server`, once the row of `https` offers `h2`. It would
+//! share `value`, `coding` and `talk` (RFC 8441), whose shapes say nothing of version 1.1 but a number, and none of
+//! `wire`. It admits requests while it has streams left: routers give a conn more than one where no further conn may be
+//! made (`pool=1`) and `admit` says now, and replies carry the ids of their requests, in any order.
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -319,10 +319,11 @@ impl Protocol for Server {
 
     fn paused(&self) -> bool {
         match self.state {
-            State::Head => {
-                self.queue.len() >= self.limits.inflight_max || self.held_bytes > self.limits.message_bytes_max
-            }
+            State::Deaf => false,
             State::Undecided => true,
+            // A lane may be behind responses, too, and its client may have us answer pings.
+            _ if self.held_bytes > self.limits.message_bytes_max => true,
+            State::Head => self.queue.len() >= self.limits.inflight_max,
             _ => false,
         }
     }

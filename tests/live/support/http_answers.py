@@ -133,9 +133,10 @@ class Outcome:
         return [repr(self.result)]
 
 
-REPEATS = ("/nothing", "/reset", "/cut-head", "/garbage", "/ssh")
-"""Paths that the kernel may ask for again. A request that needs no second thought (GET, HEAD, ...) is sent once more
-when the connection that it was given had been idle and ends without a word: its end may have been on its way."""
+REPEATS = ("/nothing", "/reset", "/cut-head", "/garbage", "/ssh", "proxies", "retries", "pool_manager")
+"""Paths that the kernel may ask for again, and scenarios that have some. A request that needs no second thought (GET,
+HEAD, ...) is sent once more when the connection that it was given had been idle and ends without a word: its end may
+have been on its way."""
 
 
 def compare(name: str, expected: Outcome, got: Outcome, differs: Mapping[str, str]) -> None:

@@ -40,8 +40,8 @@ class TunnelsWorker:
             there, back = await asyncio.open_connection(self._names.get(host, host), port)
             writer.write(b"\x05\x00\x00\x01" + bytes(6) if first == b"\x05" else b"HTTP/1.1 200 Go on\r\n\r\n")
             await asyncio.gather(pump(reader, back), pump(there, writer))
-        except (Refused, OSError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (Refused, OSError, asyncio.IncompleteReadError, ValueError, asyncio.CancelledError):
+            pass  # Also when the process ends.
         finally:
             writer.close()
 

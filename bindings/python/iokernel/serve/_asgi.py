@@ -502,9 +502,9 @@ class Server(AsgiBase):
         self.state, self.extensions = state, HTTP_EXTENSIONS
         self.live: dict[int, Any] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.enter, self.leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
-        self.copy_context = contextvars.copy_context
         if not TASKS_ARE_EAGER and not self.loop.get_debug():
+            self.enter, self.leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
+            self.copy_context = contextvars.copy_context
             self.task_class = type("RequestTask", (RequestTask,), {"_server": self})
         channel.listener = self
         self.attach(channel)

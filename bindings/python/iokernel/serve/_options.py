@@ -32,8 +32,8 @@ LISTENER_OPTIONS = {
     "access_format": ("FORMAT", "combined, common or json"),
     "server": ("TEXT", "the Server header; empty for none"),
     "proxy_protocol": ("WORD", "off, on, v1 or v2: who connects begins with a header of the PROXY protocol"),
-    "tls_cert": ("FILE", "certificate chain, as PEM: the listener speaks TLS"),
-    "tls_key": ("FILE", "private key, as PEM"),
+    "tls_cert": ("FILE", "certificate chain, as PEM: the listeners speak TLS; several with commas, chosen by name"),
+    "tls_key": ("FILE", "private key, as PEM, if it is not in the file of the chain"),
     "tls_client_ca": ("FILE", "clients must show a certificate that one of these has signed"),
 }
 """Options of listeners that have a switch of their own."""
@@ -86,8 +86,8 @@ def parse(arguments: Sequence[str]) -> Options:
             parse_address(address)
         except ValueError as error:
             parser.error(f"--bind: {error}")
-    if "tls_cert" in options.listener and "tls_key" not in options.listener:
-        parser.error("--tls-cert: expected --tls-key with it")
+    if "tls_cert" not in options.listener and any(key.startswith("tls_") for key in options.listener):
+        parser.error("--tls-key, --tls-client-ca: expected --tls-cert with them")
     return options
 
 

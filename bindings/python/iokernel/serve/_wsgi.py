@@ -77,6 +77,8 @@ class Reply:
         self._until(AHEAD_BYTES)
 
     def _until(self, most: int) -> None:
+        # What has been taken over is told of one by one: it is heard in any case.
+        self._channel.poll()
         if self._unsent > most:
             self._channel.wait(lambda: self._unsent <= most or self._error is not None)
         if self._error is not None:

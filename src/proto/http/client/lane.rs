@@ -86,6 +86,8 @@ impl Lane {
                 }
                 Ok(())
             }
+            // It has said all that it had to say.
+            Speech::WebSocket(talk) if talk.is_over() => Ok(()),
             Speech::WebSocket(talk) => {
                 talk.lose(of, events);
                 Err(fault(FaultKind::Closed, "the server closed the conn without closing the WebSocket"))

@@ -55,6 +55,8 @@ pub struct Client {
     /// It must not carry another request.
     draining: bool,
     spoiled: bool,
+    /// It has carried a whole reply.
+    served: bool,
     exchanges: VecDeque<Exchange>,
     scan: Scan,
     reading: Reading,
@@ -68,6 +70,7 @@ struct Exchange {
     streams: bool,
     is_deaf: bool,
     decode: bool,
+    /// It may share the conn with others, and be repeated.
     pipelined: bool,
     sending: Sending,
     held: Option<Held>,
@@ -109,6 +112,7 @@ impl Client {
             is_open: false,
             draining: false,
             spoiled: false,
+            served: false,
             exchanges: VecDeque::new(),
             scan: Scan::default(),
             reading: Reading::Head,

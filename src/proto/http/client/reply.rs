@@ -163,9 +163,14 @@ impl Client {
             self.reading = Reading::Lane(Box::new(lane));
             return Ok(());
         }
+        // The conn was idle for too long, and our request crossed that (RFC 9110, 15.5.9): the server knows nothing of it.
+        if head.status == 408 && self.served && exchange.pipelined && framing.connection.close {
+            return Err(fault(FaultKind::Closed, "the server closed the conn before it had the request (408)"));
+        }
         let persists = framing.connection.persists(head.version) && length != Length::UntilClose;
         let has_body = !matches!(length, Length::None | Length::Exact(0));
-        let decoder = (exchange.decode && has_body).then(|| Decoder::of(head.headers)).flatten();
+        // A part of a body (206) is a part of its coding, which nobody can take off.
+        let decoder = (exchange.decode && has_body && head.status != 206).then(|| Decoder::of(head.headers)).flatten();
         let streams = exchange.streams;
         if matches!(length, Length::Exact(bytes) if !streams && bytes > self.limits.message_bytes_max as u64) {
             return Err(self.too_large());
@@ -266,6 +271,7 @@ impl Client {
             decoder.finish().map_err(|why| fault(FaultKind::Protocol, format!("the server sent {why}")))?;
         }
         let Some(exchange) = self.exchanges.pop_front() else { return Ok(()) };
+        self.served = true;
         // A body that was not sent to its end is what the server expects next.
         self.draining |= !incoming.persists || !exchange.sending.is_whole();
         if !exchange.is_deaf {
@@ -307,7 +313,6 @@ impl Client {
     pub(super) fn read_eof(&mut self, out: &mut Out<'_>) -> Result<(), Fault> {
         let is_deaf = self.exchanges.front().is_none_or(|exchange| exchange.is_deaf);
         let what = match &mut self.reading {
-            _ if self.closing => return Ok(()),
             Reading::Over => return Ok(()),
             Reading::Lane(lane) => {
                 lane.eof(is_deaf, out)?;
@@ -318,6 +323,7 @@ impl Client {
                 return self.end(Vec::new(), out);
             }
             Reading::Body(_) => "the server closed the conn in the middle of a reply",
+            Reading::Head if self.closing && self.exchanges.is_empty() => return Ok(()),
             Reading::Head if self.exchanges.is_empty() => "the server closed the conn",
             Reading::Head => "the server closed the conn without a reply",
         };

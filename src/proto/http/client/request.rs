@@ -239,7 +239,9 @@ impl<'a> Asked<'a> {
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_host(name) && !is_key(name)) {
             wire::field(out, name, value);
         }
-        if let (Some(credentials), None) = (&settings.authorization, self.header(b"authorization")) {
+        // The URL's credentials are for its own host, not for one that is reached through it.
+        let is_own = matches!(self.target, [b'/' | b'*', ..]);
+        if let (true, Some(credentials), None) = (is_own, &settings.authorization, self.header(b"authorization")) {
             wire::field(out, b"Authorization", credentials);
         }
         if self.decode && self.header(b"accept-encoding").is_none() {

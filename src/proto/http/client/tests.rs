@@ -275,6 +275,15 @@ fn a_request_is_written_with_what_its_url_says() {
 }
 
 #[test]
+fn credentials_go_to_no_other_host() {
+    for (ask, is_own) in [("/x", true), ("http://other/x", false)] {
+        let mut rig = Rig::new("http://me:secret@h");
+        rig.ask(&V::Array(vec![V::Str("GET"), V::Str(ask)]), false).unwrap();
+        assert_eq!(rig.wrote().contains("Authorization"), is_own, "{ask}");
+    }
+}
+
+#[test]
 fn targets_and_hosts_of_every_form() {
     let line = |method, target, streams| {
         let mut rig = Rig::new("http://h/base");
@@ -401,6 +410,35 @@ fn rfc_9112_s9_3_conns_are_reused_only_when_they_may() {
         rig.conn.abandon(&mut |id| named.push(id.0));
         assert_eq!(named, [1]);
     }
+}
+
+#[test]
+fn rfc_9110_s15_5_9_a_408_that_crossed_the_request_is_no_reply() {
+    const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let late = |served: bool, ask: &V| {
+        let mut rig = Rig::new("http://x");
+        if served {
+            rig.get();
+            rig.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        rig.ask(ask, false).unwrap();
+        rig.told();
+        let fault = rig.feed(LATE);
+        (fault, rig.told().len())
+    };
+    assert_eq!(late(true, &request("GET", vec![])), (Some(FaultKind::Closed), 0), "it may be sent again elsewhere");
+    assert_eq!(late(false, &request("GET", vec![])).0, None, "the server was asked nothing before");
+    assert_eq!(late(true, &request("POST", vec![V::Nil, V::Str("x")])).0, None, "nobody may repeat this one");
+}
+
+#[test]
+fn leaving_lets_a_body_end_with_its_conn() {
+    let mut rig = Rig::new("http://x");
+    rig.get();
+    rig.feed(b"HTTP/1.1 200 OK\r\n\r\nto the");
+    rig.close();
+    rig.feed(b" end");
+    assert_eq!((rig.eof(), rig.told()[0].contains("'to the end'")), (None, true));
 }
 
 #[test]
@@ -589,6 +627,10 @@ fn bodies_are_decoded() {
     let at = wrong.len() - 6;
     wrong[at] ^= 1;
     assert_eq!(decoded("gzip", &wrong, false, 4).1, Some(FaultKind::Protocol), "its checksum");
+    let mut rig = Rig::new("http://x");
+    rig.ask(&request("GET", vec![V::Nil, V::Nil, V::Map(vec![("decode", V::True)])]), false).unwrap();
+    rig.feed(b"HTTP/1.1 206 Partial Content\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi");
+    assert!(rig.told()[0].contains("'Content-Encoding', 'gzip'"), "a part cannot be decoded");
     let (told, _) = decoded("aws-chunked", b"as it is", false, 4);
     assert!(told[0].contains("'aws-chunked'") && told[0].contains("'as it is'"), "{told:?}");
 }

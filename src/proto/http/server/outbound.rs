@@ -7,7 +7,7 @@ use super::reply::{self, Asked, Content, Framing, Ours, Reply};
 use super::{Server, State};
 use crate::proto::http::talk::Talk;
 use crate::proto::http::value::{Piece, bad_request, piece, trailers};
-use crate::proto::http::wire::{Malformed, Pairs, last_chunk};
+use crate::proto::http::wire::{Malformed, Pairs, last_chunk, lists, members};
 use crate::proto::websocket::{Config, Role};
 use crate::proto::{Emit, Event, Of, Out, Refusal, Then};
 
@@ -123,8 +123,12 @@ impl Server {
         let (lines, talk) = match &exchange.upgrade {
             None => return Err(bad_request("101 is for requests that ask for an upgrade")),
             Some(Upgrade::Other(asked)) => {
-                let to = reply.header(b"upgrade").unwrap_or(asked).to_vec();
-                (vec![("Upgrade", to), ("Connection", b"Upgrade".to_vec())], None)
+                // The one that the client likes best, unless the program chooses another of them (RFC 9110, 7.8).
+                let to = reply.header(b"upgrade").or_else(|| members(asked).next()).unwrap_or(asked);
+                if !lists(asked, to) {
+                    return Err(bad_request("101 is for a protocol that the request asks for"));
+                }
+                (vec![("Upgrade", to.to_vec()), ("Connection", b"Upgrade".to_vec())], None)
             }
             Some(Upgrade::WebSocket(offer)) => {
                 let lines = offer.answer(reply.header(b"sec-websocket-protocol"), true).map_err(bad_request)?;
@@ -330,6 +334,7 @@ impl Server {
             exchange.asked.keeps = false;
         }
         exchange.stage = Stage::Over;
+        let keeps = exchange.asked.keeps;
         if is_last {
             match self.state {
                 State::Streamed(_) => {
@@ -341,6 +346,9 @@ impl Server {
                     self.since = Some(now);
                 }
                 State::Lane | State::WebSocket(_) => self.state = State::Deaf,
+                // What comes behind a response that says `close` is not processed (RFC 9112, 9.6), though those before it
+                // are still to be written.
+                State::Head if !keeps => self.state = State::Deaf,
                 _ => {}
             }
         }

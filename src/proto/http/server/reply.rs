@@ -147,7 +147,7 @@ impl<'a> Reply<'a> {
             }
             Ok(())
         })?;
-        let bodiless = asked.is_head || matches!(self.status, 100..=199 | 204 | 304);
+        let bodiless = asked.is_head || matches!(self.status, 100..=199 | 204 | 205 | 304);
         let is_tunnel = asked.is_connect && matches!(self.status, 200..=299);
         let follows = matches!(self.body, Content::Follows);
         let given = self.body.bytes();
@@ -157,9 +157,10 @@ impl<'a> Reply<'a> {
             keeps = false;
             Framing::Close
         } else if bodiless {
-            // RFC 9110, 8.6: the length that GET would have told, and none at all with 204.
+            // RFC 9110, 8.6: the length that GET would have told, none at all with 204, and nothing with 205 (15.3.6).
             let length = match (self.status, seen.length) {
                 (204 | 100..=199, _) => None,
+                (205, _) => Some(0),
                 (_, Some(length)) => Some(length),
                 (304, None) => None,
                 (_, None) => (!follows).then_some(given),

@@ -114,6 +114,7 @@ fn run(pipeline: bool, ops: &[Op]) {
     let mut rig = Rig::new(if pipeline { "http://x?pipeline=true" } else { "http://x" });
     let (requests, pieces) = (requests(), pieces());
     let mut ends = Ends::default();
+    let mut half_closed = false;
     for op in ops {
         if ends.faulted {
             break;
@@ -153,6 +154,7 @@ fn run(pipeline: bool, ops: &[Op]) {
             }
         };
         ends.faulted = fault.is_some();
+        half_closed |= !half_closed && !ends.faulted && rig.flushed();
         ends.see(&rig.told());
         assert!(rig.input.len() < 8192, "what waits for its end is bounded");
     }

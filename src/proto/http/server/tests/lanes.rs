@@ -24,6 +24,25 @@ fn an_upgrade_is_a_lane_of_bytes() {
 }
 
 #[test]
+fn an_upgrade_is_to_one_of_those_that_were_asked_for() {
+    for (headers, expected) in [
+        (&[][..], Some("a/1")),
+        (&[("Upgrade", "B")], Some("B")),
+        (&[("Upgrade", "c")], None),
+        (&[("Upgrade", "a/1, b")], None),
+    ] {
+        let mut rig = Rig::new("");
+        rig.feed(UPGRADE.replace("echo", "a/1, b")).unwrap();
+        let then = rig.reply(0, &made(101, headers, Give::Follows));
+        let sent = rig.sent();
+        match expected {
+            Some(to) => assert!(then.is_ok() && sent.contains(&format!("\r\nUpgrade: {to}\r\n")), "{sent}"),
+            None => assert!(then.is_err() && sent.starts_with("HTTP/1.1 500 "), "{sent}"),
+        }
+    }
+}
+
+#[test]
 fn an_upgrade_that_is_not_taken_leaves_http() {
     let mut rig = Rig::new("");
     rig.feed(format!("{UPGRADE}{GET}")).unwrap();
@@ -268,4 +287,20 @@ fn a_websocket_behind_other_requests_waits_for_their_responses() {
     assert!(rig.wire.starts_with(head.as_bytes()), "{}", rig.wire.escape_ascii());
     rig.wire.drain(..head.len());
     assert_eq!(hears(&mut client, &mut rig), ["Text([101, 97, 114, 108, 121])", "Pong([112])"]);
+}
+
+#[test]
+fn pings_behind_a_response_that_waits_pile_up_to_a_bound() {
+    let mut rig = Rig::new("");
+    rig.feed(format!("{GET}{HANDSHAKE}")).unwrap();
+    rig.reply(1, &made(101, &[], Give::Follows)).unwrap();
+    let flood = says(&mut codec(), |codec, wire| (0..1000).try_for_each(|_| codec.ping(&[7; 125], wire)));
+    for _ in 0..20 {
+        rig.feed(&flood).unwrap();
+    }
+    assert!(rig.conn.paused(), "nothing more is read");
+    rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
+    assert!(!rig.conn.paused());
+    let most = LIMITS.message_bytes_max + 20 * flood.len();
+    assert!((LIMITS.message_bytes_max..most).contains(&rig.wire.len()), "{}", rig.wire.len());
 }

@@ -87,6 +87,8 @@ fn some_responses_have_no_body_whatever_is_given() {
         (HEAD, 200, &[("Content-Length", "9")], "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         (GET, 204, &[], "HTTP/1.1 204 No Content\r\n\r\n"),
         (GET, 204, &[("Content-Length", "9")], "HTTP/1.1 204 No Content\r\n\r\n"),
+        (GET, 205, &[], "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"),
+        (GET, 205, &[("Content-Length", "9")], "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"),
         (GET, 304, &[], "HTTP/1.1 304 Not Modified\r\n\r\n"),
         (GET, 304, &[("Content-Length", "9")], "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
     ] {
@@ -229,6 +231,22 @@ fn a_response_that_closes_is_the_last() {
     assert_eq!(rig.events().len(), 1, "9.6: what follows a close is not served");
     rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
     assert!(rig.drains());
+}
+
+#[test]
+fn rfc_9112_s9_6_nothing_is_processed_behind_a_response_that_closes() {
+    let close = made(200, &[("Connection", "close")], Give::Nil);
+    let wrong = made(200, &[("Content-Length", "5")], Give::Text("Hel"));
+    for last in [&close, &wrong] {
+        let mut rig = Rig::new("");
+        rig.feed(GET.repeat(2)).unwrap();
+        let _ = rig.reply(1, last);
+        rig.events();
+        rig.feed(format!("POST /never HTTP/1.1\r\nHost: h\r\n\r\n{GET}")).unwrap();
+        assert_eq!(rig.events(), Vec::<String>::new(), "though its response still waits for the first");
+        rig.reply(0, &made(200, &[], Give::Nil)).unwrap();
+        assert!(rig.drains() && rig.sent().matches("HTTP/1.1 200").count() == 2);
+    }
 }
 
 #[test]
