@@ -84,8 +84,12 @@ impl Io {
             return again.push((id, if touched { Again::Idempotent } else { Again::NotSent }));
         }
         let fate = if touched { IOK_FATE_MAYBE_EXECUTED } else { IOK_FATE_NOT_SENT };
-        let ending = Ending { status: status_of_loss(status), fate, peer: conn.number, first_byte_ns: 0 };
-        let code = if ending.status == IOK_STATUS_PROTOCOL { "PROTOCOL" } else { "LOST" };
+        let ending = Ending { status: status_of_loss(status, touched), fate, peer: conn.number, first_byte_ns: 0 };
+        let code = match ending.status {
+            IOK_STATUS_PROTOCOL => "PROTOCOL",
+            IOK_STATUS_REFUSED => "REFUSED",
+            _ => "LOST",
+        };
         self.core.fail(id, ending, code, message);
     }
 
@@ -152,8 +156,9 @@ impl Io {
 }
 
 /// What a lost request's status is, of the status that its conn ended with.
-fn status_of_loss(status: Status) -> Status {
+fn status_of_loss(status: Status, touched: bool) -> Status {
     match status {
+        IOK_STATUS_REFUSED if !touched => status,
         IOK_STATUS_PROTOCOL | IOK_STATUS_CLOSED | IOK_STATUS_PANIC => status,
         _ => IOK_STATUS_LOST,
     }

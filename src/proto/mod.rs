@@ -51,6 +51,8 @@ pub struct Scheme {
     pub tls: bool,
     /// What is offered by ALPN (RFC 7301), the best first. Which one was taken is in [`Transport`].
     pub alpn: &'static [&'static [u8]],
+    /// What a client is told that speaks in the clear to a listener that wants TLS.
+    pub rebuff: &'static [u8],
     pub default_port: u16,
     /// A request has a conn to itself ([`Class::Exchange`]): there are as many as the load asks for.
     pub exclusive: bool,

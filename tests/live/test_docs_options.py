@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import iokernel
 import pytest
+from support.certs import Authority
 from support.program import ROOT
 
 TEXT = (ROOT / "docs" / "endpoints.md").read_text()
@@ -59,6 +61,34 @@ def test_every_option_of_http_is_listed() -> None:
     options = {"pool": 5, "warm": 1, "lane_idle": "5s", "pipeline": True, "max_reply": "1MiB"}
     with iokernel.Kernel(name="docs") as kernel:
         kernel.open("http://127.0.0.1:1", **options).close()
+
+
+TLS = (ROOT / "docs" / "tls.md").read_text()
+
+
+def of_tls(heading: str) -> set[str]:
+    table = TLS.partition(f"## {heading}\n")[2].partition("\n#")[0]
+    keys = re.findall(r"^\| ((?:`tls_\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    return {key for row in keys for key in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_option_of_tls_is_listed(tmp_path: Path) -> None:
+    """Each of them has a test of its own beside the code that reads it."""
+
+    def taken(error: iokernel.ConfigError) -> set[str]:
+        known = str(error).partition("a known option: ")[2].rstrip().split(", ")
+        return {key for key in known if key.startswith("tls_")}
+
+    with Authority() as authority, iokernel.Kernel(name="docs") as kernel:
+        with pytest.raises(iokernel.ConfigError) as refused:
+            kernel.open("rediss://127.0.0.1:1", tls_verify="false", no_such_option=1)
+        assert taken(refused.value) == of_tls("Options of a service")
+        with pytest.raises(iokernel.ConfigError) as refused:
+            kernel.listen("rediss://127.0.0.1:0", tls_cert=authority.issue(), no_such_option=1)
+        assert taken(refused.value) == of_tls("Options of a listener")
+        with pytest.raises(iokernel.ConfigError, match="expected a scheme with TLS: rediss, https"):
+            kernel.open("redis://127.0.0.1:1", tls_ca=authority.ca)
+    assert "| `sentinel_tls" not in TLS and "`sentinel_tls=false`" in TLS
 
 
 def test_every_option_of_a_listener_is_listed() -> None:

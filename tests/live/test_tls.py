@@ -34,6 +34,7 @@ from support.openssl import SServer, s_client
 from support.process import program
 from support.proxy import Proxy
 from support.resp import Resp
+from support.serving import WSGI, Served
 from support.tls import SecureRedis, Serving, Stunnel
 from support.tunnels import Tunnels
 
@@ -409,8 +410,8 @@ def test_curl_is_served(authority: Authority, cert: str, tmp_path: Path) -> None
             assert found.stdout == large.read_bytes(), "a span of a file, encrypted on its way"
             many = curl("--cacert", authority.ca, "-w", "%{num_connects}\n", url + "/[1-50]", "-o", "/dev/null")
             assert sum(map(int, many.stdout.split())) == 1, "one conn serves them all"
-            plain = curl(f"http://localhost:{server.port}/")
-            assert plain.returncode != 0 or b"400" in plain.stdout
+            plain = curl("-i", f"http://localhost:{server.port}/")
+            assert plain.stdout.startswith(b"HTTP/1.1 400 ") and b"use https" in plain.stdout, plain
             strange = curl(url)
             assert b"certificate" in strange.stderr
             assert curl("--cacert", authority.ca, "--no-alpn", url + "/x").stdout == b"hello"
@@ -428,6 +429,13 @@ def test_clients_of_a_listener_are_asked_for_certificates(authority: Authority, 
             told = server.tls
             assert (told["handshakes"], told["failures"]) == (1, 3)
             assert "certificate expired" in told["last_error"]
+            # A client of TLS 1.3 hears of it when its request is on its way.
+            with iokernel.Kernel(name="client") as kernel:
+                for method in ("POST", "GET", "POST", "POST"):
+                    bare = kernel.open(f"https://localhost:{server.port}", tls_ca=authority.ca)
+                    refused = refusal(bare, method, "/", {}, b"x" if method == "POST" else None)
+                    assert (refused.status, refused.fate) == (REFUSED, "not_sent")
+                    assert CLIENT_WANTED in str(refused)
         with Serving(
             "https://127.0.0.1:0", echo, tls_cert=cert, tls_client_ca=authority.ca, tls_client="optional"
         ) as server:
@@ -485,6 +493,62 @@ def test_several_certificates_for_several_names(authority: Authority) -> None:
             at = ["--connect-to", f"{name}:443:127.0.0.1:{server.port}", "--cacert", authority.ca]
             found = curl(*at, f"https://{name}/")
             assert (found.stdout == b"hello") == (name == shown), found
+
+
+def test_an_application_is_served(start: Callable[..., Any], authority: Authority, cert: str) -> None:
+    """`iokernel serve`, with workers and clients' certificates."""
+    files = ["--tls-cert", cert, "--tls-key", cert, "--tls-client-ca", authority.ca]
+    served = start(Served, WSGI, *files, "--workers", "2")
+    given = ["--cacert", authority.ca, f"https://localhost:{served.port}/[1-20]"]
+    known = curl("--cert", authority.issue("client"), *given)
+    assert known.stdout.isdigit(), known
+    assert curl(*given).returncode != 0
+
+
+def test_a_broken_reply_is_not_ended_as_if_it_were_whole(authority: Authority, cert: str) -> None:
+    """A listener that goes in the middle of a reply whose end would be that of the connection (HTTP/1.0)."""
+    context = ssl.create_default_context(cafile=authority.ca)
+    with iokernel.Kernel(name="broken") as kernel:
+        for answers in (True, False):
+            listener = kernel.listen("https://127.0.0.1:0", tls_cert=cert)
+            port = int(listener.url.rpartition(":")[2])
+            conn = socket.create_connection(("127.0.0.1", port))
+            with conn, context.wrap_socket(conn, server_hostname="localhost", suppress_ragged_eofs=False) as secure:
+                secure.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                request = next(iter(listener))
+                if answers:
+                    request.reply([200, {}, b"whole"])
+                    head, _, body = secure.recv(4096).partition(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 200") and body == b"whole" and secure.recv(1) == b""
+                    listener.close()
+                else:
+                    listener.close()
+                    with pytest.raises(ssl.SSLEOFError):
+                        secure.recv(4096)
+
+
+def test_who_is_in_the_middle_of_a_handshake_is_served_by_a_listener_that_leaves(
+    authority: Authority, cert: str
+) -> None:
+    with Serving("https://127.0.0.1:0", echo, tls_cert=cert) as server, Proxy(f"127.0.0.1:{server.port}") as proxy:
+        proxy.to_server(delay_ms=300)
+        host, port = proxy.address.split(":")
+        command = ["--cacert", authority.ca, "--connect-to", f"::{host}:{port}", "https://localhost/late"]
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(curl, *command)
+            net.wait_for("the handshake", lambda: server.tls["pending"] == 1)
+            leaving = pool.submit(server.listener.close, drain=10)
+            assert asked.result(20).stdout == b"hello"
+            leaving.result(20)
+
+
+def test_over_a_unix_socket(kernel: iokernel.Kernel, authority: Authority, cert: str, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Serving(f"https+unix://{path}", echo, tls_cert=cert):
+        api = kernel.open(f"https+unix://{path}", tls_ca=authority.ca, tls_server_name="localhost")
+        assert api.call("GET", "/")[0] == 200
+        with pytest.raises(iokernel.ConfigError, match=r"which .*/socket does not tell"):
+            kernel.open(f"https+unix://{path}", tls_ca=authority.ca)
 
 
 # Files that change
@@ -551,8 +615,11 @@ def test_garbage_in_the_place_of_a_hello(authority: Authority, cert: str) -> Non
                 conn.settimeout(20)
                 with suppress(ConnectionError):
                     conn.sendall(words)
-                    while conn.recv(4096):
-                        pass
+                    said = conn.recv(4096)
+                    if words.startswith(b"PING"):
+                        assert said == b"-ERR this port speaks TLS: use rediss://\r\n"
+                    while said:
+                        said = conn.recv(4096)
         net.wait_for("failures", lambda: server.tls["failures"] == 4)
         assert server.tls["pending"] == 0
         assert "PONG" in s_client(server.port, "-ign_eof", said="PING\r\nQUIT\r\n")

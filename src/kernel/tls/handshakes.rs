@@ -4,6 +4,7 @@
 //! A listener has `tls_pending` of them at most. One more takes the place of the one that has waited longest for its
 //! client; if all of them wait for us, it stays in the backlog for a moment.
 
+use std::io::Write;
 use std::time::Instant;
 
 use super::session::{Agreed, Session};
@@ -141,6 +142,9 @@ impl Io {
     }
 
     fn handshake_failed(&mut self, key: u32, failure: Failure) {
+        if failure.no_tls {
+            self.rebuff(key);
+        }
         let Some(conn) = self.conns.get(key as usize) else { return };
         let (endpoint, peer) = (conn.endpoint, &conn.peer_name);
         let message = match conn.server_name.as_ref().filter(|name| !peer.contains(name.as_str())) {
@@ -151,6 +155,15 @@ impl Io {
             tls.failed(&message);
         }
         self.conn_failed(key, failure.status, failure.refused, message);
+    }
+
+    /// A client that speaks in the clear is told so, as far as its socket takes it.
+    fn rebuff(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize).filter(|conn| conn.is_server) else { return };
+        let of = self.endpoints.get(conn.endpoint as usize);
+        if let (Some(tls), Some(securing)) = (of.and_then(|of| of.tls.as_deref()), securing(conn)) {
+            let _ = securing.socket.write(tls.rebuff);
+        }
     }
 
     /// A handshake has taken too long.

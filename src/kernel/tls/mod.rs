@@ -46,6 +46,8 @@ pub struct Tls {
     options: TlsOptions,
     made: Made,
     asked: Arc<Asked>,
+    /// See [`Scheme::rebuff`].
+    rebuff: &'static [u8],
     /// As they were when `made` was made of them; None: not there.
     files: Vec<(PathBuf, Option<Stamp>)>,
     looked: Option<Instant>,
@@ -85,6 +87,10 @@ impl Tls {
             let expected = format!("the name that the certificate must be for, which {path} does not tell");
             return Err(ConfigError::new("tls_server_name", "", expected));
         }
+        if let Some(word) = url.options.peek("proxy_protocol").filter(|word| *word != "off") {
+            let expected = "off, as that header would come before TLS: let the proxy end TLS, or say nothing itself";
+            return Err(ConfigError::new("proxy_protocol", word, expected));
+        }
         let asked = Arc::new(Asked::default());
         // Looked at first: what is written meanwhile shows as a change.
         let files = made::files(&options).into_iter().map(|path| (path.clone(), Stamp::of(&path).ok())).collect();
@@ -93,6 +99,7 @@ impl Tls {
             options,
             made,
             asked,
+            rebuff: scheme.rebuff,
             files,
             looked: None,
             files_error: String::new(),

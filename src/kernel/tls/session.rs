@@ -163,6 +163,10 @@ impl Session {
             let room = &mut scratch[..FRONT_BYTES + HELD_BYTES_MAX + HANDSHAKE_READ_BYTES];
             let count = self.go_through(room, 0);
             self.early.extend_from_slice(&room[..count]);
+            // An alert is for those who speak TLS.
+            if let Some(error) = self.fault.take_if(|error| words::is_no_tls(error)) {
+                return Err(error.into());
+            }
             let sent = self.outgoing.send(socket);
             if let Some(error) = self.fault.take() {
                 return Err(error.into());

@@ -12,17 +12,19 @@ pub struct Failure {
     pub status: Status,
     /// No other attempt will fare better until someone changes something.
     pub refused: bool,
+    /// What came is no record of TLS.
+    pub no_tls: bool,
     pub words: String,
 }
 
 impl Failure {
     /// The way to the peer broke.
     pub fn lost(words: impl Into<String>) -> Self {
-        Failure { status: IOK_STATUS_UNAVAILABLE, refused: false, words: words.into() }
+        Failure { status: IOK_STATUS_UNAVAILABLE, refused: false, no_tls: false, words: words.into() }
     }
 
     pub fn refused(words: impl Into<String>) -> Self {
-        Failure { status: IOK_STATUS_REFUSED, refused: true, words: words.into() }
+        Failure { status: IOK_STATUS_REFUSED, refused: true, no_tls: false, words: words.into() }
     }
 }
 
@@ -41,7 +43,7 @@ impl From<Error> for Failure {
             | Error::NoApplicationProtocol => IOK_STATUS_REFUSED,
             _ => IOK_STATUS_PROTOCOL,
         };
-        Failure { status, refused: true, words }
+        Failure { status, refused: true, no_tls: is_no_tls(&error), words }
     }
 }
 
@@ -67,13 +69,17 @@ pub fn is_about_our_certificate(error: &Error) -> bool {
     matches!(error, Error::AlertReceived(alert) if about.contains(alert))
 }
 
+/// What came is no record of TLS at all.
+pub fn is_no_tls(error: &Error) -> bool {
+    use InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+    matches!(error, Error::InvalidMessage(InvalidContentType | UnknownProtocolVersion))
+}
+
 pub fn of(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::AlertReceived(alert) => of_alert(*alert),
-        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "the peer does not speak TLS".into()
-        }
+        error if is_no_tls(error) => "the peer does not speak TLS".into(),
         Error::PeerIncompatible(error) => of_incompatible(error),
         Error::NoCertificatesPresented => "the peer gave no certificate".into(),
         Error::NoApplicationProtocol => "the peer wants none of our protocols (ALPN)".into(),

@@ -37,6 +37,8 @@ pub const SCHEME: Scheme = Scheme {
     name: "http",
     tls: false,
     alpn: &[],
+    rebuff: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 33\r\nConnection: close\r\n\r\n\
+        This port speaks TLS: use https.\n",
     default_port: 80,
     exclusive: true,
     // OpenTelemetry semantic conventions 1.38, "HTTP client span".

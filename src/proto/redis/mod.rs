@@ -37,6 +37,7 @@ pub const SCHEME: Scheme = Scheme {
     name: "redis",
     tls: false,
     alpn: &[],
+    rebuff: b"-ERR this port speaks TLS: use rediss://\r\n",
     default_port: 6379,
     exclusive: false,
     tracing: database_tracing("redis"),

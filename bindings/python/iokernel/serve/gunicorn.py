@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -78,9 +79,11 @@ class Worker(base.Worker):  # type: ignore[misc]
             found["access_log"] = cfg.accesslog
         if cfg.proxy_protocol and cfg.proxy_protocol != "off":
             found["proxy_protocol"] = {"auto": "on", True: "on"}.get(cfg.proxy_protocol, cfg.proxy_protocol)
-        for key, value in (("tls_cert", cfg.certfile), ("tls_key", cfg.keyfile), ("tls_client_ca", cfg.ca_certs)):
-            if value:
-                found[key] = value
+        files = {"tls_cert": cfg.certfile, "tls_key": cfg.keyfile}
+        if cfg.ca_certs and cfg.cert_reqs:
+            files["tls_client_ca"] = cfg.ca_certs
+            found["tls_client"] = "optional" if cfg.cert_reqs == ssl.CERT_OPTIONAL else "require"
+        found.update({key: value for key, value in files.items() if value})
         return {**found, **self.listener_options, **dict(parse_qsl(os.environ.get("IOKERNEL_LISTENER", "")))}
 
 

@@ -43,6 +43,14 @@ fn what_is_wrong_with_a_file_is_said_with_its_line() {
     assert!(der.contains("it is DER"), "{der}");
 }
 
+#[test]
+fn what_would_come_before_tls_is_refused() {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let both = shown(&folder.write("both.pem", &authority.leaf(&["localhost"]).both()));
+    let told = error(&format!("tls_cert={both}&proxy_protocol=v2"), true);
+    assert!(told.starts_with(r#"proxy_protocol: "v2": expected off"#), "{told}");
+}
+
 /// Of the certificate that a client is shown.
 fn shows(pair: &Pair) -> Option<String> {
     let (a, b) = UnixStream::pair().unwrap();

@@ -254,7 +254,12 @@ fn what_is_no_tls_is_told_as_such() {
         near.write_all(words.as_bytes()).unwrap();
         let failure = client.shake().unwrap_err();
         assert_eq!((failure.status, failure.refused), (crate::status::IOK_STATUS_PROTOCOL, true), "{words}");
-        assert_eq!(failure.words, "the peer does not speak TLS");
+        assert_eq!((failure.words.as_str(), failure.no_tls), ("the peer does not speak TLS", true));
+        let mut heard = Vec::new();
+        drop(client);
+        near.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard[0], 22, "nothing but the hello");
+        assert_eq!(heard.len(), 5 + usize::from(u16::from_be_bytes([heard[3], heard[4]])), "and no alert");
     }
     let (near, far) = UnixStream::pair().unwrap();
     let mut client = End::new(far, pair.client.made.begin(Some("localhost")).unwrap());
