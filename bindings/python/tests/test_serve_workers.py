@@ -21,7 +21,6 @@ from support.program import ROOT
 from support.serving import ASGI, WSGI, Load, Served, read_all
 
 
-
 @pytest.mark.parametrize("source", [WSGI, ASGI], ids=["wsgi", "asgi"])
 def test_sigterm_under_load_loses_nothing(source: str) -> None:
     with Served(source, "--workers", "2", "--delay", "0.5", "--health", "/healthz") as served:
