@@ -352,7 +352,7 @@ class Master:
                 self._close(slot)
             else:
                 slot.bar_at = time.monotonic() + (self.options.delay if number == signal.SIGTERM else 0.0)
-        ask = {signal.SIGINT: signal.SIGHUP}.get(signal.Signals(number), number)
+        ask = {signal.SIGINT: signal.SIGUSR1}.get(signal.Signals(number), number)
         for child in self._children.values():
             self._ask_to_leave(child, ask if child.ready else signal.SIGQUIT)
 

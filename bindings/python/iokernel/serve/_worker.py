@@ -36,15 +36,16 @@ BEATS_PER_TIMEOUT = 4
 RELOAD_LOOK_S = 0.5
 LOOK_S = 0.1
 """How soon a worker that leaves sees that it shall not wait any longer."""
-LAST_COMERS_S = 0.1
-"""How much later than the master, which lets nobody new begin to connect, a worker closes its door: by then whoever has
-begun is there."""
 LAST_MOMENT_S = 0.5
 """How long the threads and tasks that are left have once the clients are gone."""
 
 
 class Worker:
     """Serves on sockets that listen already. `tell`: how the master is told things."""
+
+    last_comers_s = 0.1
+    """How much later than the master, which lets nobody new begin to connect, a worker closes its door: by then whoever
+    has begun is there."""
 
     def __init__(self, options: Options, number: int, sockets: Sequence[Any], tell: Callable[[bytes], object]) -> None:
         self.options, self.number, self.sockets, self.tell = options, number, sockets, tell
@@ -76,8 +77,8 @@ class Worker:
                 self.kernel.close()
 
     def signals(self, hear: Callable[[int], object]) -> None:
-        """Signals are heard as SIGTERM, SIGQUIT or SIGHUP; see Leaving."""
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+        """Signals that Leaving knows are heard."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, lambda number, _: hear(number))
         # Its master's to take: a terminal sends it to both.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -148,18 +149,19 @@ class _Listening:
 
 
 class Leaving:
-    """How a worker was told to leave: SIGTERM, with SIGHUP where another one has taken its place already, with SIGQUIT
-    at once."""
+    """How a worker was told to leave: SIGTERM, once its balancer has seen it; SIGUSR1, as soon as those have come who began
+    to connect; SIGHUP, as another one has taken its place, whose socket is the same; SIGQUIT, at once."""
 
     def __init__(self, worker: Worker, told: Callable[[], object]) -> None:
-        self.delay_s, self.drain_s = worker.options.delay + LAST_COMERS_S, worker.options.drain
+        self.delay_s, self.drain_s = worker.options.delay + worker.last_comers_s, worker.options.drain
+        self._last_comers_s = worker.last_comers_s
         self.is_quick = False
         self._told = told
         worker.signals(self._hear)
 
     def _hear(self, number: int) -> None:
         if number != signal.SIGTERM:
-            self.delay_s = LAST_COMERS_S
+            self.delay_s = self._last_comers_s if number == signal.SIGUSR1 else 0.0
         self.is_quick |= number == signal.SIGQUIT
         self._told()
 

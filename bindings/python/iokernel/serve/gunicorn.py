@@ -120,6 +120,9 @@ class _Lent:
 class _Serving(Serving):
     """A worker whose master is gunicorn's."""
 
+    last_comers_s = 0.0
+    """The socket is its master's, too, and nobody new is kept from it."""
+
     def __init__(self, worker: Worker, options: Options) -> None:
         super().__init__(options, worker.age, [_Lent(each) for each in worker.sockets], self._told)
         self._worker = worker
