@@ -134,11 +134,13 @@ def rust() -> list[Step]:
     if not shutil.which("cargo-nextest"):
         return [Step(["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], read_cargo)]
     nextest = ["cargo", "nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--status-level", "fail"]
-    return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--locked"])]
+    return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--workspace", "--locked"])]
 
 
 def python() -> list[Step]:
-    return [Step([sys.executable, "-m", "pytest", *filter(os.path.isdir, PYTHON_SUITES)], read_pytest)]
+    """In several processes: most tests wait, for servers and for time to pass."""
+    pytest = [sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal"]
+    return [Step([*pytest, *filter(os.path.isdir, PYTHON_SUITES)], read_pytest)]
 
 
 def c() -> list[Step]:
