@@ -347,11 +347,7 @@ impl Stream {
         let Stream::Tcp(stream) = self else { return Ok(()) };
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        if let Some(idle) = options.keepalive {
-            let interval = (idle / 6).max(Duration::from_secs(1)); // three lost probes: dead after 1.5 times the idle
-            let keepalive = TcpKeepalive::new().with_time(idle.max(Duration::from_secs(1)));
-            socket.set_tcp_keepalive(&keepalive.with_interval(interval).with_retries(3))?;
-        }
+        options.keepalive.map_or(Ok(()), |idle| keep_alive(&socket, idle))?;
         if options.user_timeout.is_some() {
             socket.set_tcp_user_timeout(options.user_timeout)?;
         }
@@ -360,6 +356,13 @@ impl Stream {
 }
 
 const ECONNREFUSED: i32 = 111;
+
+/// The system's own probes begin after `idle`.
+pub fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()> {
+    let interval = (idle / 6).max(Duration::from_secs(1)); // three lost probes: dead after 1.5 times the idle
+    let keepalive = TcpKeepalive::new().with_time(idle.max(Duration::from_secs(1)));
+    socket.set_tcp_keepalive(&keepalive.with_interval(interval).with_retries(3))
+}
 
 /// The address of a path, or of an abstract socket when the path begins with `@`.
 pub fn unix_address(path: &Path) -> io::Result<std::os::unix::net::SocketAddr> {

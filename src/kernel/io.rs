@@ -197,7 +197,7 @@ impl Io {
         let options = &self.endpoints[conn.endpoint as usize].options;
         let options = DialOptions {
             timeout: options.connect_timeout,
-            keepalive: (!options.keepalive.is_zero()).then_some(options.keepalive),
+            keepalive: options.keepalive,
             user_timeout: options.user_timeout,
         };
         conn.link = Link::Dialling(Dialer::new(places, options, now));

@@ -24,8 +24,8 @@ pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(1);
 pub const ACCEPT_BUDGET: usize = 64;
 pub const BACKLOG: i32 = 1024;
 pub const BACKLOG_MAX: u64 = 65_535;
-/// Bytes that a client's socket takes before it can send them. Clients inherit it from the socket that listens. What a
-/// slow reader leaves waits with whoever makes it, and not in the system's memory, megabytes for each.
+/// Bytes that a client's socket takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT). What a slow reader leaves waits
+/// with whoever makes it, and not in the system's memory, megabytes for each.
 const UNSENT_BYTES: u32 = 256 << 10;
 
 enum Bound {
@@ -42,23 +42,26 @@ pub struct SocketOptions {
     /// Several processes listen, each on a socket of its own, and the system shares the clients out (SO_REUSEPORT).
     reuse_port: bool,
     backlog: i32,
+    /// The system probes clients that are silent for so long.
+    keepalive: Option<Duration>,
     /// A socket that the program was given (systemd, gunicorn): it listens already, and stays the program's own.
     fd: Option<i32>,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        SocketOptions { reuse_port: false, backlog: BACKLOG, fd: None }
+        SocketOptions { reuse_port: false, backlog: BACKLOG, keepalive: None, fd: None }
     }
 }
 
 impl SocketOptions {
-    pub fn take(options: &mut Options) -> Result<Self, ConfigError> {
+    pub fn take(options: &mut Options, keepalive: Option<Duration>) -> Result<Self, ConfigError> {
         let given = options.has("fd");
         let fd = options.number("fd", 0, 0..=i32::MAX as u64)? as i32;
         Ok(SocketOptions {
             reuse_port: options.flag("reuse_port", false)?,
             backlog: options.number("backlog", BACKLOG as u64, 1..=BACKLOG_MAX)? as i32,
+            keepalive,
             fd: given.then_some(fd),
         })
     }
@@ -85,7 +88,7 @@ impl Listener {
         token: Token,
     ) -> io::Result<Self> {
         let mut socket = match (options.fd, address) {
-            (Some(fd), _) => adopt(fd)?,
+            (Some(fd), _) => adopt(fd, options)?,
             (None, Address::Host { host, port }) => Bound::Tcp(Owned::make(|| bind_tcp(host, *port, options))?),
             (None, Address::Unix(path)) => {
                 Bound::Unix(Owned::make(|| bind_unix(path, None, options.backlog))?, Some(path.clone()))
@@ -116,12 +119,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
             Bound::Closed => Err(io::ErrorKind::WouldBlock.into()),
-            Bound::Tcp(listener) => {
-                let stream = Owned::make(|| Ok(listener.accept()?.0))?;
-                // Best effort: a client that is gone already shows at the first read.
-                let _ = stream.set_nodelay(true);
-                Ok(Stream::Tcp(stream))
-            }
+            Bound::Tcp(listener) => Owned::make(|| Ok(listener.accept()?.0)).map(Stream::Tcp),
             Bound::Unix(listener, _) => Owned::make(|| Ok(listener.accept()?.0)).map(Stream::Unix),
         }
     }
@@ -132,7 +130,7 @@ impl Listener {
         match &mut self.socket {
             Bound::Tcp(listener) if !self.is_shared => crate::sys::socket::drop_syns(&**listener).is_ok(),
             Bound::Unix(_, path) if !self.is_shared => {
-                path.take().filter(|path| !path.starts_with('@')).is_some_and(|path| std::fs::remove_file(path).is_ok())
+                path.take_if(|path| !path.starts_with('@')).is_some_and(|path| std::fs::remove_file(path).is_ok())
             }
             _ => false,
         }
@@ -161,7 +159,7 @@ impl Listener {
 }
 
 /// A duplicate of a socket that listens already.
-fn adopt(fd: i32) -> io::Result<Bound> {
+fn adopt(fd: i32, options: &SocketOptions) -> io::Result<Bound> {
     let wrong = |what: &str| {
         let text = format!("fd={fd}: {what}: expected a stream socket that listens");
         io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -177,14 +175,16 @@ fn adopt(fd: i32) -> io::Result<Bound> {
     if domain == Domain::UNIX {
         Owned::make(|| Ok(UnixListener::from_std(own()?.into()))).map(|listener| Bound::Unix(listener, None))
     } else {
-        bound_unsent(&socket);
+        for_clients(&socket, options);
         Owned::make(|| Ok(TcpListener::from_std(own()?.into()))).map(Bound::Tcp)
     }
 }
 
-/// Best effort: a system without it (tcp(7), TCP_NOTSENT_LOWAT) takes more.
-fn bound_unsent(socket: &SockRef<'_>) {
+/// What clients' sockets inherit from the one that listens. Best effort: a system without one of them does without.
+fn for_clients(socket: &SockRef<'_>, options: &SocketOptions) {
+    let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+    let _ = options.keepalive.map(|idle| super::dial::keep_alive(socket, idle));
 }
 
 /// A socket that listens on an IP address, `localhost`, or `*` for all of IPv4.
@@ -203,7 +203,7 @@ pub fn bind_tcp(host: &str, port: u16, options: &SocketOptions) -> io::Result<Tc
     if options.reuse_port {
         socket.set_reuse_port(true)?;
     }
-    bound_unsent(&SockRef::from(&socket));
+    for_clients(&SockRef::from(&socket), options);
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(options.backlog)?;
@@ -249,4 +249,22 @@ fn is_abandoned(path: &str) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     Ok(socket.connect(&SockAddr::unix(path)?).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_inherit_what_the_socket_that_listens_was_told() {
+        let options = SocketOptions { keepalive: Some(Duration::from_secs(7)), ..SocketOptions::default() };
+        let listener = bind_tcp("localhost", 0, &options).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+    }
 }

@@ -21,7 +21,7 @@ pub struct EndpointOptions {
     /// Default of a request's `timeout_ms`.
     pub timeout_ms: u32,
     pub connect_timeout: Duration,
-    pub keepalive: Duration,
+    pub keepalive: Option<Duration>,
     pub user_timeout: Option<Duration>,
     pub service: ServiceConfig,
     pub conns_max: usize,
@@ -57,6 +57,11 @@ struct Shape {
     exclusive: bool,
 }
 
+/// Zero is how an option of a time is switched off.
+fn unless_zero(span: Duration) -> Option<Duration> {
+    (!span.is_zero()).then_some(span)
+}
+
 impl Shape {
     fn of(url: &Url, listener: bool, exclusive: bool) -> Self {
         let cluster = url.via.as_deref() == Some("cluster");
@@ -86,7 +91,7 @@ impl EndpointOptions {
             limits,
             timeout_ms: as_ms(options.duration("timeout", timeout)?),
             connect_timeout: seconds(5),
-            keepalive: options.duration("keepalive", seconds(60))?,
+            keepalive: unless_zero(options.duration("keepalive", seconds(60))?),
             user_timeout: None,
             service: ServiceConfig { seed, wanted, topology: shape.cluster, exclusive, ..ServiceConfig::default() },
             conns_max: 10_000,
@@ -109,11 +114,10 @@ impl EndpointOptions {
         };
         if listener {
             taken.conns_max = options.number("max_conns", 10_000, 1..=1 << 20)? as usize;
-            let send_timeout = options.duration("send_timeout", seconds(60))?;
-            taken.send_timeout = (!send_timeout.is_zero()).then_some(send_timeout);
+            taken.send_timeout = unless_zero(options.duration("send_timeout", seconds(60))?);
             taken.access = AccessOptions::take(options)?;
             taken.limits.access = taken.access.is_some();
-            taken.socket = SocketOptions::take(options)?;
+            taken.socket = SocketOptions::take(options, taken.keepalive)?;
         } else {
             taken.proxy = Proxy::take(options, &url.address)?;
             taken.terms.remote = taken.proxy.as_ref().is_some_and(|proxy| proxy.resolves);
@@ -124,14 +128,12 @@ impl EndpointOptions {
 
     fn take_service(&mut self, options: &mut Options) -> Result<(), ConfigError> {
         self.connect_timeout = options.duration("connect_timeout", self.connect_timeout)?;
-        let user_timeout = options.duration("user_timeout", Duration::ZERO)?;
-        self.user_timeout = (!user_timeout.is_zero()).then_some(user_timeout);
+        self.user_timeout = unless_zero(options.duration("user_timeout", Duration::ZERO)?);
         self.required = options.flag("require", false)?;
         self.shows_arguments = options.flag("show_arguments", false)?;
-        let silence = options.duration("max_app_silence", Duration::ZERO)?;
-        self.app_silence = (!silence.is_zero()).then(|| silence.max(Duration::from_millis(10)));
-        let slow = options.duration("slow", Duration::ZERO)?;
-        self.slow = (!slow.is_zero()).then_some(slow);
+        let silence = unless_zero(options.duration("max_app_silence", Duration::ZERO)?);
+        self.app_silence = silence.map(|silence| silence.max(Duration::from_millis(10)));
+        self.slow = unless_zero(options.duration("slow", Duration::ZERO)?);
         let spread = if self.terms.spread { "all" } else { "one" };
         self.terms.spread = options.word("peers", spread, &["one", "all"])? == "all";
         let floor = self.terms.ttl_min;
