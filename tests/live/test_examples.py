@@ -57,6 +57,19 @@ def test_page(path: Path, server_url: str) -> None:
         exec(compile(above + block[1], path, "exec"), names)
 
 
+def test_readme(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Each block is a program, whose servers are those that are there."""
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    with AiohttpServer() as http:
+        for at, block in enumerate(blocks):
+            path = tmp_path / f"block{at}.py"
+            path.write_text(
+                block.replace("redis://127.0.0.1:6379", redis_server.url).replace("https://api.internal", http.url)
+            )
+            run(path)
+    assert len(blocks) >= 3
+
+
 @pytest.mark.parametrize("server", [[], ["--listener"]], ids=["redis-server", "listener"])
 def test_demo(server: list[str], request: pytest.FixtureRequest) -> None:
     """A short run without redis-py beside it: it fails by itself if what it says was not seen."""

@@ -114,16 +114,15 @@ def test_thousands_of_slow_clients(run: str) -> None:
         with polite_requests(url) as beside, Memory(worker) as memory:
             for count, start, rest in kinds:
                 stack.enter_context(Slow(server.port, count, start, rest))
-            most = descriptors(worker)
+            wait_for("most of them", lambda: descriptors(worker) - files > clients / 2, TIMEOUT_S)
             # Those of the polite are no more than a few.
             wait_for("their end", lambda: descriptors(worker) < files + 50, 60)
             gone = time.monotonic() - began
     with table(f"requests beside {clients} slow clients, {run}", "", "answered", "p50 ms", "p99 ms") as add:
         for name, told in (("alone", alone), ("beside", beside)):
             add([name, told["answered"], told["p50_ms"], told["p99_ms"]])
-    print(f"{memory.more / MIB:.1f} MiB more, {most - files} connections at most, gone after {gone:.1f} s")
+    print(f"{memory.more / MIB:.1f} MiB more, gone after {gone:.1f} s")
     assert not beside["wrong"] and beside["answered"] > 50, beside
-    assert most - files > clients / 2, "they were there"
     assert memory.more < sum(count * EACH_BYTES_MAX.get(start, 32 << 10) for count, start, _ in kinds)
 
 
