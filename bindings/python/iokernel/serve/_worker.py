@@ -149,8 +149,8 @@ class _Listening:
 
 
 class Leaving:
-    """How a worker was told to leave: SIGTERM, once its balancer has seen it; SIGUSR1, as soon as those have come who began
-    to connect; SIGHUP, as another one has taken its place, whose socket is the same; SIGQUIT, at once."""
+    """How a worker was told to leave: SIGTERM, once its balancer has seen it; SIGUSR1, as soon as those have come who
+    began to connect; SIGHUP, as another one has taken its place, whose socket is the same; SIGQUIT, at once."""
 
     def __init__(self, worker: Worker, told: Callable[[], object]) -> None:
         self.delay_s, self.drain_s = worker.options.delay + worker.last_comers_s, worker.options.drain
