@@ -67,6 +67,7 @@ test-c: build
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --no-default-features --features redis --locked -- -D warnings
 	cargo test --quiet --locked -p iokernel-header
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check

@@ -7,9 +7,10 @@ use std::time::Instant;
 use super::dial::Dialer;
 use super::exchange::Ack;
 use super::files::FileSpan;
+use super::greeting::Greeting;
 use super::line::{Got, Line};
 use super::observing::own::PeerMeter;
-use super::proxy::{Greeting, Target};
+use super::proxy::Target;
 use super::tls::Securing;
 use super::wheel::TimerKey;
 use crate::peer::Place;
@@ -32,7 +33,7 @@ pub enum Link {
     /// The name is being looked up.
     Resolving,
     Dialling(Dialer),
-    /// A proxy is asked for a tunnel.
+    /// A proxy is asked for a tunnel, or the peer for TLS.
     Greeting(Box<Greeting>),
     /// The peer and we agree on keys.
     Securing(Box<Securing>),

@@ -228,9 +228,17 @@ impl Io {
     pub(super) fn socket_stands(&mut self, key: u32, stream: Stream) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         self.core.names.peer(conn.number, &conn.peer_name);
-        if self.endpoints[conn.endpoint as usize].tls.is_some() {
-            return self.secure(key, stream);
+        match &self.endpoints[conn.endpoint as usize].tls {
+            None => self.plain(key, stream),
+            Some(tls) => match tls.start() {
+                None => self.secure(key, stream),
+                Some(start) => self.begin_greeting(key, stream, start),
+            },
         }
+    }
+
+    /// A conn has its way to its peer, and no TLS on it.
+    pub(super) fn plain(&mut self, key: u32, stream: Stream) {
         let transport = Transport { wall: Some(self.core.wall()), ..stream.transport() };
         self.line_stands(key, stream.into(), &transport);
     }
@@ -407,7 +415,8 @@ impl Io {
             let what = match conn.link {
                 Link::Resolving => "no address for",
                 Link::Dialling(_) => "no connection to",
-                Link::Greeting(_) => "no tunnel through the proxy to",
+                Link::Greeting(_) if conn.tunnel.is_some() => "no tunnel through the proxy to",
+                Link::Greeting(_) => "no answer about TLS from",
                 Link::Securing(_) | Link::Up(_) => "no answer to the handshake from",
             };
             let within = self.endpoints[conn.endpoint as usize].options.connect_timeout;

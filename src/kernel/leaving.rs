@@ -92,6 +92,7 @@ impl Io {
     }
 
     /// A client of a listener came through a door that is closed by now: what it has asked is answered, and no more.
+    #[cfg(feature = "tls")]
     pub(super) fn came_late(&mut self, key: u32) {
         let Some(conn) = self.conns.get(key as usize) else { return };
         let leaving = self.endpoints.get(conn.endpoint as usize).and_then(|of| of.leaving);

@@ -19,6 +19,7 @@ pub mod endings;
 pub mod endpoint;
 mod exchange;
 mod files;
+mod greeting;
 pub mod io;
 mod leaving;
 mod line;

@@ -4,13 +4,14 @@ use std::io;
 use std::time::Instant;
 
 use super::dial::Stream;
+use super::greeting::Handshake;
 use super::io::Io;
 use super::line::Got;
 use super::observing::own::TlsMeter;
 use super::state::MapWriter;
 use crate::config::{ConfigError, Url};
 use crate::peer::Peer;
-use crate::proto::Scheme;
+use crate::proto::{Scheme, Wish};
 
 pub struct Tls {
     none: None,
@@ -27,8 +28,15 @@ pub struct Securing {
 enum None {}
 
 impl Tls {
-    pub fn take(_: &mut Url, _: &Scheme, _: bool) -> Result<Option<Box<Self>>, ConfigError> {
-        Ok(Option::None)
+    pub fn take(url: &mut Url, scheme: &Scheme, _: bool) -> Result<Option<Box<Self>>, ConfigError> {
+        match scheme.starttls.map(|start| (start.wish)(url)).transpose()? {
+            Some(Wish::Must) => Err(ConfigError::new("scheme", scheme.name, "a library with the feature tls for TLS")),
+            _ => Ok(Option::None),
+        }
+    }
+
+    pub fn start(&self) -> Option<Box<dyn Handshake>> {
+        match self.none {}
     }
 
     pub fn name_of(&self, _: &Peer) -> Option<String> {

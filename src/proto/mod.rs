@@ -49,6 +49,8 @@ pub struct Scheme {
     pub name: &'static str,
     /// Its conns are TLS from their first byte.
     pub tls: bool,
+    /// Its conns become TLS if the peer is asked for it before anything else is said.
+    pub starttls: Option<StartTls>,
     /// What is offered by ALPN (RFC 7301), the best first. Which one was taken is in [`Transport`].
     pub alpn: &'static [&'static [u8]],
     /// What a client is told that speaks in the clear to a listener that wants TLS.
@@ -62,6 +64,25 @@ pub struct Scheme {
     pub open: OpenDriver,
     /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
     pub samples: &'static [Sample],
+}
+
+/// How a service's peer is asked for TLS: both answers are one byte.
+#[derive(Clone, Copy)]
+pub struct StartTls {
+    pub ask: &'static [u8],
+    pub yes: u8,
+    pub no: u8,
+    /// What a URL says of it. The protocol's own options of TLS are put into those that are called `tls_...`.
+    pub wish: fn(&mut Url) -> Result<Wish, ConfigError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The peer is not asked.
+    No,
+    /// A peer that has no TLS is spoken with in the clear.
+    IfOffered,
+    Must,
 }
 
 /// The names that OpenTelemetry's semantic conventions have for what a request is.

@@ -1,6 +1,7 @@
 //! A tunnel through an HTTP proxy: CONNECT (RFC 9110, section 9.3.6).
 
 use super::{Handshake, Target, base64};
+use crate::kernel::greeting::Stands;
 
 /// Bytes of a proxy's answer, at most.
 const HEAD_MAX: usize = 16 << 10;
@@ -23,14 +24,14 @@ impl Http {
     }
 
     /// A 2xx answer has no body: what follows its head is the tunnel. Interim answers come before it.
-    fn judge(&mut self) -> Result<bool, String> {
+    fn judge(&mut self) -> Result<Option<Stands>, String> {
         let line = self.head.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = String::from_utf8_lossy(line).trim_end().to_string();
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
         self.head.clear();
         match status {
-            Some(200..=299) => Ok(true),
-            Some(100..=199) => Ok(false),
+            Some(200..=299) => Ok(Some(Stands::Tunnel)),
+            Some(100..=199) => Ok(None),
             Some(407) => Err(format!("it wants other credentials, in proxy=http://user:password@host ({line})")),
             Some(403) => Err(format!("it does not allow this ({line})")),
             Some(_) => Err(format!("it answered {line}")),
@@ -52,7 +53,7 @@ impl Handshake for Http {
         }
     }
 
-    fn handle(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<bool, String> {
+    fn handle(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<Option<Stands>, String> {
         self.head.extend_from_slice(input);
         if self.head.ends_with(b"\r\n\r\n") || self.head.ends_with(b"\n\n") {
             return self.judge();
@@ -60,6 +61,6 @@ impl Handshake for Http {
         if self.head.len() > HEAD_MAX {
             return Err(format!("its answer has a head of more than {HEAD_MAX} bytes"));
         }
-        Ok(false)
+        Ok(None)
     }
 }

@@ -1,5 +1,5 @@
 //! Conns through a proxy (`proxy=`): the proxy is dialled in the peer's place, and asked for a tunnel before anything else
-//! is said. TLS and the protocol never learn of it.
+//! is said.
 //!
 //! * [`http`]: CONNECT. [`socks`]: SOCKS5. Neither reads a byte past its own end: what follows is the tunnel's.
 //!
@@ -12,16 +12,14 @@ mod socks;
 mod tests;
 
 use std::fmt;
-use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-use super::conn::Link;
 use super::dial::Stream;
+use super::greeting::Handshake;
 use super::io::Io;
 use crate::config::{Address, ConfigError, Options, Url};
 use crate::discovery::dns::LookupId;
 use crate::peer::{Peer, Place};
-use crate::status::IOK_STATUS_UNAVAILABLE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -133,66 +131,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// One kind of talk with a proxy.
-trait Handshake: Send {
-    /// What is said first.
-    fn begin(&mut self, out: &mut Vec<u8>);
-    /// Bytes that may be read next without taking any of the tunnel's: at least 1.
-    fn wants(&self) -> usize;
-    /// Bytes came, `wants` of them at most. `Ok(true)`: the tunnel stands. An error says what the proxy answered.
-    fn handle(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<bool, String>;
-}
-
-/// A socket to a proxy that was not yet told, or did not yet say yes.
-pub struct Greeting {
-    pub stream: Stream,
-    handshake: Box<dyn Handshake>,
-    out: Vec<u8>,
-    out_at: usize,
-}
-
-impl Greeting {
-    fn new(stream: Stream, mut handshake: Box<dyn Handshake>) -> Self {
-        let mut out = Vec::new();
-        handshake.begin(&mut out);
-        Greeting { stream, handshake, out, out_at: 0 }
-    }
-
-    /// Writes and reads what can be. `Ok(true)`: the tunnel stands.
-    fn advance(&mut self) -> Result<bool, String> {
-        match self.exchange() {
-            Ok(done) => done,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn exchange(&mut self) -> io::Result<Result<bool, String>> {
-        let mut input = [0; 512];
-        loop {
-            while self.out_at < self.out.len() {
-                match self.stream.write(&self.out[self.out_at..]) {
-                    Ok(count) => self.out_at += count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            (self.out_at, self.out) = (0, Vec::new());
-            let wants = self.handshake.wants().min(input.len());
-            let count = match self.stream.read(&mut input[..wants]) {
-                Ok(0) => return Ok(Err("it closed the connection instead of an answer".into())),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            match self.handshake.handle(&input[..count], &mut self.out) {
-                Ok(false) => {}
-                done => return Ok(done),
-            }
-        }
-    }
-}
-
 impl Io {
     /// Begins a conn through its endpoint's proxy. False if there is none.
     pub(super) fn dial_proxy(&mut self, key: u32, peer: &Peer) -> bool {
@@ -247,31 +185,9 @@ impl Io {
         let conn = self.conns.get_mut(key as usize)?;
         let proxy = self.endpoints[conn.endpoint as usize].options.proxy.as_deref();
         let (Some(proxy), Some(target)) = (proxy, &conn.tunnel) else { return Some(stream) };
-        conn.link = Link::Greeting(Box::new(Greeting::new(stream, proxy.handshake(target))));
-        self.greeting_event(key);
+        let handshake = proxy.handshake(target);
+        self.begin_greeting(key, stream, handshake);
         None
-    }
-
-    /// Something came from a proxy, or it takes more.
-    pub(super) fn greeting_event(&mut self, key: u32) {
-        let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        let Link::Greeting(greeting) = &mut conn.link else { return };
-        match greeting.advance() {
-            Ok(false) => self.rearm(key),
-            Ok(true) => {
-                if let Link::Greeting(greeting) = std::mem::replace(&mut conn.link, Link::Resolving) {
-                    conn.place = match &conn.tunnel {
-                        Some(Target::Address(address)) => Some(Place::Tcp(*address)),
-                        _ => None,
-                    };
-                    self.socket_stands(key, greeting.stream);
-                }
-            }
-            Err(why) => {
-                let message = self.through_proxy(key, why);
-                self.conn_failed(key, IOK_STATUS_UNAVAILABLE, false, message);
-            }
-        }
     }
 
     /// What went wrong on the way to a peer, with the proxy's name if it is one's fault.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Handshake, Target};
+use crate::kernel::greeting::Stands;
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
@@ -102,7 +103,7 @@ impl Handshake for Socks {
         self.length().saturating_sub(self.input.len()).max(1)
     }
 
-    fn handle(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<bool, String> {
+    fn handle(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Stands>, String> {
         self.input.extend_from_slice(input);
         let version = if matches!(self.phase, Phase::Password) { 1 } else { VERSION };
         if self.input.first().is_some_and(|first| *first != version) {
@@ -112,7 +113,7 @@ impl Handshake for Socks {
             return Err(format!("its answer has an unknown type of address ({})", self.input[3]));
         }
         if self.input.len() < self.length() {
-            return Ok(false);
+            return Ok(None);
         }
         let code = self.input[1];
         self.input.clear();
@@ -125,9 +126,9 @@ impl Handshake for Socks {
             (Phase::Method, _) => return Err("it takes neither no credentials nor user and password".into()),
             (Phase::Password, 0) => self.ask(out),
             (Phase::Password, code) => return Err(format!("it does not take this user and password (status {code})")),
-            (Phase::Reply, 0) => return Ok(true),
+            (Phase::Reply, 0) => return Ok(Some(Stands::Tunnel)),
             (Phase::Reply, code) => return Err(format!("it answered {code}: {}", reason(code))),
         }
-        Ok(false)
+        Ok(None)
     }
 }

@@ -3,6 +3,7 @@
 use super::http::Http;
 use super::socks::Socks;
 use super::*;
+use crate::kernel::greeting::Stands;
 
 fn named() -> Target {
     Target::Name("cache.test".into(), 6379)
@@ -13,22 +14,29 @@ fn login() -> (String, String) {
 }
 
 /// Says what the proxy says, in pieces of at most `size` bytes, and hears what we say. The bytes that were not read come back.
-fn talk(mut handshake: Box<dyn Handshake>, answer: &[u8], size: usize) -> (Result<bool, String>, Vec<u8>, Vec<u8>) {
+fn talk(
+    mut handshake: Box<dyn Handshake>,
+    answer: &[u8],
+    size: usize,
+) -> (Result<Option<Stands>, String>, Vec<u8>, Vec<u8>) {
     let (mut said, mut at) = (Vec::new(), 0);
     handshake.begin(&mut said);
     while at < answer.len() {
         let end = (at + handshake.wants().min(size)).min(answer.len());
         assert!(end > at);
         match handshake.handle(&answer[at..end], &mut said) {
-            Ok(false) => at = end,
+            Ok(None) => at = end,
             done => return (done, said, answer[end..].to_vec()),
         }
     }
-    (Ok(false), said, Vec::new())
+    (Ok(None), said, Vec::new())
 }
 
 /// Where a talk fails there may be more or less of what was not read.
-fn at_every_size(make: impl Fn() -> Box<dyn Handshake>, answer: &[u8]) -> (Result<bool, String>, Vec<u8>, Vec<u8>) {
+fn at_every_size(
+    make: impl Fn() -> Box<dyn Handshake>,
+    answer: &[u8],
+) -> (Result<Option<Stands>, String>, Vec<u8>, Vec<u8>) {
     let whole = talk(make(), answer, usize::MAX);
     for size in 1..answer.len() {
         let (outcome, said, rest) = talk(make(), answer, size);
@@ -45,7 +53,7 @@ fn a_tunnel_is_asked_of_an_http_proxy_and_begins_where_its_head_ends() {
         ["HTTP/1.1 200 OK\r\nVia: x\r\n\r\n", "HTTP/1.0 200\n\n", "HTTP/1.1 100 -\r\n\r\nHTTP/1.1 204 -\r\n\r\n"]
     {
         let (outcome, said, rest) = at_every_size(make, &[head.as_bytes(), b"\r\n+PONG"].concat());
-        assert_eq!((outcome, rest.as_slice()), (Ok(true), &b"\r\n+PONG"[..]), "{head:?}");
+        assert_eq!((outcome, rest.as_slice()), (Ok(Some(Stands::Tunnel)), &b"\r\n+PONG"[..]), "{head:?}");
         let said = String::from_utf8(said).unwrap();
         assert_eq!(
             said,
@@ -86,13 +94,16 @@ fn a_tunnel_is_asked_of_a_socks_proxy_by_name_or_by_address() {
         (v6(), asked_v6),
     ] {
         let (outcome, said, rest) = at_every_size(|| Box::new(Socks::new(&target, None)), &ok);
-        assert_eq!((outcome, said, rest.as_slice()), (Ok(true), [&[5, 1, 0][..], &asked].concat(), &b"+PONG"[..]));
+        assert_eq!(
+            (outcome, said, rest.as_slice()),
+            (Ok(Some(Stands::Tunnel)), [&[5, 1, 0][..], &asked].concat(), &b"+PONG"[..])
+        );
     }
     // Its answer may name a host, or an address of the other kind.
     for address in [&[3, 2, b'a', b'b', 0, 80][..], &[&[4][..], &[9; 18]].concat()] {
         let answer = [&[5, 2, 1, 0, 5, 0, 0][..], address, b"+"].concat();
         let (outcome, said, rest) = at_every_size(|| Box::new(Socks::new(&v4(), Some(&login()))), &answer);
-        assert_eq!((outcome, rest.as_slice()), (Ok(true), &b"+"[..]));
+        assert_eq!((outcome, rest.as_slice()), (Ok(Some(Stands::Tunnel)), &b"+"[..]));
         assert_eq!(said[..15], [&[5, 2, 0, 2, 1, 5][..], b"alice", &[3], b"p w"].concat());
     }
 }

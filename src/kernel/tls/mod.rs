@@ -2,6 +2,7 @@
 //!
 //! From a URL to encrypted bytes: [`options`] are read from it, [`made`] (with [`pem`], [`roots`] and [`verifier`]) makes
 //! of them and of the files that they name what rustls works with, and again when a file has changed ([`Tls::look`]);
+//! where a protocol begins in the clear, the peer is asked ([`ask`]);
 //! [`handshakes`] are carried on a few in each turn of the loop; a [`Session`] then encrypts and decrypts for one conn, under
 //! [`super::line`]. What goes wrong is told by [`words`].
 //!
@@ -9,6 +10,7 @@
 //! rustls is named nowhere else. Nothing is encrypted, signed or verified but by it and its provider. Early data (0-RTT) is
 //! neither sent nor taken. Files are read when an endpoint is opened and when they have changed, never for each conn.
 
+mod ask;
 mod handshakes;
 mod made;
 mod options;
@@ -31,12 +33,13 @@ use options::{Named, Side, TlsOptions, Verify};
 use session::Agreed;
 pub use session::Session;
 
+use super::greeting::Handshake;
 use super::observing::own::TlsMeter;
 use super::state::MapWriter;
 use crate::config::{Address, ConfigError, Url};
 use crate::discovery::stamp::Stamp;
 use crate::peer::Peer;
-use crate::proto::Scheme;
+use crate::proto::{Scheme, StartTls, Wish};
 
 /// How long files are taken to be what they were when they were last looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// One endpoint's TLS.
 pub struct Tls {
     options: TlsOptions,
+    /// The peer is asked first, and it must have it.
+    ask: Option<(StartTls, bool)>,
     made: Made,
     asked: Arc<Asked>,
     /// See [`Scheme::rebuff`].
@@ -76,9 +81,14 @@ struct Counts {
 impl Tls {
     /// Takes what a URL says, and reads the files that it names. None if its scheme has no TLS.
     pub fn take(url: &mut Url, scheme: &Scheme, listener: bool) -> Result<Option<Box<Self>>, ConfigError> {
-        if !scheme.tls {
-            return Ok(None);
-        }
+        let ask = match scheme.starttls.filter(|_| !listener) {
+            None if scheme.tls => None,
+            None => return Ok(None),
+            Some(start) => match (start.wish)(url)? {
+                Wish::No => return Ok(None),
+                wish => Some((start, wish == Wish::Must)),
+            },
+        };
         let options = TlsOptions::take(&mut url.options, scheme.alpn, listener)?;
         if let (Side::Client(client), Address::Unix(path)) = (&options.side, &url.address)
             && client.verify == Verify::Full
@@ -97,6 +107,7 @@ impl Tls {
         let made = Made::new(&options, &asked)?;
         Ok(Some(Box::new(Tls {
             options,
+            ask,
             made,
             asked,
             rebuff: scheme.rebuff,
@@ -110,6 +121,11 @@ impl Tls {
             half_open: VecDeque::new(),
             pending: 0,
         })))
+    }
+
+    /// What is said in the clear before the handshake.
+    pub fn start(&self) -> Option<Box<dyn Handshake>> {
+        self.ask.map(|(start, must)| Box::new(ask::Ask { start, must }) as Box<dyn Handshake>)
     }
 
     /// Whose certificate a peer must have.

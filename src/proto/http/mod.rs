@@ -36,6 +36,7 @@ pub(in crate::proto) mod wire;
 pub const SCHEME: Scheme = Scheme {
     name: "http",
     tls: false,
+    starttls: None,
     alpn: &[],
     rebuff: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 33\r\nConnection: close\r\n\r\n\
         This port speaks TLS: use https.\n",

@@ -36,6 +36,7 @@ mod wire;
 pub const SCHEME: Scheme = Scheme {
     name: "redis",
     tls: false,
+    starttls: None,
     alpn: &[],
     rebuff: b"-ERR this port speaks TLS: use rediss://\r\n",
     default_port: 6379,
