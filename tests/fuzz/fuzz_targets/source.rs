@@ -41,6 +41,7 @@ fn check(peers: &[Peer]) {
 
 fn open(url: &str) -> Box<dyn Source> {
     let terms = Terms {
+        remote: false,
         spread: true,
         default_port: 6379,
         ttl_min: Duration::from_secs(1),
