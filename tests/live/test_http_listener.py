@@ -13,12 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import iokernel
 import pytest
+from support import listening
 from support.curl import curl
 from support.fixtures import or_skip
 from support.net import wait_for
@@ -28,17 +29,10 @@ from support.raw_http import Gone, Raw, request
 Handler = Callable[[iokernel.Request], Any]
 
 
-@contextmanager
-def serving(handler: Handler, url: str = "http://127.0.0.1:0", **options: Any) -> Iterator[iokernel.Listener]:
-    listener = iokernel.listen(url, **options)
-    thread = threading.Thread(target=listener.serve, args=(handler,))
-    thread.start()
-    try:
-        yield listener
-    finally:
-        listener.close()
-        thread.join(5)
-        assert not thread.is_alive()
+def serving(
+    handler: Handler, url: str = "http://127.0.0.1:0", **options: Any
+) -> AbstractContextManager[iokernel.Listener]:
+    return listening.serving(handler, url, **options)
 
 
 def hello(asked: iokernel.Request) -> Any:

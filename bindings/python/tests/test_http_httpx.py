@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import iokernel.compat.httpx
 import pytest
-from support.http_answers import Outcome, answers, compare, seen
-from support.http_script import HttpScript
+from support import differential
+from support.differential import Scene
+from support.http_answers import compare
 from support.httpx_scenarios import SCENARIOS, play, play_async
-from support.requests_scenarios import Place, hole
-from support.tunnels import Tunnels
 
 # Where we differ on purpose, and why.
 DIFFERS = {
@@ -24,38 +21,10 @@ DIFFERS = {
 }
 
 
-@dataclass
-class Scene:
-    place: Place
-    server: HttpScript
-    other: HttpScript
-
-    def begin(self) -> None:
-        self.server.answers(answers(self.other.address))
-        self.server.forget()
-        self.other.forget()
-
-    def outcome(self, result: Any) -> Outcome:
-        return Outcome(result, (*seen(self.server.asked()), "and elsewhere", *seen(self.other.asked())))
-
-
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with ExitStack() as stack:
-        other = stack.enter_context(HttpScript())
-        server = stack.enter_context(HttpScript())
-        tunnels = stack.enter_context(Tunnels())
-        url, held = hole()
-        for one in held:
-            stack.callback(one.close)
-        yield Scene(Place(server.url, other.url, "http://127.0.0.1:1", url, tunnels.address), server, other)
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    with differential.scene() as made:
+        yield made
 
 
 def their_client(retries: int = 0, **options: Any) -> httpx.Client:

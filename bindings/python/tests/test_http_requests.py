@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 
 import iokernel.compat.requests
 import iokernel.compat.urllib3
@@ -12,10 +10,10 @@ import pytest
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from support.http_answers import Outcome, answers, compare, seen
-from support.http_script import HttpScript
-from support.requests_scenarios import SCENARIOS, Kit, Place, hole, tried
-from support.tunnels import Tunnels
+from support import differential
+from support.differential import Scene
+from support.http_answers import compare
+from support.requests_scenarios import SCENARIOS, Kit, tried
 
 # Where we differ on purpose, and why.
 DIFFERS = {
@@ -32,37 +30,10 @@ DIFFERS = {
 }
 
 
-@dataclass
-class Scene:
-    place: Place
-    server: HttpScript
-    other: HttpScript
-
-    def play(self, name: str, kit: Kit) -> Outcome:
-        self.server.answers(answers(self.other.address))
-        self.server.forget()
-        self.other.forget()
-        result = tried(lambda: SCENARIOS[name](kit, self.place))
-        return Outcome(result, (*seen(self.server.asked()), "and elsewhere", *seen(self.other.asked())))
-
-
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with ExitStack() as stack:
-        other = stack.enter_context(HttpScript())
-        server = stack.enter_context(HttpScript())
-        tunnels = stack.enter_context(Tunnels())
-        url, held = hole()
-        for one in held:
-            stack.callback(one.close)
-        yield Scene(Place(server.url, other.url, "http://127.0.0.1:1", url, tunnels.address), server, other)
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    with differential.scene() as made:
+        yield made
 
 
 def theirs() -> Kit:
@@ -78,5 +49,8 @@ def ours() -> Kit:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_same_outcome(name: str, scene: Scene) -> None:
-    expected, got = scene.play(name, theirs()), scene.play(name, ours())
-    compare(name, expected, got, DIFFERS)
+    outcomes = []
+    for kit in (theirs(), ours()):
+        scene.begin()
+        outcomes.append(scene.outcome(tried(lambda: SCENARIOS[name](kit, scene.place))))  # noqa: B023
+    compare(name, *outcomes, DIFFERS)

@@ -8,12 +8,12 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import iokernel
 import pytest
+from support import listening
 from support.resp import Resp
 
 
@@ -21,17 +21,8 @@ def address(listener: iokernel.Listener) -> str:
     return listener.url.removeprefix("redis://")
 
 
-@contextmanager
-def serving(handler: Any) -> Iterator[iokernel.Listener]:
-    listener = iokernel.listen("redis://127.0.0.1:0")
-    thread = threading.Thread(target=listener.serve, args=(handler,))
-    thread.start()
-    try:
-        yield listener
-    finally:
-        listener.close()
-        thread.join(5)
-        assert not thread.is_alive()
+def serving(handler: Any) -> AbstractContextManager[iokernel.Listener]:
+    return listening.serving(handler, "redis://127.0.0.1:0")
 
 
 def test_values_of_every_type() -> None:

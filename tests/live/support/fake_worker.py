@@ -11,21 +11,14 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from . import worker
+from .worker_reader import Ended, Reader
 
 Script = dict[str, list[dict[str, Any]]]
 OK = [{"bytes": b64encode(b"+OK\r\n").decode(), "wait_ms": 0, "then": ""}]
 
 
-class Ended(Exception):
-    """The client ended its stream."""
-
-
-class Commands:
+class Commands(Reader):
     """Reads RESP commands: arrays of bulk strings, or a line of words."""
-
-    def __init__(self, conn: socket.socket) -> None:
-        self._conn = conn
-        self._buffer = bytearray()
 
     async def next(self) -> list[bytes]:
         line = await self._line()
@@ -36,24 +29,6 @@ class Commands:
     async def _bulk(self) -> bytes:
         length = int((await self._line())[1:])
         return (await self._take(length + 2))[:-2]
-
-    async def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\n")) < 0:
-            await self._more()
-        return (await self._take(end + 1)).rstrip(b"\r\n")
-
-    async def _take(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            await self._more()
-        taken = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return taken
-
-    async def _more(self) -> None:
-        data = await asyncio.get_running_loop().sock_recv(self._conn, 65536)
-        if not data:
-            raise Ended
-        self._buffer += data
 
 
 class FakeWorker:

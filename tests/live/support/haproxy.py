@@ -36,18 +36,10 @@ class HAProxy(Process):
         conf.write_text(CONF.format(port=self.port, back=back, front=front, defaults=defaults))
         self.spawn([command, "-f", str(conf), "-db"])
         try:
-            net.wait_for("haproxy", self._answers)
+            net.wait_for("haproxy", lambda: self.accepts(self.address))
         except BaseException:
             self.close()
             raise
-
-    def _answers(self) -> bool:
-        assert self.running, net.tail(self.log)
-        try:
-            net.connect(self.address, 1).close()
-        except OSError:
-            return False
-        return True
 
     @property
     def address(self) -> str:

@@ -12,23 +12,16 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from . import worker
+from .worker_reader import Ended, Reader
 
 Turns = list[list[dict[str, Any]]]
 
 
-class Ended(Exception):
-    """The client ended its stream."""
-
-
-class Reader:
-    def __init__(self, conn: socket.socket) -> None:
-        self._conn = conn
-        self._buffer = bytearray()
+class Requests(Reader):
+    """Reads HTTP/1.1 requests."""
 
     async def head(self) -> tuple[str, str, list[tuple[str, str]]]:
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            await self._more()
-        lines = (await self._take(end + 4)).decode("latin-1").split("\r\n")[:-2]
+        lines = (await self._line(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ")
         pairs = (line.partition(":") for line in lines[1:])
         return method, target, [(name, value.strip()) for name, _, value in pairs]
@@ -67,24 +60,6 @@ class Reader:
             pass
         return bytes(whole)
 
-    async def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            await self._more()
-        return (await self._take(end + 2))[:-2]
-
-    async def _take(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            await self._more()
-        taken = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return taken
-
-    async def _more(self) -> None:
-        data = await asyncio.get_running_loop().sock_recv(self._conn, 1 << 18)
-        if not data:
-            raise Ended
-        self._buffer += data
-
 
 class Script:
     def __init__(self, listen: str, idle_ms: float) -> None:
@@ -122,7 +97,7 @@ class Script:
             worker.no_delay(conn)
         how = "close"
         try:
-            reader = Reader(conn)
+            reader = Requests(conn)
             while not (how := await self._one(conn, reader, number)):
                 pass
         except (TimeoutError, Ended, OSError, ValueError):
@@ -131,7 +106,7 @@ class Script:
             self._open -= 1
             worker.finish(conn, how)
 
-    async def _one(self, conn: socket.socket, reader: Reader, number: int) -> str:
+    async def _one(self, conn: socket.socket, reader: Requests, number: int) -> str:
         """One request and its answer; how the conn ends, if it does."""
         if self._idle_ms:
             # As near to the moment in which a client may ask again as can be, before and after it.

@@ -43,18 +43,10 @@ class Nginx(Process):
         conf.write_text(text)
         self.spawn([command, "-p", str(self.folder), "-c", str(conf)])
         try:
-            net.wait_for("nginx", self._answers)
+            net.wait_for("nginx", lambda: self.accepts(self.address))
         except BaseException:
             self.close()
             raise
-
-    def _answers(self) -> bool:
-        assert self.running, net.tail(self.log)
-        try:
-            net.connect(f"127.0.0.1:{self.port}", 1).close()
-        except OSError:
-            return False
-        return True
 
     @property
     def address(self) -> str:

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
+from . import net
+
 
 class Missing(Exception):
     """A program that a test needs is not installed; fixtures turn this into a skip that says so."""
@@ -77,6 +79,15 @@ class Process:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+    def accepts(self, address: str) -> bool:
+        """Whether it takes connections there. Fails with its log if it has ended."""
+        assert self.running, net.tail(self.log)
+        try:
+            net.connect(address, 1).close()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         self.stop()

@@ -36,15 +36,7 @@ class Tunnel(Process):
     def start(self) -> None:
         """After stop or kill: again on the same port."""
         self.spawn(self.command())
-        net.wait_for(type(self).__name__, self._answers)
-
-    def _answers(self) -> bool:
-        assert self.running, net.tail(self.log)
-        try:
-            net.connect(f"127.0.0.1:{self.port}", 1).close()
-        except OSError:
-            return False
-        return True
+        net.wait_for(type(self).__name__, lambda: self.accepts(f"127.0.0.1:{self.port}"))
 
     @property
     def url(self) -> str:
