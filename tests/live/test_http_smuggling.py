@@ -57,18 +57,11 @@ class Recorder:
         self._thread.join(5)
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
+@pytest.fixture
+def server() -> Iterator[Recorder]:
     made = Recorder()
     yield made
     made.close()
-
-
-@pytest.fixture
-def server(recorder: Recorder) -> Recorder:
-    """It was asked nothing yet."""
-    recorder.asked.clear()
-    return recorder
 
 
 def test_our_server_reads_them_in_one_way(server: Recorder) -> None:
