@@ -15,7 +15,7 @@ import atexit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import http
+from . import http, pg
 from ._cells import BUCKETS, Counter, Gauge, Histogram, Sum
 from ._endpoint import Endpoint, Lease
 from ._errors import (
@@ -76,6 +76,7 @@ __all__ = [
     "listen",
     "marker",
     "open",
+    "pg",
     "trace_from",
 ]
 

@@ -422,10 +422,15 @@ def _endpoint_class(url: str) -> type[Endpoint]:
     """What endpoints of a scheme are."""
     from ._endpoint import Endpoint
 
-    if url.partition(":")[0].partition("+")[0].lower() in ("http", "https"):
+    scheme = url.partition(":")[0].partition("+")[0].lower()
+    if scheme in ("http", "https"):
         from .http import HttpEndpoint
 
         return HttpEndpoint
+    if scheme in ("postgres", "postgresql"):
+        from .pg import PgEndpoint
+
+        return PgEndpoint
     return Endpoint
 
 
