@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from ._endpoint import Endpoint, Lease, _Requests
-from ._errors import BadRequest, ConfigError
+from ._errors import BadRequest, ConfigError, RemoteError
 from ._future import AioFuture, Future
 from ._kernel import default_kernel
 from ._records import FLAG_IDEMPOTENT, FLAG_ROUTE, timeout_ms
@@ -313,7 +313,7 @@ class Transaction(_Statements, Lease):
         failed = raised[0] is not None
         try:
             if self._number:
-                self.call("ROLLBACK" if failed else "COMMIT")
+                _committed(self.call("ROLLBACK" if failed else "COMMIT"), failed)
         except Exception:
             if not failed:
                 raise
@@ -333,12 +333,19 @@ class Transaction(_Statements, Lease):
         failed = raised[0] is not None
         try:
             if self._number:
-                await self("ROLLBACK" if failed else "COMMIT")
+                _committed(await self("ROLLBACK" if failed else "COMMIT"), failed)
         except Exception:
             if not failed:
                 raise
         finally:
             self.release()
+
+
+def _committed(rows: Rows, failed: bool) -> None:
+    """A transaction in which a statement has failed is rolled back by COMMIT, and the server calls that no error."""
+    if not failed and rows.tag != "COMMIT":
+        text = "it was rolled back, because a statement in it had failed"
+        raise RemoteError(text, code="25P02", status=-301, fate="replied")
 
 
 class Savepoint:
