@@ -1,4 +1,4 @@
-"""Us and the others side by side: every budget of the design that concerns Redis, HTTP, Python and C, in one table.
+"""Us and the others side by side: every budget of the design that concerns Redis, HTTP, PostgreSQL, Python and C, in one table.
 
     make bench                                    everything
     .venv/bin/python tests/bench/run.py --only blocking --runs 3
@@ -34,6 +34,7 @@ from scenarios import (
     http_servers,
     lanes,
     observed,
+    pg,
     timing_truth,
 )
 
@@ -57,6 +58,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "scrape": observed.scrape,
     "http-servers": http_servers.hello,
     "http-burning": http_servers.burning,
+    "pg": pg.rows,
 }
 
 
