@@ -1,4 +1,4 @@
-"""Us and the others side by side: every budget of the design that concerns Redis, HTTP, PostgreSQL, Python and C, in one table.
+"""Us and the others side by side: the budgets of the design that concern what there is, in one table.
 
     make bench                                    everything
     .venv/bin/python tests/bench/run.py --only blocking --runs 3

@@ -1,4 +1,4 @@
-"""PostgreSQL: us on one connection, asyncpg's pool of ten, psycopg's pipeline on one, all as fast as they are told to be."""
+"""PostgreSQL: us on one connection, asyncpg's pool of ten, psycopg's pipeline on one, each at its best."""
 
 from __future__ import annotations
 
@@ -124,11 +124,8 @@ def psycopg(url: str, work: str, tasks: int, **_: Any) -> Iterator[Sample]:
             while (began := time.perf_counter()) < started + SECONDS:
                 numbers = range(done, done + tasks)
                 cursors = [conn.cursor(binary=True).execute(statement, arguments(work, number)) for number in numbers]
-                for number, cursor in zip(numbers, cursors):
-                    if work != "insert":
-                        checked(work, number, cursor.fetchall())
-                    else:
-                        cursor.rowcount
+                for number, cursor in zip(numbers, cursors, strict=True):
+                    checked(work, number, cursor.fetchall() if cursor.description else cursor.rowcount)
                 done += tasks
                 spans.append(time.perf_counter() - began)
         return {**timed_rate(done, started), "p50": sorted(spans)[len(spans) // 2]}
