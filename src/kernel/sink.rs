@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::conn::Conn;
-use super::core::Core;
+use super::core::{Core, Ending};
 use super::endpoint::Endpoint;
 use super::observing::own::PeerMeter;
 use super::request::What;
@@ -11,6 +11,7 @@ use crate::peer::Role;
 use crate::proto::{Body, Emit, Event, Fact, Rejection, RequestId, Shard};
 use crate::ring::layout::{IOK_KIND_ACCEPTED, IOK_KIND_PUSH};
 use crate::router::{ConnId, Router};
+use crate::status::IOK_STATUS_BAD_REQUEST;
 use crate::value::{Reader, Token};
 
 /// What the router has to hear once the protocol's call is over.
@@ -182,6 +183,10 @@ impl Emit for Sink<'_> {
             Event::Reply { id, error, body } => self.reply(id, error, body),
             Event::Rejected { id, why, body } => self.rejected(id, why, body),
             Event::Push { topic, body } => self.push(topic, body),
+            Event::Refused { id, refusal } => {
+                let ending = Ending::not_sent(IOK_STATUS_BAD_REQUEST);
+                self.core.fail(id, ending, refusal.code, &refusal.message);
+            }
             Event::Accepted { id, body } => self.core.accepted(id, body, self.number),
             Event::Chunk { of, body } => {
                 let known = [self.known, &self.incoming];

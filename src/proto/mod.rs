@@ -27,6 +27,10 @@ use crate::value::{Reader, Token};
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod liveness;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "http")]
@@ -42,6 +46,10 @@ pub static TABLE: &[Scheme] = &[
     http::SCHEME,
     #[cfg(all(feature = "http", feature = "tls"))]
     http::SCHEME_TLS,
+    #[cfg(feature = "postgres")]
+    postgres::SCHEME,
+    #[cfg(feature = "postgres")]
+    postgres::SCHEME_LONG,
 ];
 
 /// One row: a protocol as its URL scheme selects it.
@@ -426,6 +434,11 @@ pub enum Event<'a> {
         id: RequestId,
         why: Rejection<'a>,
         body: Body<'a>,
+    },
+    /// Client side: a request that was taken cannot be sent after all, as what was learnt since shows. Nothing of it was.
+    Refused {
+        id: RequestId,
+        refusal: Refusal,
     },
     /// Client side: a streamed request has its reply's beginning. Its end is a `Reply`.
     Accepted {

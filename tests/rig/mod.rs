@@ -108,6 +108,7 @@ impl Emit for Log {
         match event {
             Event::Reply { id, error, body } => self.end(id, error, body),
             Event::Rejected { id, body, .. } => self.end(id, true, body),
+            Event::Refused { id, .. } => self.end(id, false, Body::None),
             Event::Request { slot, .. } | Event::Health { slot } => {
                 assert!(!self.is_open(slot), "slot {slot} is told twice");
                 self.slots.push_back(slot);

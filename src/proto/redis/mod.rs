@@ -1,7 +1,7 @@
 //! Redis and Valkey: RESP2 and RESP3, client and server.
 //!
 //! [`wire`] takes frames off the wire and [`encode`] puts requests on it; [`commands`] knows which commands are not
-//! ordinary, [`keys`] where keys stand, [`routes`] what follows from them; [`session`] is one conn of a service ([`handshake`], [`slots`], [`liveness`], [`follow`] and [`rejected`] are its parts),
+//! ordinary, [`keys`] where keys stand, [`routes`] what follows from them; [`session`] is one conn of a service ([`handshake`], [`slots`], [`follow`] and [`rejected`] are its parts),
 //! [`server`] one conn of a listener ([`inbound`], [`outbound`] and [`own`] are its parts).
 //! The manual page is `docs/redis.md`.
 use std::sync::Arc;
@@ -17,7 +17,6 @@ mod follow;
 mod handshake;
 mod inbound;
 mod keys;
-mod liveness;
 mod number;
 mod outbound;
 mod own;

@@ -7,11 +7,11 @@ use super::commands::{self, INVALIDATIONS, Mark, bad_request};
 use super::encode::{self, Written};
 use super::follow::{self, AsksRole};
 use super::handshake::{self, Server, Step};
-use super::liveness::{Due, Liveness};
 use super::rejected::{Verdict, rejection, shows_replica};
 use super::slots::{Kind, Slot, Slots};
 use super::wire::{self, Decoder, Frame, Settings, Shape, Want, split_error};
 use super::{Options, Tracking, number};
+use crate::proto::liveness::{Due, Liveness};
 use crate::proto::{
     Admit, Body, Command, Event, Fault, FaultKind, Follow, Limits, Out, Progress, Protocol, Refusal, Rejection,
     RequestId, Tenancy, Then, Transport,

@@ -1,0 +1,4 @@
+//! Conversations as they were on the wire.
+use crate::proto::Sample;
+
+pub static SAMPLES: &[Sample] = &[];
