@@ -66,6 +66,15 @@ impl Options {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// Gives `key` a value, as if it had been in the URL.
+    pub fn put(&mut self, key: &'static str, value: String) -> Result<(), ConfigError> {
+        if self.has(key) {
+            return Err(ConfigError::new(key, &value, "each key only once, whatever its names"));
+        }
+        self.pairs.push((key.into(), value));
+        Ok(())
+    }
+
     /// Copies of what is left of the keys with that prefix, whole.
     pub fn copies(&self, prefix: &str) -> Vec<(String, String)> {
         self.pairs.iter().filter(|(key, _)| key.starts_with(prefix)).cloned().collect()

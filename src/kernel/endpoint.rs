@@ -130,7 +130,11 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
 }
 
 fn secure_schemes() -> String {
-    let names: Vec<&str> = proto::TABLE.iter().filter(|scheme| scheme.tls).map(|scheme| scheme.name).collect();
+    let names: Vec<&str> = proto::TABLE
+        .iter()
+        .filter(|scheme| scheme.tls || scheme.starttls.is_some())
+        .map(|scheme| scheme.name)
+        .collect();
     if names.is_empty() { "this library is built without the feature tls".into() } else { names.join(", ") }
 }
 

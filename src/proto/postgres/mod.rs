@@ -3,7 +3,7 @@
 //! [`wire`] frames messages both ways. [`request`] reads what programs ask and [`sql`] as much of their statements as
 //! decides about the conn; [`statements`] is what is known of them, [`types`] how values look. [`session`] is one conn:
 //! [`startup`] and [`scram`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
-//! [`units`] under way, [`answer`] makes replies of it, [`follow`] tells its role.
+//! [`units`] under way, [`answer`] makes replies of it, [`follow`] tells its role. [`secure`] is how TLS is asked for.
 //! The manual page is `docs/postgres.md`.
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ mod incoming;
 mod request;
 mod samples;
 mod scram;
+mod secure;
 mod sending;
 mod session;
 mod sql;
@@ -32,6 +33,7 @@ mod wire;
 pub const SCHEME: Scheme = Scheme {
     name: "postgres",
     tls: false,
+    starttls: Some(secure::STARTTLS),
     alpn: &[],
     rebuff: b"",
     default_port: 5432,
