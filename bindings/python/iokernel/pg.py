@@ -101,7 +101,9 @@ class Rows(Sequence[Row]):
 
     def _places(self) -> dict[str, int]:
         if self._at is None:
-            self._at = {name: at for at, (name, _) in reversed(list(enumerate(self._columns)))}
+            self._at = {}
+            for at, (name, _) in enumerate(self._columns):
+                self._at.setdefault(name, at)
         return self._at
 
     @overload

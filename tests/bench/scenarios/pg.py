@@ -125,7 +125,7 @@ def psycopg(url: str, work: str, tasks: int, **_: Any) -> Iterator[Sample]:
                 numbers = range(done, done + tasks)
                 cursors = [conn.cursor(binary=True).execute(statement, arguments(work, number)) for number in numbers]
                 for number, cursor in zip(numbers, cursors, strict=True):
-                    checked(work, number, cursor.fetchall() if cursor.description else cursor.rowcount)
+                    checked(work, number, cursor.rowcount if work == "insert" else cursor.fetchall())
                 done += tasks
                 spans.append(time.perf_counter() - began)
         return {**timed_rate(done, started), "p50": sorted(spans)[len(spans) // 2]}
