@@ -184,8 +184,12 @@ fn law_6_buffers_stay_under_their_limits() {
 
 #[test]
 fn two_machines_joined_in_memory_stay_alive_and_answer() {
-    let schemes = TABLE.iter().filter(|scheme| !scheme.samples.is_empty());
-    for (scheme, follow) in schemes.flat_map(|scheme| FOLLOWS.map(|follow| (scheme, follow))) {
+    // Of some protocols there is a client alone.
+    let has_server = |scheme: &&Scheme| {
+        let limits = Limits { listener: true, ..LIMITS };
+        scheme.samples.first().is_some_and(|sample| rig::try_driver(scheme, sample.url, &limits).is_some())
+    };
+    for (scheme, follow) in TABLE.iter().filter(has_server).flat_map(|scheme| FOLLOWS.map(|follow| (scheme, follow))) {
         let url = scheme.samples[0].url;
         let limits = Limits { inflight_max: 64, follow, ..LIMITS };
         let (mut client, mut server) = (Rig::new(scheme, url, true, limits), Rig::new(scheme, url, false, limits));

@@ -9,9 +9,11 @@ from support.fixtures import (  # noqa: F401
     make_proxy,
     make_redis_server,
     namespace,
+    postgres_server,
     proxy,
     redis_server,
     sentinel_set,
     shared_cluster,
+    shared_postgres_server,
     shared_redis_server,
 )

@@ -42,6 +42,8 @@ def server_url(path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     if "http" in path.stem:
         with AiohttpServer() as server:
             yield server.url
+    elif path.stem == "postgres":
+        yield request.getfixturevalue("shared_postgres_server").url
     else:
         yield request.getfixturevalue("redis_server").url
 

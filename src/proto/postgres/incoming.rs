@@ -118,6 +118,9 @@ impl Session {
                 let tag = Fields(body).text().ok_or_else(|| cut_short("CommandComplete"))?;
                 let is_script = matches!(unit, Kind::Script { .. });
                 if unit.owner().is_some() {
+                    if !is_script && self.answer.statements() > 0 {
+                        return Err(unasked(kind));
+                    }
                     self.answer.end(tag, is_script);
                     self.units.head.columns = None;
                     // Every name of ours may be gone.
@@ -129,6 +132,9 @@ impl Session {
             (b'I', unit) => {
                 if unit.owner().is_some() {
                     let is_script = matches!(unit, Kind::Script { .. });
+                    if !is_script && self.answer.statements() > 0 {
+                        return Err(unasked(kind));
+                    }
                     self.answer.end(b"", is_script);
                 }
             }
@@ -243,12 +249,16 @@ impl Session {
 
     fn ready_for_query(&mut self, body: &[u8], out: &mut Out<'_>) -> Result<(), Fault> {
         let status = self.status(body)?;
+        let whole = self.units.head.error.is_some() || self.answer.statements() > 0 || self.answer.has_failed();
+        if !whole && self.units.front().and_then(Kind::owner).is_some() {
+            return Err(broken("a statement without an end"));
+        }
         let Some((unit, head)) = self.units.pop() else { return Err(unasked(b'Z')) };
         match unit {
             Kind::Describe(draft) => self.statement_described(*draft, head, out),
             Kind::Learn(draft) => self.look_up(*draft, out),
-            Kind::Execute(execution) => self.executed(*execution, head, out)?,
-            Kind::Script { owner, procedure } => self.script_ended(owner, procedure, head, out)?,
+            Kind::Execute(execution) => self.executed(*execution, head, out),
+            Kind::Script { owner, procedure } => self.script_ended(owner, procedure, head, out),
             Kind::Heartbeat => self.heartbeat_answered(),
             Kind::Role => {
                 self.heartbeat_answered();
@@ -310,7 +320,7 @@ impl Session {
     }
 
     #[inline]
-    fn executed(&mut self, execution: Execution, head: Progress, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn executed(&mut self, execution: Execution, head: Progress, out: &mut Out<'_>) {
         let Execution { owner, description, parses, number, again, procedure } = execution;
         if parses && number != 0 && !head.parsed {
             self.prepared.remove(&*description.text);
@@ -321,34 +331,25 @@ impl Session {
                 self.forget(&description.text, !is_gone);
                 if let Some(body) = again.filter(|_| self.state.status == IDLE) {
                     self.waiting.push_front(Waiting { owner, body, again: true });
-                    return Ok(());
+                    return;
                 }
             }
             let outcome = self.judged(error, procedure);
-            self.finish(owner, outcome, out);
-            return Ok(());
+            return self.finish(owner, outcome, out);
         }
         if head.columns.is_some() {
             self.forget(&description.text, true);
         }
-        if self.answer.statements() != 1 && !self.answer.has_failed() {
-            return Err(broken("a statement without an end"));
-        }
         self.finish(owner, Outcome::Reply, out);
-        Ok(())
     }
 
-    fn script_ended(&mut self, owner: Owner, procedure: bool, head: Progress, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn script_ended(&mut self, owner: Owner, procedure: bool, head: Progress, out: &mut Out<'_>) {
         let outcome = match head.error {
             // What ended before the error may be committed: a script can say COMMIT.
             Some(error) => self.judged(error, procedure || self.answer.statements() > 0),
-            None if self.answer.statements() == 0 && !self.answer.has_failed() => {
-                return Err(broken("a script without an end"));
-            }
             None => Outcome::Script,
         };
         self.finish(owner, outcome, out);
-        Ok(())
     }
 
     /// Whether an error says that nothing was executed, so that another server may. `may_have_acted`: something may be

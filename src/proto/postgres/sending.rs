@@ -64,6 +64,7 @@ impl Session {
             }
         }
         self.sequence = sequence;
+        self.last_id = self.last_id.max(id.0);
         self.requests += 1;
         if self.units.is_empty() && !self.waiting.is_empty() {
             // What waits goes on with the next answer.
@@ -280,11 +281,14 @@ impl Session {
 
     /// Nobody waits for this request any more. What was sent of it is answered nonetheless.
     pub fn cancel(&mut self, id: RequestId) {
-        if self.requests == 0 || self.cancelled.len() > self.requests {
-            // Of those that are over nothing was known.
+        if id.0 > self.last_id {
+            return;
+        }
+        if self.cancelled.len() >= self.requests {
+            // Those that are over by now were no news to anybody.
             let owners = self.units.iter().filter_map(Kind::owner);
-            let known = owners.chain(self.waiting.iter().map(|waiting| waiting.owner)).map(|owner| owner.id).collect();
-            self.cancelled = self.cancelled.intersection(&known).copied().collect();
+            let open = owners.chain(self.waiting.iter().map(|waiting| waiting.owner)).map(|owner| owner.id).collect();
+            self.cancelled = self.cancelled.intersection(&open).copied().collect();
         }
         self.cancelled.insert(id);
     }

@@ -55,6 +55,8 @@ pub struct Session {
     pub cancelled: HashSet<RequestId>,
     pub requests: usize,
     pub sequence: u64,
+    /// The highest that was seen.
+    pub last_id: u64,
     pub state: State,
     pub topics: HashSet<Box<[u8]>>,
     pub answer: Answer,
@@ -98,6 +100,7 @@ impl Session {
             cancelled: HashSet::new(),
             requests: 0,
             sequence: 0,
+            last_id: 0,
             state: State { status: IDLE, tenant: false, session: false, spoiled: false, cleanups: 0 },
             topics: HashSet::new(),
             answer: Answer::new(limits.message_bytes_max),

@@ -14,6 +14,7 @@ from .counter import Counter
 from .fakes import Fake
 from .names import Bind
 from .namespace import Namespace
+from .postgres import PostgresServer
 from .process import Missing
 from .proxy import Proxy
 from .sentinels import SentinelSet
@@ -59,6 +60,20 @@ def make_redis_server() -> Iterator[Callable[..., RedisServer]]:
     """Servers with options; all end with the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(or_skip(RedisServer)(**options))
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of this test's own."""
+    with or_skip(PostgresServer)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgres_server() -> Iterator[PostgresServer]:
+    """One server for tests that neither harm it nor mind what others left in it."""
+    with or_skip(PostgresServer)() as server:
+        yield server
 
 
 @pytest.fixture
