@@ -54,7 +54,8 @@ fn samples_make_events_and_no_fault_but_where_they_say_so() {
         let faulted = events.iter().any(|line| line.starts_with("fault"));
         let expected = ["refused", "not redis", "not http"].contains(&sample.name);
         assert_eq!(faulted, expected, "{} {}: {events:#?}", scheme.name, sample.name);
-        let replies = events.iter().filter(|line| line.starts_with("Reply") || line.starts_with("Rejected")).count();
+        let ends = ["Reply", "Rejected", "Refused"];
+        let replies = events.iter().filter(|line| ends.iter().any(|end| line.starts_with(end))).count();
         let requests = sample.requests.iter().filter(|body| {
             let driver = rig::driver(scheme, sample.url, &limits);
             !matches!(driver.classify(body, false).map(|need| need.class), Ok(Class::Topics(_)))

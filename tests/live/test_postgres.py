@@ -191,7 +191,7 @@ def test_a_reply_that_is_too_large_fails_alone(kernel: iokernel.Kernel, shared_p
 
 
 def test_a_long_statement_is_no_silence(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
-    with kernel.open(shared_postgres_server.url, heartbeat="100ms", silence="200ms") as db:
+    with kernel.open(shared_postgres_server.url, heartbeat="100ms", max_silence="200ms") as db:
         assert db.call("select pg_sleep(1.5)::text")[2] == [[""]]
         pid = db.call("select pg_backend_pid()")
         time.sleep(0.7)

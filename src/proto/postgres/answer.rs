@@ -9,6 +9,8 @@ use crate::value::write;
 const TAG_ROOM: usize = 96;
 /// A buffer that grew beyond this is given back.
 const BYTES_KEPT: usize = 1 << 20;
+/// Rows that are wanted as they come are told in pieces of so many bytes.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// The reply of one statement, or of all statements of a script.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Answer {
     /// Where the count of rows waits to be filled in. None: no result is open.
     open: Option<write::Open>,
     rows: u32,
+    /// Where the first row is.
+    rows_at: usize,
     /// Where the reply begins, once it is whole.
     start: usize,
     /// Replies of a script's statements before this one.
@@ -34,11 +38,27 @@ impl Answer {
             buffer: Vec::new(),
             open: None,
             rows: 0,
+            rows_at: 0,
             start: 0,
             script: Vec::new(),
             statements: 0,
             failed: None,
         }
+    }
+
+    /// The rows so far, in an array, where they are `many` or `all` there will be. They are no longer part of the reply.
+    pub fn take_rows(&mut self, all: bool) -> Option<Vec<u8>> {
+        let first = self.open.as_ref().map(|_| self.rows_at)?;
+        let is_due = self.rows > 0 && (all || self.buffer.len() - first >= CHUNK_BYTES);
+        if !is_due || self.failed.is_some() {
+            return None;
+        }
+        let mut rows = Vec::with_capacity(self.buffer.len() - first + 5);
+        write::array(&mut rows, self.rows);
+        rows.extend_from_slice(&self.buffer[first..]);
+        self.buffer.truncate(first);
+        self.rows = 0;
+        Some(rows)
     }
 
     /// The next request's.
@@ -62,6 +82,7 @@ impl Answer {
         self.buffer.extend_from_slice(&columns.told);
         self.rows = 0;
         self.open = Some(write::array_open(&mut self.buffer));
+        self.rows_at = self.buffer.len();
         true
     }
 

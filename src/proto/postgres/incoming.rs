@@ -7,7 +7,7 @@ use super::startup::turned_away;
 use super::statements::Columns;
 use super::units::{Draft, Execution, Kind, Owner, Progress};
 use super::wire::{self, Fields, broken};
-use crate::proto::{Body, Event, Fault, FaultKind, Follow, Out, Refusal, Rejection};
+use crate::proto::{Body, Event, Fault, FaultKind, Follow, Of, Out, Refusal, Rejection, RequestId};
 use crate::ring::layout::IOK_EXT_ERROR;
 use crate::value::write;
 
@@ -89,7 +89,11 @@ impl Session {
     #[inline]
     fn of_head(&mut self, kind: u8, body: &[u8], out: &mut Out<'_>) -> Result<(), Fault> {
         match kind {
-            b'D' => return self.row(body),
+            b'D' => {
+                self.row(body)?;
+                self.stream_rows(false, out);
+                return Ok(());
+            }
             b'Z' => return self.ready_for_query(body, out),
             b'E' => return self.error(body, out),
             _ => {}
@@ -99,19 +103,30 @@ impl Session {
             (b'3', _) => {}
             (b'1', _) => self.units.head.parsed = true,
             (b'2', Kind::Execute(execution)) => {
-                if !execution.parses && !self.answer.begin(&execution.description.columns) {
+                let begins = !execution.parses;
+                if begins && !self.answer.begin(&execution.description.columns) {
                     return Err(unasked(kind));
                 }
                 self.units.head.bound = true;
+                if begins {
+                    self.accept(out);
+                }
             }
             (b't', Kind::Describe(draft)) => {
                 draft.parameters = parameters(body).ok_or_else(|| cut_short("ParameterDescription"))?;
             }
-            (b'T', _) => return self.described(body),
-            (b'n', Kind::Execute(_)) => {
+            (b'T', _) => {
+                self.described(body)?;
+                self.accept(out);
+            }
+            (b'n', Kind::Execute(execution)) => {
+                if !execution.description.columns.all.is_empty() {
+                    self.units.head.columns = Some(Columns::nothing());
+                }
                 if !self.answer.begin(&Columns::nothing()) {
                     return Err(unasked(kind));
                 }
+                self.accept(out);
             }
             (b'n', Kind::Describe(_)) => {}
             (b'C', unit) => {
@@ -121,8 +136,11 @@ impl Session {
                     if !is_script && self.answer.statements() > 0 {
                         return Err(unasked(kind));
                     }
+                    self.stream_rows(true, out);
                     self.answer.end(tag, is_script);
-                    self.units.head.columns = None;
+                    if is_script {
+                        self.units.head.columns = None;
+                    }
                     // Every name of ours may be gone.
                     if tag.starts_with(b"DEALLOCATE") || tag == b"DISCARD ALL" {
                         self.prepared.clear();
@@ -145,6 +163,34 @@ impl Session {
             _ => return Err(unasked(kind)),
         }
         Ok(())
+    }
+
+    /// The request at the head, if its rows are wanted as they come and it is waited for.
+    fn streamer(&self) -> Option<RequestId> {
+        match self.units.front() {
+            Some(Kind::Execute(execution)) if execution.owner.streams => {
+                Some(execution.owner.id).filter(|id| !self.cancelled.contains(id))
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the columns of rows that are wanted as they come.
+    fn accept(&self, out: &mut Out<'_>) {
+        if let (Some(id), Some(Kind::Execute(execution))) = (self.streamer(), self.units.front()) {
+            let columns = self.units.head.columns.as_ref().unwrap_or(&execution.description.columns);
+            out.events.emit(Event::Accepted { id, body: Body::Msgpack(&columns.told) });
+        }
+    }
+
+    #[inline]
+    fn stream_rows(&mut self, all: bool, out: &mut Out<'_>) {
+        if matches!(self.units.front(), Some(Kind::Execute(execution)) if execution.owner.streams)
+            && let Some(rows) = self.answer.take_rows(all)
+            && let Some(id) = self.streamer()
+        {
+            out.events.emit(Event::Chunk { of: Of::Request(id), body: Body::Msgpack(&rows) });
+        }
     }
 
     fn described(&mut self, body: &[u8]) -> Result<(), Fault> {
@@ -226,25 +272,47 @@ impl Session {
         Ok(())
     }
 
-    /// The server ends the conn. The request at the head knows why; of those behind it nothing was begun.
+    /// The server ends the conn. The request at the head knows why, if it was begun; nothing behind it was.
     fn ended(&mut self, error: &ServerError, out: &mut Out<'_>) -> Fault {
-        let message = format!("the server ended the conn: {} ({})", error.text(), error.code);
         let begun = match self.units.front() {
             Some(Kind::Execute(_)) => self.units.head.bound,
             _ => true,
         };
-        if let Some(owner) = self.units.front().and_then(Kind::owner).filter(|owner| owner.part.is_none()) {
-            let shutdown = matches!(&*error.code, "57P01" | "57P02" | "57P03");
-            let follows = self.limits.follow == Follow::Roles && self.state.status == IDLE;
-            if begun {
-                self.units.pop();
-                self.finish(owner, Outcome::Error(error.clone()), out);
-            } else if shutdown && follows {
-                self.units.pop();
-                self.finish(owner, Outcome::Rejected(error.clone(), Rejection::NotServing), out);
+        let owner = self.units.front().and_then(Kind::owner).filter(|owner| begun && owner.part.is_none());
+        if let Some(owner) = owner {
+            self.units.pop();
+            self.finish(owner, Outcome::Error(error.clone()), out);
+        }
+        let shutdown = matches!(&*error.code, "57P01" | "57P02" | "57P03");
+        if shutdown && self.limits.follow == Follow::Roles && self.state.status == IDLE {
+            self.hand_back(error, out);
+        }
+        let message = format!("the server ended the conn: {} ({})", error.text(), error.code);
+        Fault { kind: FaultKind::Closed, message }
+    }
+
+    /// None of the requests under way was begun. Of a batch, some parts may have been.
+    fn hand_back(&mut self, error: &ServerError, out: &mut Out<'_>) {
+        let is_single = |owner: &Owner| owner.part.is_none();
+        let mut owners = Vec::new();
+        while let Some((unit, _)) = self.units.pop() {
+            match unit.owner() {
+                Some(owner) if is_single(&owner) => owners.push(owner),
+                Some(owner) => self.waiting.push_front(Waiting { owner, body: Box::default(), again: false }),
+                None => {}
             }
         }
-        Fault { kind: FaultKind::Closed, message }
+        self.waiting.retain(|waiting| {
+            let hands = is_single(&waiting.owner);
+            if hands {
+                owners.push(waiting.owner);
+            }
+            !hands
+        });
+        owners.sort_unstable_by_key(|owner| owner.sequence);
+        for owner in owners {
+            self.finish(owner, Outcome::Rejected(error.clone(), Rejection::NotServing), out);
+        }
     }
 
     fn ready_for_query(&mut self, body: &[u8], out: &mut Out<'_>) -> Result<(), Fault> {

@@ -44,17 +44,18 @@ struct Plan {
 }
 
 impl Session {
-    pub fn request(&mut self, id: RequestId, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
+    /// `streams`: the rows of a single statement are wanted as they come.
+    pub fn request(&mut self, id: RequestId, body: &[u8], streams: bool, wire: &mut Vec<u8>) -> Result<(), Refusal> {
         let Asked { parts, is_batch } = Asked::read(body, self.limits.depth_max)?;
         let sequence = self.sequence + 1;
         if !is_batch {
             let (part, body) = &parts[0];
-            self.pass(Owner { id, sequence, part: None }, part, body, wire)?;
+            self.pass(Owner { id, sequence, part: None, streams }, part, body, wire)?;
         } else {
             let replies = vec![Vec::new(); parts.len()];
             self.batches.insert(sequence, Gather { replies, left: parts.len(), bytes: 0 });
             for (index, (part, body)) in parts.iter().enumerate() {
-                let owner = Owner { id, sequence, part: Some(index as u32) };
+                let owner = Owner { id, sequence, part: Some(index as u32), streams: false };
                 let start = wire.len();
                 if self.pass(owner, part, body, wire).is_err() {
                     // Said once those before it have their replies: a request being sent tells nothing.

@@ -260,7 +260,7 @@ impl Protocol for Session {
             return Err(Refusal { code: "CLOSED", message: "the conn is not ready for requests".into() });
         } else {
             match command {
-                Command::Request { id, body, .. } => self.request(id, body, out.wire),
+                Command::Request { id, body, streams, .. } => self.request(id, body, streams, out.wire),
                 Command::Subscribe { topic } => {
                     self.listen(topic, true, out.wire);
                     Ok(())

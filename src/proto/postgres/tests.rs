@@ -14,7 +14,7 @@ use crate::value::{Reader, Token, write};
 pub const URL: &str = "postgres://me:secret@localhost/db";
 /// Nothing is to be proven; two settings; a process; ready.
 pub const WELCOME: &[u8] =
-    b"R\0\0\0\x08\0\0\0\0S\0\0\0\x1bserver_version\x0015.4 (x)\0S\0\0\0\x16in_hot_standby\0off\0\
+    b"R\0\0\0\x08\0\0\0\0S\0\0\0\x1cserver_version\x0015.4 (x)\0S\0\0\0\x17in_hot_standby\0off\0\
     K\0\0\0\x0c\0\0\0\x07\0\0\0\x01Z\0\0\0\x05I";
 
 pub fn driver(url: &str, limits: Limits) -> Box<dyn Driver> {
@@ -137,6 +137,8 @@ impl Emit for Log {
             Event::Push { topic, body } => {
                 format!("push {} {}", topic.unwrap_or_default().escape_ascii(), body_text(&body))
             }
+            Event::Accepted { id, body } => format!("{} accepted {}", id.0, body_text(&body)),
+            Event::Chunk { body, .. } => format!("rows {}", body_text(&body)),
             Event::Fact(fact) => format!("{fact:?}"),
             other => format!("{other:?}"),
         });

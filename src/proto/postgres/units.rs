@@ -15,6 +15,8 @@ pub struct Owner {
     pub sequence: u64,
     /// Which reply of a batch it is.
     pub part: Option<u32>,
+    /// The rows are wanted as they come.
+    pub streams: bool,
 }
 
 /// A statement that is being learnt.

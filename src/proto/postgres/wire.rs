@@ -278,7 +278,7 @@ mod tests {
             Ok((index == 1).then_some(1))
         })
         .unwrap();
-        assert_eq!(wire, b"B\0\0\0\x1e\0\0\0\x02\0\0\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x02ab\0\x01\0\x01");
+        assert_eq!(wire, b"B\0\0\0\x1c\0\0\0\x02\0\0\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x02ab\0\x01\0\x01");
     }
 
     #[test]

@@ -239,10 +239,9 @@ fn roles_are_told_and_what_was_not_executed_is_handed_back() {
     rig.ask(2, &request("insert", &[])).unwrap();
     rig.ask(3, &request("insert", &[])).unwrap();
     assert_eq!(rig.hear(&fatal("57P01")).unwrap_err().kind, FaultKind::Closed);
-    assert_eq!(rig.events(), ["2? NotServing [\"57P01\", \"FATAL: bye\"]"]);
-    let mut lost = Vec::new();
-    rig.conn.abandon(&mut |id| lost.push(id.0));
-    assert_eq!(lost, [3]);
+    let handed_back = |id| format!("{id}? NotServing [\"57P01\", \"FATAL: bye\"]");
+    assert_eq!(rig.events(), [handed_back(2), handed_back(3)]);
+    rig.conn.abandon(&mut |id| panic!("{id:?} was handed back"));
 }
 
 #[test]
@@ -258,4 +257,24 @@ fn channels_are_listened_to_beside_requests() {
     rig.hear(&said(b'A', b"\0\0\0\x07a\"b\0rain\0")).unwrap();
     let push = "push a\\\"b [\"notification\", \"a\\\"b\", \"rain\", 7]";
     assert_eq!(rig.events(), ["Subscribed { topic: [97, 34, 98] }", push]);
+}
+
+#[test]
+fn rows_are_told_as_they_come_to_who_wants_them_so() {
+    let mut rig = Rig::up(&*driver(URL, Limits { message_bytes_max: 64 << 10, ..Limits::default() }));
+    let body = request("select 1", &[]);
+    let ask = |rig: &mut Rig, id| {
+        rig.command(Command::Request { id: RequestId(id), body: &body, asking: false, streams: true }).unwrap();
+    };
+    ask(&mut rig, 1);
+    rig.hear(&[described(&[], ID), int_rows(&[7, 8], b'I')].concat()).unwrap();
+    let end = "[\"SELECT 2\", [[\"id\", \"int4\"]], []]";
+    assert_eq!(rig.events(), ["1 accepted [[\"id\", \"int4\"]]", "rows [[7], [8]]", &format!("1 {end}")]);
+    ask(&mut rig, 2);
+    rig.hear(&int_rows(&[1 << 20; 20_000], b'I')).unwrap();
+    let events = rig.events();
+    assert!(events.len() > 5, "they are more than a reply may have: {}", events.len());
+    ask(&mut rig, 3);
+    rig.hear(&[error("42P01", "gone"), ready(b'I')].concat()).unwrap();
+    assert_eq!(rig.events(), ["3! [\"42P01\", \"ERROR: gone\"]"]);
 }
