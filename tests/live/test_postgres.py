@@ -99,7 +99,9 @@ def test_a_batch_has_its_errors_in_their_places(db: iokernel.Endpoint) -> None:
 
 
 def test_the_simple_protocol_takes_scripts(db: iokernel.Endpoint) -> None:
-    replies = db.call({"simple": "create table if not exists s (i int4); insert into s values (1); select i from s limit 1"})
+    replies = db.call(
+        {"simple": "create table if not exists s (i int4); insert into s values (1); select i from s limit 1"}
+    )
     assert replies[1:] == [["INSERT 0 1", [], []], ["SELECT 1", [["i", "int4"]], [[1]]]]
     with pytest.raises(iokernel.RemoteError) as failed:
         db.call({"simple": "insert into s values (2); select 1 / 0"})
@@ -260,6 +262,6 @@ def test_notifications_are_a_stream(db: iokernel.Endpoint, shared_postgres_serve
         db.call("select pg_notify('News', 'rain')")
         kind, channel, payload, _ = next(iter(stream))
         assert (kind, channel, payload) == ("notification", "News", "rain")
-        shared_postgres_server.cli("notify \"a\"\"b\", 'sun'")
+        shared_postgres_server.cli('notify "a""b", \'sun\'')
         assert next(iter(stream))[1:3] == ['a"b', "sun"]
         assert len(shared_postgres_server.conns("ours")) == 1

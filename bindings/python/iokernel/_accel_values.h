@@ -174,6 +174,24 @@ static PyObject *get_text(const uint8_t **place, const uint8_t *end, uint64_t by
                  : PyBytes_FromStringAndSize(at, (Py_ssize_t)bytes);
 }
 
+/* An ext alone is for msgpack, so that what is around it is decoded here. `at`: its mark. */
+static PyObject *get_ext(const uint8_t **place, const uint8_t *end, const uint8_t *at) {
+  uint64_t size = UINT64_C(1) << ((*at - 0xd4) & 7);
+  const uint8_t *data = at + 1;
+  if (*at < 0xd4) {
+    int width = 1 << (*at - 0xc7);
+    if (!need(data, end, (size_t)width)) return NULL;
+    size = big_endian(data, width);
+    data += width;
+  }
+  if (!need(data, end, size + 1)) return NULL;
+  *place = data + 1 + size;
+  PyObject *bytes = PyBytes_FromStringAndSize((const char *)at, *place - at);
+  PyObject *value = bytes ? PyObject_CallFunctionObjArgs(unpack, bytes, NULL) : NULL;
+  Py_XDECREF(bytes);
+  return value;
+}
+
 static PyObject *get_number(uint8_t mark, const uint8_t *at, int bytes) {
   uint64_t value = big_endian(at, bytes);
   if (mark < 0xd0) return PyLong_FromUnsignedLongLong(value);
@@ -214,6 +232,8 @@ static PyObject *get_value(const uint8_t **place, const uint8_t *end, int depth)
       *place += width;
       return get_number(mark, at, width);
     }
+    case 0xc7: case 0xc8: case 0xc9: case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8:
+      return get_ext(place, end, *place - 1);
     default: return NULL;
   }
 }

@@ -12,6 +12,7 @@
 | ext 3, verbatim text   | str, without its format                                          |
 | ext 4, set             | set, or a list where a member cannot be hashed                   |
 | ext 5, with attributes | Attributed                                                       |
+| ext 16 to 25           | values of PostgreSQL: `pg`                                       |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
+from . import _pg_values
 from ._errors import BadRequest, Error, RemoteError
 from ._records import ENCODING_MSGPACK, ENCODING_NONE, ENCODING_TEXT
 
@@ -46,8 +48,12 @@ def _default(value: Any) -> Any:
         return msgpack.ExtType(EXT_ERROR, pack([value.code or "ERR", value.message]))
     if isinstance(value, Attributed):
         return msgpack.ExtType(EXT_ATTRIBUTED, pack([value.attributes, value.value]))
+    ext = _pg_values.encode(value, pack)
+    if ext is not None:
+        return msgpack.ExtType(*ext)
     raise TypeError(
-        f"{type(value).__name__}: expected None, bool, int, float, str, bytes, or a list, dict or set of them"
+        f"{type(value).__name__}: expected None, bool, int, float, str, bytes, Decimal, UUID, a date, time or "
+        "range, or a list, dict or set of them"
     )
 
 
@@ -91,6 +97,8 @@ def _ext(kind: int, data: bytes) -> Any:
     if kind == EXT_ATTRIBUTED:
         attributes, value = unpack(data)
         return Attributed(value, attributes)
+    if _pg_values.NUMERIC <= kind <= _pg_values.MULTIRANGE:
+        return _pg_values.decode(kind, data, unpack)
     return msgpack.ExtType(kind, data)
 
 

@@ -6,6 +6,24 @@ await db("select id, name from users where id = $1", 7)   # inside of an event l
 
 with db.transaction() as tx:                              # or async with
     tx.call("update accounts set balance = balance - $1 where id = $2", 10, 1)
+
+Values:
+
+| PostgreSQL                                | Python                                                              |
+|-------------------------------------------|---------------------------------------------------------------------|
+| boolean, integers, floats, text, bytea    | bool, int, float, str, bytes                                        |
+| numeric                                   | decimal.Decimal, with its trailing zeros                            |
+| date, time, timestamp                     | datetime.date, datetime.time, datetime.datetime without a zone      |
+| time with time zone                       | datetime.time with its offset                                       |
+| timestamp with time zone                  | datetime.datetime in UTC; given: in any zone                        |
+| interval                                  | Interval; given: also datetime.timedelta                            |
+| uuid                                      | uuid.UUID                                                           |
+| ranges; multiranges                       | Range; a list of them                                               |
+| arrays, composites                        | list; given: also tuple                                             |
+| enums, json, jsonb, inet, everything else | str, PostgreSQL's text                                              |
+
+What Python's types cannot hold is a str in PostgreSQL's ISO spelling, and may be given as such: `infinity` and
+`-infinity`, years before 1 and after 9999 (`0044-03-15 BC`), the time `24:00:00`.
 """
 
 from __future__ import annotations
@@ -19,6 +37,8 @@ from ._endpoint import Endpoint, Lease, _Requests
 from ._errors import BadRequest, ConfigError, RemoteError
 from ._future import AioFuture, Future
 from ._kernel import default_kernel
+from ._pg_values import Interval as Interval
+from ._pg_values import Range as Range
 from ._records import FLAG_IDEMPOTENT, FLAG_ROUTE, timeout_ms
 
 if TYPE_CHECKING:

@@ -90,13 +90,15 @@ class PostgresServer(Process):
         """After stop or kill: again on the same port."""
         for attempts_left in reversed(range(20)):
             self.port = self.port or net.free_port()
-            self.spawn([*unprivileged(), str(self._programs / "postgres"), "-D", str(self.folder / "data"), *self._arguments()])
+            self.spawn(
+                [*unprivileged(), str(self._programs / "postgres"), "-D", str(self.folder / "data"), *self._arguments()]
+            )
             net.wait_for("postgres", lambda: not self.running or self._is_ready())
             if self.running:
                 return
             said = self.log.read_text()
             # The processes of a killed server take a moment to leave.
-            if not attempts_left or "still in use" not in said and "could not bind" not in said:
+            if not attempts_left or ("still in use" not in said and "could not bind" not in said):
                 raise RuntimeError(f"postgres ended\n{said}")
 
     def _arguments(self) -> list[str]:

@@ -34,7 +34,12 @@ impl Types {
     fn encode_whole(&self, oid: Oid, value: &[u8], start: usize, out: &mut Vec<u8>) -> Result<i16, String> {
         let kind = self.base(oid);
         let mut reader = Reader::new(value);
-        let format = match self.binary(oid, kind, &mut reader, out, 0) {
+        // A part without a binary form may be missing from this value; the server asks for the form nonetheless.
+        let sent = match self.format(oid) {
+            1 => self.binary(oid, kind, &mut reader, out, 0),
+            _ => Err(Unfit::Spelled),
+        };
+        let format = match sent {
             Ok(()) => 1,
             Err(Unfit::Wrong(message)) => return Err(message),
             Err(Unfit::Spelled) => {

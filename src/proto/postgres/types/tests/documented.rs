@@ -204,7 +204,7 @@ fn composites() {
 fn foreign_fields_of_records() {
     let types = Types::new();
     let record = hex(
-        "00000004 00004e20 00000002 6f6b 00004e20 00000002 0001 000002f6 00000008 3131313131313131 0000089d 00000004 000004eb",
+        "00000004 00004e20 00000002 6f6b 00004e20 00000002 0001 00000258 00000008 3131313131313131 0000089d 00000004 000004eb",
     );
     let expected = vec![text("ok"), Value::Bin(vec![0, 1]), Value::Bin(b"11111111".into()), Value::Int(1259)];
     assert_eq!(decoded(&types, 2249, 1, &record), Value::Array(expected));

@@ -115,7 +115,6 @@ const EVEN: Oid = 20_002;
 const PAIR: Oid = 20_003;
 const PAIRS: Oid = 20_004;
 const NODE: Oid = 20_005;
-const NODES: Oid = 20_006;
 const CITEXT: Oid = 20_007;
 const CITEXTS: Oid = 20_008;
 const FLOATRANGE: Oid = 20_009;
