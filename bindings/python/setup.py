@@ -80,7 +80,7 @@ accelerator = Extension(
     ["iokernel/_accel.c"],
     depends=[
         f"iokernel/_accel_{part}.h"
-        for part in ("values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
+        for part in ("times", "values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
     ],
     py_limited_api=True,
     optional=True,

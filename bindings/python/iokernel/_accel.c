@@ -504,7 +504,7 @@ PyMODINIT_FUNC PyInit__accel(void) {
     PyErr_SetString(PyExc_ImportError, "no key is left for what belongs to a thread");
     return NULL;
   }
-  PyObject *self = PyModule_Create(&module);
+  PyObject *self = import_times() ? PyModule_Create(&module) : NULL;
   struct {
     PyType_Spec *spec;
     const char *name;

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_accel_times.h"
+
 enum { ENCODING_NONE, ENCODING_MSGPACK, ENCODING_BYTES, ENCODING_TEXT, ENCODING_RAW };
 enum { PAYLOAD_BYTES_MAX = 1 << 28, DEPTH_MAX = 32, NESTED_MAX = 8 };
 
@@ -174,7 +176,7 @@ static PyObject *get_text(const uint8_t **place, const uint8_t *end, uint64_t by
                  : PyBytes_FromStringAndSize(at, (Py_ssize_t)bytes);
 }
 
-/* An ext alone is for msgpack, so that what is around it is decoded here. `at`: its mark. */
+/* An ext of which there may be many is for here, any other alone for msgpack, so that what is around it is decoded here. `at`: its mark. */
 static PyObject *get_ext(const uint8_t **place, const uint8_t *end, const uint8_t *at) {
   uint64_t size = UINT64_C(1) << ((*at - 0xd4) & 7);
   const uint8_t *data = at + 1;
@@ -186,6 +188,8 @@ static PyObject *get_ext(const uint8_t **place, const uint8_t *end, const uint8_
   }
   if (!need(data, end, size + 1)) return NULL;
   *place = data + 1 + size;
+  PyObject *made = get_pg_value((int8_t)*data, data + 1, size);
+  if (made || PyErr_Occurred()) return made;
   PyObject *bytes = PyBytes_FromStringAndSize((const char *)at, *place - at);
   PyObject *value = bytes ? PyObject_CallFunctionObjArgs(unpack, bytes, NULL) : NULL;
   Py_XDECREF(bytes);

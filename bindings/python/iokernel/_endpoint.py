@@ -89,6 +89,8 @@ class _Requests(CallerBase):
 
     __slots__ = ("_kernel",)
     _kernel: Kernel
+    _thread_future: type[Future] = Future
+    _loop_future: type[AioFuture] = AioFuture
 
     def _open(self) -> int:
         """The number of the endpoint, when `_number` is 0: it is closed, or not open in this process yet."""
@@ -163,7 +165,7 @@ class _Requests(CallerBase):
         loop = _running_loop()
         if loop is None:
             channel = self._kernel.thread_channel()
-            future = Future(channel)
+            future = self._thread_future(channel)
             if trace is None and _tracing.source is None:
                 future._tag = channel.request(flags, number, ms, key, args, future)
             else:
@@ -172,7 +174,7 @@ class _Requests(CallerBase):
             if accelerator is not None:
                 self._remember(channel)
             return future
-        waiting = AioFuture(loop=loop)
+        waiting = self._loop_future(loop=loop)
         self._ask(waiting, self._kernel.loop_channel(loop), (flags, number, ms, key, args), trace)
         return waiting
 

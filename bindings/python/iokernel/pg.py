@@ -28,7 +28,6 @@ What Python's types cannot hold is a str in PostgreSQL's ISO spelling, and may b
 
 from __future__ import annotations
 
-import asyncio
 import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -39,12 +38,9 @@ from ._future import AioFuture, Future
 from ._kernel import default_kernel
 from ._pg_values import Interval as Interval
 from ._pg_values import Range as Range
-from ._records import FLAG_IDEMPOTENT, FLAG_ROUTE, timeout_ms
 
 if TYPE_CHECKING:
     from ._endpoint import Route
-
-_running_loop = asyncio._get_running_loop
 
 ISOLATION = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -210,6 +206,8 @@ class _Statements(_Requests):
     """Statements, of endpoints and transactions."""
 
     __slots__ = ()
+    _thread_future = _ThreadReply
+    _loop_future = _Reply
 
     def call(
         self,
@@ -243,23 +241,7 @@ class _Statements(_Requests):
             begun = self._begin(_Reply, args)
             if begun is not None:
                 return begun
-        number = self._number or self._open()
-        ms = 0 if timeout is None else timeout_ms(timeout)
-        flags, key = FLAG_IDEMPOTENT if idempotent else 0, self._key
-        if route is not None:
-            flags, key = flags | FLAG_ROUTE, self._routed(route)
-        loop = _running_loop()
-        if loop is None:
-            channel: Any = self._kernel.thread_channel()
-            waiting: Any = _ThreadReply(channel)
-        else:
-            channel = self._kernel.loop_channel(loop)
-            waiting = _Reply(loop=loop)
-        self._ask(waiting, channel, (flags, number, ms, key, args), trace)
-        if loop is None:
-            waiting._tag = waiting._iok_tag
-            channel.send()
-        return waiting
+        return self._call(*args, timeout=timeout, idempotent=idempotent, route=route, trace=trace)
 
 
 def open(url: str, **options: Any) -> PgEndpoint:
