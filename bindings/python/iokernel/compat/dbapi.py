@@ -119,6 +119,7 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(ticks)
 
 
+_TO_SAVEPOINT = re.compile(r"\s*ROLLBACK\s.*\bTO\b", re.IGNORECASE | re.DOTALL)
 _PLACES = re.compile(r"%(?:\((?P<name>[^)]*)\))?(?P<what>.)?", re.DOTALL)
 
 
@@ -274,6 +275,11 @@ class Connection:
             rows: Rows = session.call(*request)
         except _errors.Error as error:
             raise _translated(error) from error
+        # The program may begin and end transactions by statements of its own.
+        if rows.tag in ("COMMIT", "ROLLBACK") and not _TO_SAVEPOINT.match(request[0]):
+            self._in_transaction = False
+        elif rows.tag in ("BEGIN", "START TRANSACTION"):
+            self._in_transaction = True
         return rows
 
     def __enter__(self) -> Connection:
