@@ -17,12 +17,12 @@ const SCHEMA: &str = "
     create type pair as (a even, b text, dropped int);
     alter type pair drop attribute dropped;
     create type place as (p pair, at point, m mood);
-    create table node (id int8, nodes int4);
-    alter table node drop column nodes;
-    alter table node add column nodes node[];
+    create table node (id int8, pairs int4);
+    alter table node drop column pairs;
+    alter table node add column pairs pair[];
     create type floatrange as range (subtype = float8, multirange_type_name = floatmulti);
     create type moodrange as range (subtype = mood);
-    create type none as ();
+    create type nothing as ();
     create domain pairs as pair[];";
 
 /// Expressions with their types.
@@ -147,7 +147,7 @@ const VALUES: &[&str] = &[
     "'{infinity,2000-01-01}'::date[]",
     "array['2000-01-01 00:00'::timestamp]",
     "array['\\x00ff'::bytea]",
-    "'{(1,1);(2,2)}'::box[]",
+    "'{(1,1),(0,0);(2,2),(1,1)}'::box[]",
     "'{a,NULL}'::xml[]",
     "array['{\"a\":1}'::jsonb]",
     "'{10.0.0.1,::1}'::inet[]",
@@ -187,8 +187,8 @@ const VALUES: &[&str] = &[
     "array[row(2, 'x')]::pairs",
     "row(row(2, 'a\"\\'), '(1,2)', 'ok')::place",
     "array[row(row(2, 'a\"\\'), '(1,2)', 'very \"happy\", \\ yes')]::place[]",
-    "row(1, array[row(2, array[row(3, null)]::node[])]::node[])::node",
-    "row()::none",
+    "row(1, array[row(2, 'a'), null]::pair[])::node",
+    "row()::nothing",
     "'[1.5,2.5]'::floatrange",
     "'{[1.5,2.5],(3,4)}'::floatmulti",
     "'[sad,ok]'::moodrange",

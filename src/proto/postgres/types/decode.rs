@@ -173,11 +173,12 @@ impl Decoder<'_> {
         for size in &mut sizes[..dimensions] {
             let given = cursor.i32()?;
             let _lower_bound = cursor.i32()?;
-            *size = u32::try_from(given).ok().filter(|size| *size > 0).unwrap_or(u32::MAX);
+            *size = u32::try_from(given).unwrap_or(u32::MAX);
             total = total.saturating_mul(*size as usize);
         }
         let depth = deeper(depth, dimensions.max(1))?;
-        if dimensions == 0 {
+        // Vectors without elements have a dimension nonetheless.
+        if dimensions == 0 || total == 0 {
             write::array(self.out, 0);
             return cursor.end();
         }

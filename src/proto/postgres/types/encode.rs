@@ -19,6 +19,7 @@ impl Types {
     /// - text, json and jsonb take bin that is UTF-8; uuid takes bin of 16 bytes;
     /// - timestamp and timestamptz take a date, timestamptz a timestamp and timetz a time: the server completes them with
     ///   midnight and its `TimeZone`;
+    /// - multiranges take an array of ranges;
     /// - types that are exchanged as text take booleans, numbers and dates as their text, and bin as bytea spells it.
     ///
     /// An array of composites has one dimension here: what is inside of it are fields.
@@ -108,13 +109,21 @@ impl Types {
             },
             (Kind::Array(0), _) => return wrong(),
             (Kind::Array(element), Token::Array(count)) => self.array(element, 1, count, reader, out, depth)?,
+            // The binary form of a vector must have a dimension, and without elements it has none.
+            (Kind::Vector(_), Token::Array(0)) => return Err(Unfit::Spelled),
             (Kind::Vector(element), Token::Array(count)) => self.array(element, 0, count, reader, out, depth)?,
             (Kind::Composite, Token::Array(count)) => self.composite(oid, count, reader, out, depth)?,
             (Kind::Range(subtype), Token::Ext(ext::RANGE, bytes)) => {
                 self.range(subtype, &mut Reader::new(bytes), out, deeper(depth, 1)?)?;
             }
             (Kind::Multirange(range), Token::Ext(ext::MULTIRANGE, bytes)) => {
-                self.multirange(range, bytes, out, deeper(depth, 1)?)?;
+                let mut ranges = Reader::new(bytes);
+                let count = multirange_count(&mut ranges)?;
+                self.multirange(range, count, &mut ranges, out, deeper(depth, 1)?)?;
+                at_end(&ranges)?;
+            }
+            (Kind::Multirange(range), Token::Array(count)) => {
+                self.multirange(range, count, reader, out, deeper(depth, 1)?)?;
             }
             (Kind::Spelled | Kind::Registry, Token::Array(_) | Token::Map(_) | Token::Nil) => return wrong(),
             (Kind::Spelled | Kind::Registry, Token::Ext(number, _)) if !super::spelling::is_spelled(number) => {
@@ -287,19 +296,24 @@ impl Types {
                 reader.token()?;
             }
         }
-        if reader.is_at_end() { Ok(()) } else { Err(Unfit::Wrong("range: bytes follow its bounds".into())) }
+        Ok(at_end(reader)?)
     }
 
-    fn multirange(&self, range: Oid, bytes: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), Unfit> {
+    fn multirange(
+        &self,
+        range: Oid,
+        count: u32,
+        ranges: &mut Reader<'_>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), Unfit> {
         let subtype = self.subtype(range)?;
-        let mut reader = Reader::new(bytes);
-        let count = multirange_count(&mut reader)?;
         out.extend_from_slice(&count.to_be_bytes());
         for _ in 0..count {
-            let mut range = Reader::new(multirange_part(&mut reader)?);
+            let mut range = Reader::new(multirange_part(ranges)?);
             counted(out, |out| self.range(subtype, &mut range, out, depth))?;
         }
-        if reader.is_at_end() { Ok(()) } else { Err(Unfit::Wrong("multirange: bytes follow its ranges".into())) }
+        Ok(())
     }
 }
 
@@ -386,6 +400,10 @@ pub fn multirange_count(reader: &mut Reader<'_>) -> Result<u32, String> {
         Ok(Token::Array(count)) => Ok(count),
         _ => Err("multirange: an array of ranges expected".into()),
     }
+}
+
+pub fn at_end(parts: &Reader<'_>) -> Result<(), String> {
+    if parts.is_at_end() { Ok(()) } else { Err("range or multirange: bytes follow its parts".into()) }
 }
 
 /// The payload of the next range.

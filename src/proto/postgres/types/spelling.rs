@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::civil::{self, Interval};
 use super::decode::deeper;
-use super::encode::{Unfit, given, multirange_count, multirange_part, payload, range_flags, sizes};
+use super::encode::{Unfit, at_end, given, multirange_count, multirange_part, payload, range_flags, sizes};
 use super::kind::{Kind, ext, range};
 use super::{Oid, Types, network, numeric};
 use crate::value::{Reader, Token};
@@ -65,17 +65,14 @@ impl Types {
             }
             (Kind::Multirange(range), Token::Ext(ext::MULTIRANGE, bytes)) => {
                 *reader = ahead;
-                let subtype = self.subtype(range)?;
                 let mut ranges = Reader::new(bytes);
-                out.push(b'{');
-                for place in 0..multirange_count(&mut ranges)? {
-                    if place > 0 {
-                        out.push(b',');
-                    }
-                    self.spell_range(subtype, &mut Reader::new(multirange_part(&mut ranges)?), out, depth)?;
-                }
-                out.push(b'}');
-                Ok(())
+                let count = multirange_count(&mut ranges)?;
+                self.spell_multirange(range, count, &mut ranges, out, depth)?;
+                at_end(&ranges)
+            }
+            (Kind::Multirange(range), Token::Array(count)) => {
+                *reader = ahead;
+                self.spell_multirange(range, count, reader, out, depth)
             }
             (_, token) => {
                 self.judge(oid, kind, reader)?;
@@ -141,7 +138,27 @@ impl Types {
         out.push(b',');
         self.quoted(subtype, reader, b"", out, depth)?;
         out.push(if flags & range::UPPER_INCLUSIVE != 0 { b']' } else { b')' });
-        if reader.is_at_end() { Ok(()) } else { Err("range: bytes follow its bounds".into()) }
+        at_end(reader)
+    }
+
+    fn spell_multirange(
+        &self,
+        range: Oid,
+        count: u32,
+        ranges: &mut Reader<'_>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), String> {
+        let subtype = self.subtype(range)?;
+        out.push(b'{');
+        for place in 0..count {
+            if place > 0 {
+                out.push(b',');
+            }
+            self.spell_range(subtype, &mut Reader::new(multirange_part(ranges)?), out, depth)?;
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     /// A part in quotes, with backslashes before what has a meaning in them; the same for arrays, composites and ranges.

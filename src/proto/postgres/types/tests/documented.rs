@@ -168,6 +168,10 @@ fn arrays() {
     let shifted = hex("00000001 00000000 00000017 00000001 fffffffb 00000004 00000007");
     assert_eq!(decoded(&types, 1007, 1, &shifted), ints(&[7]));
     assert_eq!(decoded(&types, 1007, 0, b"[-5:-5]={7}"), ints(&[7]));
+    // A vector without elements, and sizes that would be nothing but heads.
+    assert_eq!(decoded(&types, 22, 1, &hex("00000001 00000000 00000015 00000000 00000000")), ints(&[]));
+    let hollow = hex("00000002 00000000 00000017 7fffffff 00000001 00000000 00000001");
+    assert_eq!(decoded(&types, 1007, 1, &hollow), ints(&[]));
     // Boxes have commas in them.
     let boxes = Value::Array(vec![text("(1,1),(0,0)"), text("(2,2),(1,1)")]);
     assert_eq!(decoded(&types, 1020, 0, b"{(1,1),(0,0);(2,2),(1,1)}"), boxes);

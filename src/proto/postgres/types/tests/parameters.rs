@@ -100,6 +100,7 @@ fn arrays_whose_members_must_be_parsed() {
         "{\"(1,1),(0,0)\";\"(2,2),(1,1)\"}"
     );
     assert_eq!(spelled(22, Value::Array(vec![text("1"), Value::Int(2)])), "1 2");
+    assert_eq!(spelled(22, ints(&[])), "");
     let place = Value::Array(vec![Value::Array(vec![Value::Int(4), text("a\"")]), text("(1,2)")]);
     assert_eq!(spelled(PLACE, place.clone()), "(\"(\\\"4\\\",\\\"a\\\\\\\"\\\")\",\"(1,2)\")");
     assert_eq!(decoded(&learnt(), PLACE, 0, spelled(PLACE, place.clone()).as_bytes()), place);
@@ -126,6 +127,9 @@ fn shapes() {
     assert!(wrong(3904, bound).contains("nil for a bound that the flags 0x01 exclude"));
     let seven = (0..7).fold(Value::Int(1), |inner, _| Value::Array(vec![inner]));
     assert_eq!(wrong(1007, seven), "an array of more than 6 dimensions given");
+    let ranges = vec![Value::Range(range::LOWER_INCLUSIVE, vec![Value::Int(1), Value::Int(2)])];
+    assert_eq!(sent(4451, Value::Array(ranges.clone())), Value::Multirange(ranges));
+    assert_eq!(wrong(4451, ints(&[1])), "multirange: int given, range expected");
     // A bound that is nil is infinite, whatever the flags say.
     let open = Value::Range(range::LOWER_INCLUSIVE | range::UPPER_INCLUSIVE, vec![Value::Nil, Value::Nil]);
     let all = Value::Range(range::LOWER_INFINITE | range::UPPER_INFINITE, vec![Value::Nil, Value::Nil]);
