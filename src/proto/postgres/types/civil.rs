@@ -53,12 +53,15 @@ pub fn write_date(out: &mut Vec<u8>, days: i32) {
     }
 }
 
-/// Microseconds since 1970-01-01 00:00, wide enough for all that PostgreSQL has: `2024-02-29 12:00:00.5`.
-/// `utc`: with the offset `+00`.
-pub fn write_timestamp(out: &mut Vec<u8>, us: i128, utc: bool) {
-    if write_infinity(out, us == i128::from(i64::MAX), us == i128::from(i64::MIN)) {
-        return;
+/// Microseconds since 1970-01-01 00:00: `2024-02-29 12:00:00.5`, `infinity`. `utc`: with the offset `+00`.
+pub fn write_timestamp(out: &mut Vec<u8>, us: i64, utc: bool) {
+    if !write_infinity(out, us == i64::MAX, us == i64::MIN) {
+        write_moment(out, i128::from(us), utc);
     }
+}
+
+/// The same without infinity, and wide enough for all that PostgreSQL has.
+pub fn write_moment(out: &mut Vec<u8>, us: i128, utc: bool) {
     let (days, rest) = (us.div_euclid(i128::from(DAY_US)) as i64, us.rem_euclid(i128::from(DAY_US)) as i64);
     let (year, month, day) = civil_of(days);
     put(out, format_args!("{:04}-{month:02}-{day:02} ", era(year)));
@@ -325,7 +328,7 @@ mod tests {
             (i64::MAX, "infinity"),
             (i64::MIN, "-infinity"),
         ] {
-            assert_eq!(shown(|out| write_timestamp(out, i128::from(us), false)), text);
+            assert_eq!(shown(|out| write_timestamp(out, us, false)), text);
             assert_eq!(read_timestamp(text.as_bytes(), false), Some(us), "{text}");
         }
         assert_eq!(read_timestamp(b"1970-01-01 05:30:15+05:30:15", true), Some(0));

@@ -1,6 +1,6 @@
 //! From the binary form to MessagePack.
 
-use super::civil::{EPOCH_DAYS, EPOCH_US, write_timestamp};
+use super::civil::{EPOCH_DAYS, EPOCH_US, write_moment};
 use super::cursor::Cursor;
 use super::kind::{Kind, ext, range};
 use super::{DEPTH_MAX, EXPANSION_FREE, EXPANSION_MAX, Oid, Types, network, numeric, table};
@@ -140,7 +140,7 @@ impl Decoder<'_> {
             }
             None => {
                 let mut text = Vec::new();
-                write_timestamp(&mut text, i128::from(since_2000) + i128::from(EPOCH_US), utc);
+                write_moment(&mut text, i128::from(since_2000) + i128::from(EPOCH_US), utc);
                 write::str(self.out, &text);
             }
         }

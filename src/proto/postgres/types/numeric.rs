@@ -23,12 +23,12 @@ const DIGITS: i64 = 4;
 /// Appends the text of a numeric. `grown_max`: how many bytes it may take.
 pub fn decode(bytes: &[u8], grown_max: usize, out: &mut Vec<u8>) -> Result<(), String> {
     let mut cursor = Cursor::new("numeric", bytes);
-    let count = cursor.i16()?;
+    let count = cursor.i16()? as u16;
     let weight = cursor.i16()?;
     let sign = cursor.i16()? as u16;
     let scale = cursor.i16()?;
     let digits = cursor.rest();
-    if usize::try_from(count).ok().and_then(|count| count.checked_mul(2)) != Some(digits.len()) {
+    if usize::from(count) * 2 != digits.len() {
         return Err(format!("numeric: {count} digits given in {} bytes", digits.len()));
     }
     let negative = match sign {

@@ -245,7 +245,7 @@ fn leaf_ext(kind: Kind, number: i8, bytes: &[u8], out: &mut Vec<u8>) -> Result<(
             civil::write_timetz(out, us, i32::from_be_bytes(zone));
         }
         ext::TIMESTAMP | ext::TIMESTAMPTZ => {
-            let us = i128::from(i64::from_be_bytes(payload(name, bytes)?));
+            let us = i64::from_be_bytes(payload(name, bytes)?);
             civil::write_timestamp(out, us, number == ext::TIMESTAMPTZ);
         }
         ext::INTERVAL => {

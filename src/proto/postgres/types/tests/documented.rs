@@ -73,6 +73,9 @@ fn numerics() {
     let Value::Ext(_, digits) = &longest else { panic!() };
     assert_eq!(digits.len(), 131_072 + 1 + 16_383);
     assert_eq!(encoded(&types, 1700, &longest).1, hex("0001 7fff 0000 3fff 270f"));
+    // More digits than an i16 counts.
+    let nines = numeric(&format!("{}.{}", "9".repeat(131_072), "9".repeat(16_383)));
+    assert_eq!(decoded(&types, 1700, 1, &encoded(&types, 1700, &nines).1), nines);
 }
 
 #[test]
@@ -107,6 +110,9 @@ fn dates_and_times() {
     let last = text("294276-12-31 23:59:59.999999");
     assert_eq!(decoded(&types, 1114, 1, &(9_223_371_331_200_000_000_i64 - 1).to_be_bytes()), last);
     assert_eq!(decoded(&types, 1114, 0, b"294276-12-31 23:59:59.999999"), last);
+    // What would be taken for infinity.
+    let edge = (i64::MAX - 946_684_800_000_000).to_be_bytes();
+    assert_eq!(decoded(&types, 1114, 1, &edge), text("294247-01-10 04:00:54.775807"));
     // Other styles stay text.
     assert_eq!(decoded(&types, 1082, 0, b"01/31/2000"), text("01/31/2000"));
     assert_eq!(decoded(&types, 1184, 0, b"Sat Jan 01 00:00:00 2000 UTC"), text("Sat Jan 01 00:00:00 2000 UTC"));
