@@ -153,19 +153,22 @@ impl Decoder<'_> {
         literal.expect(kind, b'(')?;
         let open = write::array_open(self.out);
         let mut count = 0;
-        let is_empty = fields.is_some_and(<[Oid]>::is_empty);
-        while !is_empty {
-            let field = fields.map_or(Some(Kind::Text), |fields| fields.get(count).map(|oid| self.types.base(*oid)));
-            let oid = fields.and_then(|fields| fields.get(count)).copied().unwrap_or_default();
-            count += 1;
-            let field = field.ok_or_else(|| format!("composite: more than its {} fields given", count - 1))?;
+        // `()` is one NULL, unless there are no fields.
+        let mut has_more = !fields.is_some_and(<[Oid]>::is_empty);
+        while has_more {
+            let (oid, field) = match fields {
+                None => (0, Kind::Text),
+                Some(fields) => match fields.get(count) {
+                    Some(oid) => (*oid, self.types.base(*oid)),
+                    None => return Err(format!("composite: more than its {count} fields given")),
+                },
+            };
             match literal.part(b",)")? {
                 None => write::nil(self.out),
                 Some(text) => self.text(oid, field, &text, depth)?,
             }
-            if !literal.skip(b',') {
-                break;
-            }
+            count += 1;
+            has_more = literal.skip(b',');
         }
         literal.expect(kind, b')')?;
         write::count_close(self.out, open, u32::try_from(count).unwrap_or(u32::MAX));

@@ -31,14 +31,17 @@ pub fn decode(bytes: &[u8], grown_max: usize, out: &mut Vec<u8>) -> Result<(), S
     if usize::from(count) * 2 != digits.len() {
         return Err(format!("numeric: {count} digits given in {} bytes", digits.len()));
     }
-    let negative = match sign {
-        POSITIVE => false,
-        NEGATIVE => true,
-        NAN => return Ok(out.extend_from_slice(b"NaN")),
-        INFINITY => return Ok(out.extend_from_slice(b"Infinity")),
-        NEGATIVE_INFINITY => return Ok(out.extend_from_slice(b"-Infinity")),
+    let word = match sign {
+        POSITIVE | NEGATIVE => "",
+        NAN => "NaN",
+        INFINITY => "Infinity",
+        NEGATIVE_INFINITY => "-Infinity",
         _ => return Err(format!("numeric: {sign:#06x} given as its sign")),
     };
+    if !word.is_empty() {
+        out.extend_from_slice(word.as_bytes());
+        return Ok(());
+    }
     let scale = match u32::try_from(scale) {
         Ok(scale) if i64::from(scale) <= SCALE_MAX => scale as usize,
         _ => return Err(format!("numeric: {scale} digits after the point given, 0 to {SCALE_MAX} expected")),
@@ -47,7 +50,7 @@ pub fn decode(bytes: &[u8], grown_max: usize, out: &mut Vec<u8>) -> Result<(), S
     if before + scale > grown_max {
         return Err(format!("numeric: its {before} digits and those around it take too much as text"));
     }
-    if negative {
+    if sign == NEGATIVE {
         out.push(b'-');
     }
     let digit = |place: i64| -> Result<u16, String> {
@@ -95,7 +98,8 @@ pub fn is_valid(text: &[u8]) -> bool {
 /// Appends the binary form of a decimal text: `-12.50`, `1.5E+3`, `NaN`, `-Infinity`.
 pub fn encode(text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     if let Some(sign) = special(text) {
-        return Ok(head(out, 0, 0, sign, 0));
+        head(out, 0, 0, sign, 0);
+        return Ok(());
     }
     let decimal = Decimal::parse(text).ok_or_else(|| {
         let shown = String::from_utf8_lossy(&text[..text.len().min(40)]);
@@ -109,7 +113,8 @@ pub fn encode(text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let digits = &decimal.digits[zeros..];
     let digits = &digits[..digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1)];
     if digits.is_empty() {
-        return Ok(head(out, 0, 0, POSITIVE, decimal.scale as u16));
+        head(out, 0, 0, POSITIVE, decimal.scale as u16);
+        return Ok(());
     }
     let first = decimal.point - zeros as i64 - 1;
     let weight = first.div_euclid(DIGITS);
