@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use iokernel::proto::postgres::types::{Oid, Types};
-use iokernel::value::{Reader, Token};
+use iokernel::value::{Reader, Token, write};
 
 const SCHEMA: &str = "
     drop schema if exists t cascade; create schema t; set search_path to t, public;
@@ -224,6 +224,74 @@ fn both_forms_are_one_value_and_come_back() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Values that the server has to complete or parse, beside what it then has.
+#[test]
+#[ignore = "wants a server"]
+fn what_is_spelled_is_understood() {
+    let mut server = Server::connect();
+    server.run("set timezone to 'Asia/Kolkata'");
+    let types = Types::new();
+    let one = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut value = Vec::new();
+        write(&mut value);
+        value
+    };
+    let all = |parts: &[Vec<u8>]| {
+        let mut value = Vec::new();
+        write::array(&mut value, parts.len() as u32);
+        value.extend(parts.concat());
+        value
+    };
+    let str = |text: &str| one(&|out| write::str(out, text.as_bytes()));
+    let ext = |kind: i8, bytes: &[u8]| one(&|out| write::ext(out, kind, bytes));
+    let range = |flags: u64, lower: Vec<u8>, upper: Vec<u8>| {
+        ext(24, &all(&[one(&|out| write::uint(out, flags)), lower, upper]))
+    };
+    let (int, nil) = (one(&|out| write::int(out, 2)), one(&write::nil));
+    let (day, noon) = (19_723_i32.to_be_bytes(), 1_704_110_400_000_000_i64.to_be_bytes());
+    for (oid, value, expected) in [
+        (1007, all(&[str("1"), int.clone(), nil.clone()]), "'{1,2,NULL}'::int4[]"),
+        (
+            1009,
+            all(&[all(&[str("a\"\\"), str("")]), all(&[str("NULL"), nil.clone()])]),
+            "array[['a\"\\',''],['NULL',null]]",
+        ),
+        (1020, all(&[str("(1,1),(0,0)"), str("(2,2),(1,1)")]), "'{(1,1),(0,0);(2,2),(1,1)}'::box[]"),
+        (2210, all(&[str("pg_class"), int.clone()]), "array['pg_class','2']::regclass[]"),
+        (1006, all(&[all(&[]), all(&[int.clone()])]), "array[''::int2vector,'2'::int2vector]"),
+        (20, ext(16, b"5"), "5::int8"),
+        (701, ext(16, b"-1.5E+3"), "'-1500'::float8"),
+        (790, ext(16, b"1.50"), "'1.50'::money"),
+        (1114, ext(17, &day), "'2024-01-01 00:00'::timestamp"),
+        (1184, ext(17, &day), "'2024-01-01 00:00+05:30'::timestamptz"),
+        (1184, ext(20, &noon), "'2024-01-01 12:00+05:30'::timestamptz"),
+        (1184, ext(21, &noon), "'2024-01-01 12:00+00'::timestamptz"),
+        (1185, all(&[ext(21, &noon), ext(20, &noon)]), "'{2024-01-01 12:00+00,2024-01-01 12:00+05:30}'::timestamptz[]"),
+        (1270, all(&[ext(18, &[0; 8]), ext(19, &[0; 12])]), "'{00:00+05:30,00:00+00}'::timetz[]"),
+        (3906, range(2, str("1.5"), int), "'[1.5,2)'::numrange"),
+        (3910, range(18, ext(17, &day), nil), "'[2024-01-01 00:00+05:30,)'::tstzrange"),
+        (
+            1185,
+            all(&[str("2024-01-01 BC"), ext(21, &i64::MAX.to_be_bytes())]),
+            "'{2024-01-01 BC,infinity}'::timestamptz[]",
+        ),
+        (1187, all(&[str("1 day"), ext(22, &[255; 16])]), "'{1 day,-1 mons -1 days -00:00:00.000001}'::interval[]"),
+        (
+            2951,
+            all(&[str("A0EEBC999C0B4EF8BB6D6BB9BD380A11"), ext(23, &[7; 16])]),
+            "'{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,07070707-0707-0707-0707-070707070707}'::uuid[]",
+        ),
+        (1001, all(&[str("\\x00"), one(&|out| write::bin(out, b"\\\xff"))]), "array['\\x00','\\x5cff']::bytea[]"),
+    ] {
+        let mut parameter = Vec::new();
+        let format = types.encode(oid, &value, &mut parameter).unwrap_or_else(|error| panic!("{expected}: {error}"));
+        let same = format!("$1::text = ({expected})::text");
+        let verdict = server.query(&same, Some((oid, format, &parameter)), 0);
+        let sent = String::from_utf8_lossy(&parameter);
+        assert_eq!(verdict.map(|(_, verdict)| verdict), Ok(Some(b"t".to_vec())), "{expected}: {sent:?}");
+    }
 }
 
 fn judge(server: &mut Server, types: &mut Types, expression: &str) -> Result<(), String> {
