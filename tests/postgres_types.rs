@@ -260,7 +260,7 @@ fn what_is_spelled_is_understood() {
         ),
         (1020, all(&[str("(1,1),(0,0)"), str("(2,2),(1,1)")]), "'{(1,1),(0,0);(2,2),(1,1)}'::box[]"),
         (2210, all(&[str("pg_class"), int.clone()]), "array['pg_class','2']::regclass[]"),
-        (1006, all(&[all(&[]), all(&[int.clone()])]), "array[''::int2vector,'2'::int2vector]"),
+        (1006, all(&[all(&[]), all(std::slice::from_ref(&int))]), "array[''::int2vector,'2'::int2vector]"),
         (20, ext(16, b"5"), "5::int8"),
         (701, ext(16, b"-1.5E+3"), "'-1500'::float8"),
         (790, ext(16, b"1.50"), "'1.50'::money"),

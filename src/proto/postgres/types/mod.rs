@@ -139,7 +139,7 @@ impl Types {
         i16::from(self.is_binary(oid, &mut Vec::new()))
     }
 
-    /// `seen`: types that are being looked at. A type may contain arrays of itself.
+    /// `seen`: types that were looked at. PostgreSQL has none that contains itself, and what a stranger tells ends too.
     fn is_binary(&self, oid: Oid, seen: &mut Vec<Oid>) -> bool {
         match self.base(oid) {
             Kind::Spelled | Kind::Registry => false,
