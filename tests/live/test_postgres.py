@@ -42,7 +42,7 @@ def test_a_statement_and_its_parameters(db: iokernel.Endpoint) -> None:
 
 def test_parameters_that_do_not_fit_are_refused_by_number(db: iokernel.Endpoint) -> None:
     for _ in range(2):
-        with pytest.raises(iokernel.BadRequest, match="parameter 2: .*int4") as refused:
+        with pytest.raises(iokernel.BadRequest, match=r"parameter 2: .*int4") as refused:
             db.call("select $1::text, $2::int4", "x", 2.5)
         assert refused.value.fate == "not_sent"
         with pytest.raises(iokernel.BadRequest, match="1 parameters were given: the statement has 2"):
@@ -99,9 +99,8 @@ def test_a_batch_has_its_errors_in_their_places(db: iokernel.Endpoint) -> None:
 
 
 def test_the_simple_protocol_takes_scripts(db: iokernel.Endpoint) -> None:
-    replies = db.call(
-        {"simple": "create table if not exists s (i int4); insert into s values (1); select i from s limit 1"}
-    )
+    sql = "create table if not exists s (i int4); insert into s values (1); select i from s limit 1"
+    replies = db.call({"simple": sql})
     assert replies[1:] == [["INSERT 0 1", [], []], ["SELECT 1", [["i", "int4"]], [[1]]]]
     with pytest.raises(iokernel.RemoteError) as failed:
         db.call({"simple": "insert into s values (2); select 1 / 0"})
@@ -265,3 +264,20 @@ def test_notifications_are_a_stream(db: iokernel.Endpoint, shared_postgres_serve
         shared_postgres_server.cli('notify "a""b", \'sun\'')
         assert next(iter(stream))[1:3] == ['a"b', "sun"]
         assert len(shared_postgres_server.conns("ours")) == 1
+
+
+def test_writes_go_to_the_server_that_takes_them(kernel: iokernel.Kernel) -> None:
+    def takes_writes(server: PostgresServer, yes: bool) -> None:
+        server.cli(f"alter system set default_transaction_read_only = {'off' if yes else 'on'}")
+        server.cli("select pg_reload_conf()")
+
+    with or_skip(PostgresServer)(password="x") as one, PostgresServer(password="x") as other:
+        takes_writes(one, False)
+        url = f"postgres://app:x@{one.address},{other.address}/postgres"
+        with kernel.open(url, role="primary", heartbeat="200ms") as db:
+            db.call("create table written ()", timeout=20)
+            assert other.cli("select count(*) from pg_class where relname = 'written'") == [["1"]]
+            takes_writes(other, False)
+            takes_writes(one, True)
+            db.call("create table written ()", timeout=20)
+            assert one.cli("select count(*) from pg_class where relname = 'written'") == [["1"]]

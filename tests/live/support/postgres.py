@@ -90,9 +90,7 @@ class PostgresServer(Process):
         """After stop or kill: again on the same port."""
         for attempts_left in reversed(range(20)):
             self.port = self.port or net.free_port()
-            self.spawn(
-                [*unprivileged(), str(self._programs / "postgres"), "-D", str(self.folder / "data"), *self._arguments()]
-            )
+            self.spawn([*unprivileged(), str(self._programs / "postgres"), *self._arguments()])
             net.wait_for("postgres", lambda: not self.running or self._is_ready())
             if self.running:
                 return
@@ -102,7 +100,7 @@ class PostgresServer(Process):
                 raise RuntimeError(f"postgres ended\n{said}")
 
     def _arguments(self) -> list[str]:
-        arguments = ["-p", str(self.port), "-k", str(self.folder)]
+        arguments = ["-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder)]
         for name, value in self._settings.items():
             arguments += ["-c", f"{name}={value}"]
         return arguments
