@@ -141,6 +141,7 @@ impl Session {
                     if is_script {
                         self.units.head.columns = None;
                     }
+                    self.shared.lock().executed(tag);
                     // Every name of ours may be gone.
                     if tag.starts_with(b"DEALLOCATE") || tag == b"DISCARD ALL" {
                         self.prepared.clear();

@@ -138,6 +138,7 @@ impl Session {
                 self.units.push(Kind::Script { owner, procedure: effect.procedure });
             }
             Part::Extended { sql, count, parameters } => {
+                self.renew(wire);
                 let Some(plan) = self.plan(sql) else {
                     self.learn(sql, false, wire);
                     return Ok(false);
@@ -158,6 +159,16 @@ impl Session {
             }
         }
         Ok(true)
+    }
+
+    /// Prepares anew what was prepared before tables were defined anew: within a transaction, whose statements an error
+    /// would end, there is no second try.
+    fn renew(&mut self, wire: &mut Vec<u8>) {
+        let definitions = self.shared.lock().definitions;
+        if std::mem::replace(&mut self.definitions, definitions) != definitions {
+            self.prepared.drain().for_each(|gone| wire::close_statement(wire, gone.number));
+            self.learnt = None;
+        }
     }
 
     /// Under which name a statement is to be used, or None if it must be learnt.

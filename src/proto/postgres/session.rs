@@ -49,6 +49,8 @@ pub struct Session {
     pub last_number: u64,
     /// The statement learnt last, where it is kept nowhere else.
     pub learnt: Option<Prepared>,
+    /// Those that `prepared` follows; see `Known`.
+    pub definitions: u64,
     /// Batches under way, by their sequence.
     pub batches: HashMap<u64, Gather>,
     /// Requests under way that nobody waits for.
@@ -96,6 +98,7 @@ impl Session {
             prepared: Recent::new(statements_max),
             last_number: 0,
             learnt: None,
+            definitions: 0,
             batches: HashMap::new(),
             cancelled: HashSet::new(),
             requests: 0,

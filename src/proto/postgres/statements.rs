@@ -59,6 +59,10 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
     pub fn clear(&mut self) {
         self.entries.clear();
     }
+
+    pub fn drain(&mut self) -> impl Iterator<Item = V> + '_ {
+        self.entries.drain().map(|(_, (_, value))| value)
+    }
 }
 
 /// A column of a result.
@@ -140,7 +144,19 @@ impl Description {
 pub struct Known {
     pub types: Types,
     pub statements: Recent<Text, Arc<Description>>,
+    /// How often what statements are about has been defined anew: what was prepared before that may not do any more.
+    pub definitions: u64,
     pub salted: Option<Salted>,
+}
+
+impl Known {
+    /// A statement of this tag was executed.
+    pub fn executed(&mut self, tag: &[u8]) {
+        if [&b"ALTER"[..], b"DROP", b"CREATE TABLE", b"CREATE VIEW"].iter().any(|word| tag.starts_with(word)) {
+            self.definitions += 1;
+            self.statements.clear();
+        }
+    }
 }
 
 /// See [`Known`].
@@ -150,7 +166,7 @@ pub struct Shared(Arc<Mutex<Known>>);
 impl Shared {
     pub fn new(statements_max: usize) -> Self {
         let statements = Recent::new(statements_max);
-        Shared(Arc::new(Mutex::new(Known { types: Types::new(), statements, salted: None })))
+        Shared(Arc::new(Mutex::new(Known { types: Types::new(), statements, definitions: 0, salted: None })))
     }
 
     /// Conns of an endpoint take turns, so nobody waits here.

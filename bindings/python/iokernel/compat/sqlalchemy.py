@@ -7,6 +7,8 @@ infers those of parameters (SQLAlchemy: `render_bind_cast`).
 
 from __future__ import annotations
 
+import importlib
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -42,6 +44,9 @@ class _Boolean(types.Boolean):
 
 class _Date(types.Date):
     render_bind_cast = True
+
+    def bind_processor(self, dialect: Any) -> Any:
+        return lambda value: value.date() if isinstance(value, datetime) else value
 
 
 class _Time(types.Time):
@@ -208,6 +213,11 @@ class IokernelDialect(base.PGDialect):
         from . import dbapi
 
         return dbapi
+
+    @classmethod
+    def load_provisioning(cls) -> None:
+        """What SQLAlchemy's own tests want to know of a database."""
+        importlib.import_module("sqlalchemy.dialects.postgresql.provision")
 
     def create_connect_args(self, url: Any) -> Any:
         """The endpoint's URL."""

@@ -87,11 +87,6 @@ impl Types {
         self.learnt.insert(oid, learnt);
         Ok(())
     }
-
-    /// Forgets what was learnt: the server may have altered its types.
-    pub fn forget(&mut self) {
-        self.learnt.clear();
-    }
 }
 
 fn number(what: &str, text: Option<&[u8]>) -> Result<Oid, String> {
