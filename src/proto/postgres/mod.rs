@@ -25,7 +25,7 @@ mod startup;
 mod statements;
 #[cfg(test)]
 mod tests;
-mod types;
+pub mod types;
 mod units;
 mod wire;
 

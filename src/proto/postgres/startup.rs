@@ -52,6 +52,8 @@ impl Startup {
             ("application_name", &*options.application_name),
             // What we read and write is UTF-8, whatever the database is kept in.
             ("client_encoding", "UTF8"),
+            // The spelling of dates in results of the simple protocol; which of day and month is first stays the server's.
+            ("DateStyle", "ISO"),
         ];
         if let Some(options) = &options.options {
             parameters.push(("options", options));

@@ -230,7 +230,7 @@ fn a_conn_says_who_it_is_and_learns_whom_it_has() {
     let url = "postgres://me:secret@localhost/db?application_name=shop&options=-c%20geqo%3Doff";
     let mut rig = Rig::new(&*driver(url, Limits::default()));
     let said_first = b"\0\x03\0\0user\0me\0database\0db\0application_name\0shop\0client_encoding\0UTF8\0\
-        options\0-c geqo=off\0\0";
+        DateStyle\0ISO\0options\0-c geqo=off\0\0";
     assert_eq!(rig.wire()[4..], said_first[..]);
     rig.hear(&said(b'R', b"\0\0\0\x05\x01\x02\x03\x04")).unwrap();
     let proof = super::scram::md5("me", "secret", &[1, 2, 3, 4]);
