@@ -28,6 +28,7 @@ needs="
   tinyproxy tinyproxy
   microsocks microsocks
   openssl openssl
+  pg_ctlcluster postgresql
   curl curl
   stunnel4 stunnel4
 "
