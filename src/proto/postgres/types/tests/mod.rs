@@ -177,9 +177,6 @@ fn what_is_missing_is_told_with_all_its_parts() {
         .unwrap();
     assert_eq!(types.missing([PAIRS].into_iter()), [PAIR]);
     assert_eq!(learnt().missing([PAIRS, NODE, PLACE, FLOATMULTIRANGE, GONE].into_iter()), [0; 0]);
-    let mut types = learnt();
-    types.forget();
-    assert_eq!(types.missing([MOOD].into_iter()), [MOOD]);
 }
 
 #[test]
