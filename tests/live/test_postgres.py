@@ -30,15 +30,20 @@ def db(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> Itera
         yield endpoint
 
 
+def told(rows: Any) -> list[Any]:
+    """A reply as it is on the ring."""
+    return [rows.tag, [[name, kind] for name, kind in zip(rows.columns, rows.types, strict=True)], rows.lists()]
+
+
 def test_a_statement_and_its_parameters(db: iokernel.Endpoint) -> None:
     columns = [["id", "int4"], ["name", "text"]]
     sql = "select * from (values (1, 'a'), ($1::int4, $2::text)) as t(id, name)"
     for name in ("b", None, "ü"):
-        assert db.call(sql, 2, name) == ["SELECT 2", columns, [[1, "a"], [2, name]]]
-    assert db.call("create table if not exists one (id int4 primary key)") == ["CREATE TABLE", [], []]
-    assert db.call("insert into one values ($1)", 7) == ["INSERT 0 1", [], []]
-    assert db.call("delete from one") == ["DELETE 1", [], []]
-    assert db.call("") == ["", [], []]
+        assert told(db.call(sql, 2, name)) == ["SELECT 2", columns, [[1, "a"], [2, name]]]
+    assert told(db.call("create table if not exists one (id int4 primary key)")) == ["CREATE TABLE", [], []]
+    assert told(db.call("insert into one values ($1)", 7)) == ["INSERT 0 1", [], []]
+    assert told(db.call("delete from one")) == ["DELETE 1", [], []]
+    assert told(db.call("")) == ["", [], []]
 
 
 def test_parameters_that_do_not_fit_are_refused_by_number(db: iokernel.Endpoint) -> None:
@@ -48,7 +53,7 @@ def test_parameters_that_do_not_fit_are_refused_by_number(db: iokernel.Endpoint)
         assert refused.value.fate == "not_sent"
         with pytest.raises(iokernel.BadRequest, match="1 parameters were given: the statement has 2"):
             db.call("select $1::text, $2::int4", "x")
-    assert db.call("select $1::text, $2::int4", "x", 2)[2] == [["x", 2]]
+    assert db.call("select $1::text, $2::int4", "x", 2).lists() == [["x", 2]]
 
 
 def test_errors_have_their_code_and_what_the_server_says(db: iokernel.Endpoint) -> None:
@@ -85,28 +90,28 @@ async def test_a_thousand_at_once_share_one_connection_and_no_error(
             assert isinstance(answer, iokernel.RemoteError)
             assert answer.code == ("22012" if number % 10 == 3 else "42P01")
         else:
-            assert answer == ["SELECT 1", [["?column?", "int4"]], [[number + 1]]]
+            assert told(answer) == ["SELECT 1", [["?column?", "int4"]], [[number + 1]]]
     assert len(shared_postgres_server.conns("ours")) == 1
 
 
 def test_a_batch_has_its_errors_in_their_places(db: iokernel.Endpoint) -> None:
     replies = db.call(["select 1"], ["select 1 / 0"], ["select $1::int4", "x"], {"simple": "select 2; select 3"})
-    assert replies[0] == ["SELECT 1", [["?column?", "int4"]], [[1]]]
+    assert told(replies[0]) == ["SELECT 1", [["?column?", "int4"]], [[1]]]
     assert replies[1].code == "22012"
     assert replies[2].code == "22P02"
-    assert [reply[2] for reply in replies[3]] == [[[2]], [[3]]]
+    assert [reply.lists() for reply in replies[3]] == [[[2]], [[3]]]
     replies = db.call(["select $1::bool", "t", 1], ["select 4"])
-    assert replies[0].code == "BADREQUEST" and replies[1][2] == [[4]]
+    assert replies[0].code == "BADREQUEST" and replies[1].lists() == [[4]]
 
 
 def test_the_simple_protocol_takes_scripts(db: iokernel.Endpoint) -> None:
     sql = "create table if not exists s (i int4); insert into s values (1); select i from s limit 1"
     replies = db.call({"simple": sql})
-    assert replies[1:] == [["INSERT 0 1", [], []], ["SELECT 1", [["i", "int4"]], [[1]]]]
+    assert [told(reply) for reply in replies[1:]] == [["INSERT 0 1", [], []], ["SELECT 1", [["i", "int4"]], [[1]]]]
     with pytest.raises(iokernel.RemoteError) as failed:
         db.call({"simple": "insert into s values (2); select 1 / 0"})
     assert failed.value.code == "22012"
-    assert db.call("select count(*) from s where i = 2")[2] == [[0]], "a script is one transaction"
+    assert db.call("select count(*) from s where i = 2").lists() == [[0]], "a script is one transaction"
 
 
 def test_what_changes_the_connection_needs_a_lease(db: iokernel.Endpoint) -> None:
@@ -126,9 +131,9 @@ def test_a_lease_has_its_transaction(db: iokernel.Endpoint, shared_postgres_serv
     with db.lease() as lease:
         lease.call("begin")
         lease.call("insert into bank values ($1, $2)", 1, 100)
-        assert db.call("select count(*) from bank")[2] == [[0]]
+        assert db.call("select count(*) from bank").lists() == [[0]]
         lease.call("commit")
-    assert db.call("select amount from bank")[2] == [[100]]
+    assert db.call("select amount from bank").lists() == [[100]]
     with db.lease() as lease:
         lease.call("begin")
         lease.call("delete from bank")
@@ -137,48 +142,48 @@ def test_a_lease_has_its_transaction(db: iokernel.Endpoint, shared_postgres_serv
         with pytest.raises(iokernel.RemoteError) as failed:
             lease.call("select 1")
         assert failed.value.code == "25P02"
-    assert db.call("select amount from bank")[2] == [[100]], "what was not committed is rolled back"
+    assert db.call("select amount from bank").lists() == [[100]], "what was not committed is rolled back"
     with db.lease() as lease:
         lease.call("set application_name = 'theirs'")
         lease.call("create temp table mine (i int4)")
-        assert lease.call("select count(*) from mine")[2] == [[0]]
+        assert lease.call("select count(*) from mine").lists() == [[0]]
     net.wait_for("clean", lambda: not shared_postgres_server.conns("theirs"))
     with db.lease() as lease:
-        assert lease.call("show application_name")[2] == [["ours"]]
-        assert lease.call("select to_regclass('mine')")[2] == [[None]]
+        assert lease.call("show application_name").lists() == [["ours"]]
+        assert lease.call("select to_regclass('mine')").lists() == [[None]]
 
 
 def test_a_table_that_changes_is_learnt_anew(db: iokernel.Endpoint) -> None:
     db.call("drop table if exists changing")
     db.call("create table changing (a int4)")
     db.call("insert into changing values (1)")
-    assert db.call("select * from changing")[1:] == [[["a", "int4"]], [[1]]]
+    assert told(db.call("select * from changing"))[1:] == [[["a", "int4"]], [[1]]]
     db.call("alter table changing add b text default 'x'")
-    assert db.call("select * from changing")[1:] == [[["a", "int4"], ["b", "text"]], [[1, "x"]]]
+    assert told(db.call("select * from changing"))[1:] == [[["a", "int4"], ["b", "text"]], [[1, "x"]]]
     db.call("alter table changing drop a")
-    assert db.call("select * from changing")[1:] == [[["b", "text"]], [["x"]]]
+    assert told(db.call("select * from changing"))[1:] == [[["b", "text"]], [["x"]]]
     # A name that the server has forgotten.
     db.call({"simple": "select 1"})
     with db.lease() as lease:
-        assert lease.call("select 5")[2] == [[5]]
+        assert lease.call("select 5").lists() == [[5]]
         lease.call("deallocate all")
-        assert lease.call("select 5")[2] == [[5]]
+        assert lease.call("select 5").lists() == [[5]]
 
 
 def test_without_prepared_statements(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
     with kernel.open(shared_postgres_server.url, prepare=False) as db:
         for number in range(3):
-            assert db.call("select $1::int4, $2", number, "x")[2] == [[number, "x"]]
+            assert db.call("select $1::int4, $2", number, "x").lists() == [[number, "x"]]
         replies = db.call(*(["select $1::int4", number] for number in range(100)), *(["select 1"] for _ in range(3)))
-        assert [reply[2] for reply in replies[:100]] == [[[number]] for number in range(100)]
-        assert db.call("select count(*) from pg_prepared_statements")[2] == [[0]]
+        assert [reply.lists() for reply in replies[:100]] == [[[number]] for number in range(100)]
+        assert db.call("select count(*) from pg_prepared_statements").lists() == [[0]]
 
 
 def test_names_of_statements_are_bounded(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
     with kernel.open(shared_postgres_server.url, statements=5) as db:
         for number in range(40):
-            assert db.call(f"select {number}")[2] == [[number]]
-        assert db.call("select count(*) from pg_prepared_statements")[2][0][0] <= 6
+            assert db.call(f"select {number}").lists() == [[number]]
+        assert db.call("select count(*) from pg_prepared_statements").scalar() <= 6
 
 
 def test_a_reply_that_is_too_large_fails_alone(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
@@ -188,16 +193,16 @@ def test_a_reply_that_is_too_large_fails_alone(kernel: iokernel.Kernel, shared_p
             with pytest.raises(iokernel.RemoteError, match="max_reply") as failed:
                 pending[0].result(20)
             assert failed.value.code == "TOOLARGE"
-            assert pending[1].result(20)[2] == [[1]]
+            assert pending[1].result(20).lists() == [[1]]
         assert len(shared_postgres_server.conns("small")) == 1
 
 
 def test_a_long_statement_is_no_silence(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
     with kernel.open(shared_postgres_server.url, heartbeat="100ms", max_silence="200ms") as db:
-        assert db.call("select pg_sleep(1.5)::text")[2] == [[""]]
-        pid = db.call("select pg_backend_pid()")
+        assert db.call("select pg_sleep(1.5)::text").lists() == [[""]]
+        pid = db.call("select pg_backend_pid()").scalar()
         time.sleep(0.7)
-        assert db.call("select pg_backend_pid()") == pid
+        assert db.call("select pg_backend_pid()").scalar() == pid
 
 
 @pytest.mark.parametrize(
@@ -217,19 +222,19 @@ def test_who_is_refused_is_told_why(
 def test_other_ways_to_authenticate(kernel: iokernel.Kernel, auth: str) -> None:
     with or_skip(PostgresServer)(auth=auth) as server:
         with kernel.open(server.url, cleartext=auth == "password") as db:
-            assert db.call("select 1", timeout=20)[2] == [[1]]
+            assert db.call("select 1", timeout=20).lists() == [[1]]
         if auth == "password":
             with kernel.open(server.url) as db, pytest.raises(iokernel.Error, match="clear text"):
                 db.call("select 1", timeout=20)
         socket = Path(server.folder) / f".s.PGSQL.{server.port}"
         url = f"postgres+unix://{server.url.partition('//')[2].partition('@')[0]}@{socket}?dbname=postgres"
         with kernel.open(url) as db:
-            assert db.call("select 1", timeout=20)[2] == [[1]]
+            assert db.call("select 1", timeout=20).lists() == [[1]]
 
 
 def test_a_killed_server_is_found_again(kernel: iokernel.Kernel, postgres_server: PostgresServer) -> None:
     with kernel.open(postgres_server.url) as db:
-        assert db.call("select 1")[2] == [[1]]
+        assert db.call("select 1").lists() == [[1]]
         sleeping = db("select pg_sleep(60)")
         net.wait_for("the query", lambda: len(postgres_server.conns()) == 1)
         postgres_server.kill()
@@ -238,9 +243,9 @@ def test_a_killed_server_is_found_again(kernel: iokernel.Kernel, postgres_server
         assert lost.value.fate in ("maybe_executed", "replied")
         started = threading.Thread(target=postgres_server.start)
         started.start()
-        assert db.call("select 1", timeout=60)[2] == [[1]]
+        assert db.call("select 1", timeout=60).lists() == [[1]]
         started.join()
-        assert db.call("select 1", timeout=60)[2] == [[1]]
+        assert db.call("select 1", timeout=60).lists() == [[1]]
 
 
 def test_options_that_are_wrong_say_so(kernel: iokernel.Kernel) -> None:
@@ -248,7 +253,8 @@ def test_options_that_are_wrong_say_so(kernel: iokernel.Kernel) -> None:
         ("postgres://host/db", "user"),
         ("postgres://me@host/db?raw=true", "raw"),
         ("postgres://me@host/db?statements=0", "statements"),
-        ("postgres://me@host/db?sslmode=require", "sslmode.*a known option.*application_name"),
+        ("postgres://me@host/db?ssl=require", "ssl.*a known option.*application_name"),
+        ("postgres://me@host/db?sslmode=allow", "sslmode.*verify-full"),
         ("postgres://me@host/db?dbname=other", "dbname"),
     ):
         with pytest.raises(iokernel.ConfigError, match=what):

@@ -258,6 +258,10 @@ class PgEndpoint(_Statements, Endpoint):
 
     __slots__ = ()
 
+    def lease(self, timeout: float | None = None, route: Route | None = None) -> PgLease:
+        """A connection of one's own, whose replies are Rows; see `Endpoint.lease`."""
+        return PgLease(self, timeout, route)
+
     def transaction(
         self,
         isolation: str | None = None,
@@ -291,7 +295,13 @@ def _begin_text(isolation: str | None, read_only: bool, deferrable: bool) -> str
     return " ".join(words)
 
 
-class Transaction(_Statements, Lease):
+class PgLease(_Statements, Lease):
+    """A session: what a statement changes of it stays until the lease ends."""
+
+    __slots__ = ()
+
+
+class Transaction(PgLease):
     """A transaction. `tx.call(...)` and `tx(...)` as those of the endpoint."""
 
     __slots__ = ("_begin_words",)

@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import _errors
-from .._endpoint import Lease
 from .._kernel import default_kernel
-from ..pg import PgEndpoint, Rows, _Statements
+from ..pg import PgEndpoint, PgLease, Rows
 
 apilevel = "2.0"
 threadsafety = 2
@@ -181,12 +180,6 @@ def _shared(url: str, options: dict[str, Any]) -> PgEndpoint:
         return found
 
 
-class _Session(_Statements, Lease):
-    """A lease that speaks SQL."""
-
-    __slots__ = ()
-
-
 class Connection:
     """One session. Closed without a commit, it forgets what it has not committed."""
 
@@ -198,7 +191,7 @@ class Connection:
         self._autocommit = autocommit
         self._in_transaction = False
         self._lock = threading.RLock()
-        self._session: _Session | None = _Session(endpoint, None)
+        self._session: PgLease | None = PgLease(endpoint, None)
         try:
             self._session.acquire()
         except _errors.Error as error:
@@ -240,7 +233,7 @@ class Connection:
             if session is not None:
                 session.release()
 
-    def _held(self) -> _Session:
+    def _held(self) -> PgLease:
         if self._session is None:
             raise InterfaceError("the connection is closed")
         return self._session
@@ -270,7 +263,7 @@ class Connection:
                 raise _translated(error) from error
             return answers
 
-    def _asked(self, session: _Session, *request: Any) -> Rows:
+    def _asked(self, session: PgLease, *request: Any) -> Rows:
         try:
             rows: Rows = session.call(*request)
         except _errors.Error as error:
