@@ -12,6 +12,7 @@ from typing import Any
 import iokernel
 import pytest
 from support import net
+from support.certs import Authority
 from support.fixtures import or_skip
 from support.postgres import PostgresServer
 
@@ -230,6 +231,28 @@ def test_other_ways_to_authenticate(kernel: iokernel.Kernel, auth: str) -> None:
         url = f"postgres+unix://{server.url.partition('//')[2].partition('@')[0]}@{socket}?dbname=postgres"
         with kernel.open(url) as db:
             assert db.call("select 1", timeout=20).lists() == [[1]]
+
+
+def test_tls_as_libpq_asks_for_it(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
+    asked = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()"
+    with Authority() as authority, Authority() as stranger, or_skip(PostgresServer)(authority=authority) as server:
+        for mode, options in (
+            ("prefer", {}),
+            ("require", {}),
+            ("require", {"sslrootcert": authority.ca}),
+            ("verify-ca", {"tls_ca": authority.ca}),
+            ("verify-full", {"sslrootcert": authority.ca}),
+        ):
+            with kernel.open(server.url, sslmode=mode, **options) as db:
+                assert db.call(asked, timeout=20).lists() == [[True, "TLSv1.3"]], (mode, options)
+        with kernel.open(server.url, sslmode="disable") as db:
+            assert db.call(asked, timeout=20).lists() == [[False, None]]
+        for mode in ("verify-ca", "verify-full", "require"):
+            with kernel.open(server.url, sslmode=mode, sslrootcert=stranger.ca) as db, pytest.raises(iokernel.Error):
+                db.call("select 1", timeout=3)
+    plain = shared_postgres_server.url
+    with kernel.open(plain, sslmode="require") as db, pytest.raises(iokernel.Error, match="has no TLS"):
+        db.call("select 1", timeout=3)
 
 
 def test_a_killed_server_is_found_again(kernel: iokernel.Kernel, postgres_server: PostgresServer) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import net
+from .certs import Authority
 from .process import Missing, Process
 
 SERVERS = Path("/usr/lib/postgresql")
@@ -37,13 +38,18 @@ class PostgresServer(Process):
     """A server on a free loopback port in a temp folder of its own; the user is `app`, who may do everything.
 
     `auth` is how users show who they are (`trust`, `md5`, `scram-sha-256`, `password`); `settings` are parameters of
-    postgresql.conf.
+    postgresql.conf. `authority` makes it speak TLS, as `localhost` and 127.0.0.1.
     """
 
     user = "app"
 
     def __init__(
-        self, *, password: str = "a secret/ü", auth: str = "scram-sha-256", settings: Mapping[str, Any] | None = None
+        self,
+        *,
+        password: str = "a secret/ü",
+        auth: str = "scram-sha-256",
+        settings: Mapping[str, Any] | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._programs = programs()
         super().__init__()
@@ -52,6 +58,8 @@ class PostgresServer(Process):
         self._settings = {"fsync": "off", "listen_addresses": "127.0.0.1", **(settings or {})}
         try:
             self._make(auth)
+            if authority is not None:
+                self._settings |= {"ssl": "on", **self._certify(authority)}
             self.start()
         except BaseException:
             self.close()
@@ -70,6 +78,14 @@ class PostgresServer(Process):
         done = subprocess.run([*unprivileged(), *make], capture_output=True, text=True, cwd=self.folder)
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stdout}{done.stderr}")
+
+    def _certify(self, authority: Authority) -> dict[str, str]:
+        """The files of a certificate and its key, which nobody but the server may read."""
+        path = Path(shutil.copy(authority.issue(), self.folder / "server.pem"))
+        path.chmod(0o600)
+        if os.geteuid() == 0:
+            shutil.chown(path, OWNER, OWNER)
+        return {"ssl_cert_file": str(path), "ssl_key_file": str(path)}
 
     @property
     def version(self) -> int:
