@@ -84,7 +84,7 @@ fuzz:
 # sixty seconds inside one C call, twenty failovers, ten thousand forks; then traffic through a bad network.
 soak: build
 	IOKERNEL_SOAK=1 cargo test --locked --test faults --test simulation
-	IOKERNEL_SOAK=1 $(PYTHON) -m pytest -s tests/live/test_gil.py tests/live/test_observed.py tests/live/test_fork.py tests/live/test_failover.py tests/live/test_cluster.py tests/live/test_cells.py bindings/python/tests/test_serve_wsgi.py bindings/python/tests/test_serve_workers.py bindings/python/tests/test_http_idle.py tests/live/test_http_hostile.py tests/live/test_http_hang.py tests/live/test_http_large.py
+	IOKERNEL_SOAK=1 $(PYTHON) -m pytest -s tests/live/test_gil.py tests/live/test_observed.py tests/live/test_fork.py tests/live/test_failover.py tests/live/test_cluster.py tests/live/test_cells.py bindings/python/tests/test_serve_wsgi.py bindings/python/tests/test_serve_workers.py bindings/python/tests/test_http_idle.py tests/live/test_http_hostile.py tests/live/test_http_hang.py tests/live/test_http_large.py bindings/python/tests/test_compat_sqlalchemy.py
 	$(PYTHON) tests/soak.py $(SECONDS)
 
 # Every interleaving of the ring and the wake. Its own target folder: another cfg rebuilds everything.

@@ -114,6 +114,9 @@ def test_transactions(conn: dbapi.Connection, server: PostgresServer) -> None:
     with pytest.raises(dbapi.InternalError, match="rolled back"):
         conn.commit()
     assert names(conn) == ["a"]
+    with pytest.raises(dbapi.ProgrammingError, match="autocommit"):
+        conn.autocommit = True
+    conn.autocommit = False
     conn.commit()
     conn.autocommit = True
     cursor.execute("insert into things values (3, 'c', 0)")

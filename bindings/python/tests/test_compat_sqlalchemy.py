@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import datetime
 import enum
+import os
+import re
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from support.fixtures import or_skip
 from support.net import wait_for
 from support.postgres import PostgresServer
+from support.program import ROOT
 
 
 class Base(DeclarativeBase):
@@ -169,3 +176,27 @@ def test_a_server_that_restarts_is_a_disconnect(server: PostgresServer) -> None:
 
     wait_for("it to be back", again)
     engine.dispose()
+
+
+if os.environ.get("IOKERNEL_SOAK", "") not in ("", "0"):
+
+    @pytest.mark.timeout(900)
+    def test_its_own_tests_of_dialects_fail_where_they_fail_with_psycopg_alone(tmp_path: Path) -> None:
+        """Those that fail want to know more of PostgreSQL than `requirements.py` says."""
+        (ours, passed), (theirs, _) = (own_tests(tmp_path / driver, driver) for driver in ("iokernel", "psycopg"))
+        print(f"SQLAlchemy's own tests: {passed} pass, {len(ours)} fail; with psycopg {len(theirs)} fail")
+        assert passed > 1000 and ours - theirs == set()
+
+    def own_tests(folder: Path, driver: str) -> tuple[set[str], int]:
+        """The names of those that fail, and how many pass."""
+        shutil.copytree(ROOT / "tests" / "sqlalchemy", folder)
+        with or_skip(PostgresServer)(auth="trust") as server:
+            server.cli("create schema test_schema; create schema test_schema_2")
+            url = server.url.replace("postgres://", f"postgresql+{driver}://")
+            path = os.pathsep.join([str(ROOT / "bindings" / "python"), str(folder)])
+            command = [sys.executable, "-m", "pytest", "-q", "--dburi", url, "--maxfail", "1000"]
+            found = {**os.environ, "PYTHONPATH": path}
+            done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, check=False)
+        names = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+        passed = re.findall(r"(\d+) passed", done.stdout)
+        return {name.replace(driver, "") for name in names}, int(passed[-1]) if passed else 0

@@ -204,7 +204,7 @@ class Connection:
 
     @autocommit.setter
     def autocommit(self, on: bool) -> None:
-        if self._in_transaction:
+        if self._in_transaction and on != self._autocommit:
             raise ProgrammingError("autocommit: a transaction is under way: commit it or roll it back first")
         self._autocommit = on
 
