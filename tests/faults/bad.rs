@@ -25,7 +25,7 @@ fn urls() {
     let mut channel = kernel.channel("").unwrap();
     for (url, text) in [
         ("", r#"url: "": expected scheme://host, as in redis://cache.internal"#),
-        ("gopher://h", r#"scheme: "gopher": expected one of redis, rediss, http, https, unix"#),
+        ("gopher://h", r#"scheme: "gopher": expected one of redis, rediss, http, https, postgres, postgresql, unix"#),
         ("redis://h?heartbeat=5", r#"heartbeat: "5": expected a time such as 250ms, 5s, 2m or 1h"#),
         ("redis://h?pool=x%ff", r#"url: "x%ff": expected percent-encoded UTF-8"#),
         ("redis://h?max_inflight=0", r#"max_inflight: "0": expected a whole number from 1 to 16777216"#),

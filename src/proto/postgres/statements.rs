@@ -152,7 +152,7 @@ pub struct Known {
 impl Known {
     /// A statement of this tag was executed.
     pub fn executed(&mut self, tag: &[u8]) {
-        if [&b"ALTER"[..], b"DROP", b"CREATE TABLE", b"CREATE VIEW"].iter().any(|word| tag.starts_with(word)) {
+        if [&b"ALTER"[..], b"DROP", b"CREATE VIEW"].iter().any(|word| tag.starts_with(word)) {
             self.definitions += 1;
             self.statements.clear();
         }
