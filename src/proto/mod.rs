@@ -239,6 +239,8 @@ pub enum Class {
     Exchange,
     /// May wait in the server for long: a lane of its own until its reply.
     Waiting,
+    /// Moves much data: comes as a stream, in pieces both ways, on a lane of its own until its reply is complete.
+    Flow,
     /// Changes the conn's state: only with a lease. The text says so to the caller.
     Pinned(&'static str),
     /// Begins pushes on these topics; comes as a stream. The same topic may be asked for by many streams of one conn.
