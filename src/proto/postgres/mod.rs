@@ -4,7 +4,8 @@
 //! decides about the conn; [`statements`] is what is known of them, [`types`] how values look. [`session`] is one conn:
 //! [`startup`] and [`scram`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
 //! [`units`] under way, [`answer`] makes replies of it, [`copying`] moves the data of COPY, [`follow`]
-//! tells its role. [`secure`] is how TLS is asked for.
+//! tells its role. [`secure`] is how TLS is asked for, [`words`] what
+//! libpq calls otherwise.
 //! The manual page is `docs/postgres.md`.
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ mod tests;
 pub mod types;
 mod units;
 mod wire;
+mod words;
 
 /// The row of [`crate::proto::TABLE`].
 pub const SCHEME: Scheme = Scheme {
@@ -40,6 +42,7 @@ pub const SCHEME: Scheme = Scheme {
     rebuff: b"",
     default_port: 5432,
     exclusive: false,
+    adapt: Some(words::adapt),
     tracing: database_tracing("postgresql"),
     open,
     samples: samples::SAMPLES,
