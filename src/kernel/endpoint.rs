@@ -111,12 +111,15 @@ pub struct Opened {
     pub source: Option<Box<dyn Source>>,
 }
 
-/// Reads a URL: scheme, address, common options, then the source's and the protocol's own; anything left is an error.
+/// Reads a URL: scheme, address, common options by whatever name, then the source's and the protocol's own; anything left is an error.
 pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, ConfigError> {
     let text =
         std::str::from_utf8(text).map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
     let mut url = Url::parse(text, |name| proto::scheme(name).map(|scheme| scheme.default_port)).map_err(known)?;
     let scheme = proto::scheme(&url.scheme).ok_or_else(|| known(ConfigError::new("scheme", &url.scheme, "")))?;
+    if let Some(adapt) = scheme.adapt.filter(|_| !listener) {
+        adapt(&mut url)?;
+    }
     let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.exclusive, seed)?;
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let tls = Tls::take(&mut url, scheme, listener)?;

@@ -126,7 +126,7 @@ impl Io {
         };
         let need = match of.driver.classify(payload, of.hashes()) {
             Ok(need) if is_stream(&need.class) => {
-                let message = "this begins a stream: submit it as a stream (subscribe), not as a request";
+                let message = "this begins a stream: submit it as a stream (subscribe, exchange), not as a request";
                 return self.core.refuse(channel, head, IOK_STATUS_BAD_REQUEST, "BADREQUEST", message);
             }
             Ok(need) => need,
@@ -178,7 +178,7 @@ impl Io {
         };
         match of.driver.classify(payload, of.hashes()) {
             Ok(need) if need.class == Class::Exchange || is_stream(&need.class) => {
-                let exchange = need.class == Class::Exchange;
+                let exchange = matches!(need.class, Class::Exchange | Class::Flow);
                 let timeout_ms = match head.timeout_ms {
                     0 if exchange => of.options.timeout_ms,
                     0 => IOK_TIMEOUT_NONE,

@@ -66,6 +66,8 @@ pub struct Scheme {
     pub default_port: u16,
     /// A request has a conn to itself ([`Class::Exchange`]): there are as many as the load asks for.
     pub exclusive: bool,
+    /// Puts what a service's URL says in words of its own into those of every endpoint, before anybody reads them.
+    pub adapt: Option<AdaptUrl>,
     /// How spans of its requests are described.
     pub tracing: Tracing,
     /// Reads the protocol's own parts of the URL (user, password, path, options it knows).
@@ -112,6 +114,9 @@ pub const fn database_tracing(system: &'static str) -> Tracing {
         error_code: "db.response.status_code",
     }
 }
+
+/// See [`Scheme::adapt`].
+pub type AdaptUrl = fn(&mut Url) -> Result<(), ConfigError>;
 
 /// See [`Scheme::open`].
 pub type OpenDriver = fn(&mut Url, &Limits) -> Result<Box<dyn Driver>, ConfigError>;
@@ -239,6 +244,8 @@ pub enum Class {
     Exchange,
     /// May wait in the server for long: a lane of its own until its reply.
     Waiting,
+    /// Moves much data: comes as a stream, in pieces both ways, on a lane of its own until its reply is complete.
+    Flow,
     /// Changes the conn's state: only with a lease. The text says so to the caller.
     Pinned(&'static str),
     /// Begins pushes on these topics; comes as a stream. The same topic may be asked for by many streams of one conn.

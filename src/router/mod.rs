@@ -205,7 +205,7 @@ pub trait Router: Send {
     fn is_up(&self) -> bool;
 }
 
-/// Streams that are asked for by topic; everything else needs a conn, or a share of one.
+/// What comes as a stream alone, and never on a lease.
 pub fn is_stream(class: &Class) -> bool {
-    matches!(class, Class::Topics(_) | Class::Takeover)
+    matches!(class, Class::Topics(_) | Class::Takeover | Class::Flow)
 }

@@ -7,6 +7,11 @@ await db("select id, name from users where id = $1", 7)   # inside of an event l
 with db.transaction() as tx:                              # or async with
     tx.call("update accounts set balance = balance - $1 where id = $2", 10, 1)
 
+with db.stream("select * from events") as rows:           # as they come; or async with, async for
+    for row in rows: ...
+db.copy_from("copy events from stdin", open("events.tsv", "rb"))
+for piece in db.copy_to("copy events to stdout"): ...
+
 Values:
 
 | PostgreSQL                                | Python                                                              |
@@ -28,6 +33,7 @@ What Python's types cannot hold is a str in PostgreSQL's ISO spelling, and may b
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -36,11 +42,15 @@ from ._endpoint import Endpoint, Lease, _Requests
 from ._errors import BadRequest, ConfigError, RemoteError
 from ._future import AioFuture, Future
 from ._kernel import default_kernel
+from ._pg_stream import Copy as Copy
+from ._pg_stream import RowStream as RowStream
+from ._pg_stream import copy_from, copy_from_async
 from ._pg_values import Interval as Interval
 from ._pg_values import Range as Range
 
 if TYPE_CHECKING:
     from ._endpoint import Route
+    from ._pg_stream import Source
 
 ISOLATION = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -261,6 +271,31 @@ class PgEndpoint(_Statements, Endpoint):
     def lease(self, timeout: float | None = None, route: Route | None = None) -> PgLease:
         """A connection of one's own, whose replies are Rows; see `Endpoint.lease`."""
         return PgLease(self, timeout, route)
+
+    def stream(self, sql: str, *args: Any, timeout: float | None = None, route: Route | None = None) -> RowStream:
+        """One statement and its parameters, whose rows are wanted as they come, on a connection of its own.
+
+        Returns at once. `for row in stream`, or `async for`; see RowStream. `timeout` is in seconds, for the beginning
+        of the answer.
+        """
+        return RowStream(self, sql, args, timeout, route)
+
+    def copy_to(self, sql: str, *, timeout: float | None = None, route: Route | None = None) -> Copy:
+        """`COPY ... TO STDOUT`: an iterable of bytes, for `for` or `async for`. Returns at once.
+
+        `timeout` is in seconds, for the beginning. Left early, its connection, which nobody else uses, is closed.
+        """
+        return Copy(self, sql, "out", timeout, route)
+
+    def copy_from(self, sql: str, source: Source, *, timeout: float | None = None, route: Route | None = None) -> Any:
+        """`COPY ... FROM STDIN` of everything that `source` has: bytes or str, a file, or an iterable of them.
+
+        Blocks until the server has it all: Rows, whose `affected` says how many. Inside of a loop it is awaited, and
+        `source` may be an async iterable, or a file with an async `read`. If the source raises, nothing is copied, and
+        that is raised. `timeout` is in seconds, for the beginning.
+        """
+        copy = Copy(self, sql, "in", timeout, route)
+        return copy_from(copy, source) if asyncio._get_running_loop() is None else copy_from_async(copy, source)
 
     def transaction(
         self,

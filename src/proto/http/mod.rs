@@ -42,6 +42,7 @@ pub const SCHEME: Scheme = Scheme {
         This port speaks TLS: use https.\n",
     default_port: 80,
     exclusive: true,
+    adapt: None,
     // OpenTelemetry semantic conventions 1.38, "HTTP client span".
     tracing: Tracing {
         system: ("network.protocol.name", "http"),

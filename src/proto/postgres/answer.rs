@@ -10,7 +10,7 @@ const TAG_ROOM: usize = 96;
 /// A buffer that grew beyond this is given back.
 const BYTES_KEPT: usize = 1 << 20;
 /// Rows that are wanted as they come are told in pieces of so many bytes.
-const CHUNK_BYTES: usize = 16 << 10;
+pub const CHUNK_BYTES: usize = 16 << 10;
 
 /// The reply of one statement, or of all statements of a script.
 #[derive(Debug)]

@@ -94,6 +94,7 @@ impl Session {
                 self.stream_rows(false, out);
                 return Ok(());
             }
+            b'G' | b'H' | b'd' | b'c' => return self.copy(kind, body, out),
             b'Z' => return self.ready_for_query(body, out),
             b'E' => return self.error(body, out),
             _ => {}
@@ -137,6 +138,7 @@ impl Session {
                         return Err(unasked(kind));
                     }
                     self.stream_rows(true, out);
+                    self.tell_copied(1, out);
                     self.answer.end(tag, is_script);
                     if is_script {
                         self.units.head.columns = None;
@@ -157,10 +159,7 @@ impl Session {
                     self.answer.end(b"", is_script);
                 }
             }
-            (b'H' | b'd' | b'c', unit) if unit.owner().is_some() => {
-                self.answer.fail("0A000", "COPY TO STDOUT is not supported".into());
-            }
-            (b'G' | b'W', _) => return Err(broken("the server began a COPY that is not supported")),
+            (b'W', _) => return Err(broken("the server began a replication that nobody asked for")),
             _ => return Err(unasked(kind)),
         }
         Ok(())
@@ -328,6 +327,7 @@ impl Session {
             Kind::Learn(draft) => self.look_up(*draft, out),
             Kind::Execute(execution) => self.executed(*execution, head, out),
             Kind::Script { owner, procedure } => self.script_ended(owner, procedure, head, out),
+            Kind::Copy { owner, .. } => self.copy_ended(owner, head, out),
             Kind::Heartbeat => self.heartbeat_answered(),
             Kind::Role => {
                 self.heartbeat_answered();
@@ -346,6 +346,7 @@ impl Session {
             }
         }
         self.answer.clear();
+        self.copied.clear();
         if !self.waiting.is_empty() {
             self.send_waiting(out);
         }
@@ -423,7 +424,7 @@ impl Session {
 
     /// Whether an error says that nothing was executed, so that another server may. `may_have_acted`: something may be
     /// committed before it.
-    fn judged(&self, error: ServerError, may_have_acted: bool) -> Outcome {
+    pub fn judged(&self, error: ServerError, may_have_acted: bool) -> Outcome {
         let follows = self.limits.follow == Follow::Roles && self.state.status == IDLE && !may_have_acted;
         match &*error.code {
             "25006" if follows => Outcome::Rejected(error, Rejection::NotPrimary),
@@ -574,11 +575,11 @@ fn fields(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
 }
 
 #[cold]
-fn cut_short(name: &str) -> Fault {
+pub fn cut_short(name: &str) -> Fault {
     broken(&format!("a message that ends too soon: {name}"))
 }
 
 #[cold]
-fn unasked(kind: u8) -> Fault {
+pub fn unasked(kind: u8) -> Fault {
     broken(&format!("a message of kind {} that nobody asked for", kind.escape_ascii()))
 }

@@ -3,7 +3,9 @@
 //! [`wire`] frames messages both ways. [`request`] reads what programs ask and [`sql`] as much of their statements as
 //! decides about the conn; [`statements`] is what is known of them, [`types`] how values look. [`session`] is one conn:
 //! [`startup`] and [`scram`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
-//! [`units`] under way, [`answer`] makes replies of it, [`follow`] tells its role. [`secure`] is how TLS is asked for.
+//! [`units`] under way, [`answer`] makes replies of it, [`copying`] moves the data of COPY, [`follow`]
+//! tells its role. [`secure`] is how TLS is asked for, [`words`] what
+//! libpq calls otherwise.
 //! The manual page is `docs/postgres.md`.
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use crate::config::{ConfigError, Url};
 use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, database_tracing};
 
 mod answer;
+mod copying;
 mod error;
 mod follow;
 mod incoming;
@@ -28,6 +31,7 @@ mod tests;
 pub mod types;
 mod units;
 mod wire;
+mod words;
 
 /// The row of [`crate::proto::TABLE`].
 pub const SCHEME: Scheme = Scheme {
@@ -38,6 +42,7 @@ pub const SCHEME: Scheme = Scheme {
     rebuff: b"",
     default_port: 5432,
     exclusive: false,
+    adapt: Some(words::adapt),
     tracing: database_tracing("postgresql"),
     open,
     samples: samples::SAMPLES,

@@ -1,4 +1,5 @@
-//! Requests as programs make them: `[sql, p1, ...]`, `{"simple": sql}`, an array of these, and `["LISTEN", channel, ...]`.
+//! Requests as programs make them: `[sql, p1, ...]`, `{"simple": sql}`, an array of these; as streams `{"stream": [sql, p1,
+//! ...]}`, `{"copy": sql}`, and `["LISTEN", channel, ...]`.
 use super::sql::{self, Effect};
 use super::wire;
 use crate::proto::{Class, Refusal};
@@ -16,18 +17,20 @@ pub enum Part<'a> {
     Extended { sql: &'a [u8], count: u32, parameters: Reader<'a> },
     /// By the simple protocol.
     Simple { sql: &'a [u8] },
+    /// One COPY from or to the client, by the simple protocol.
+    Copy { sql: &'a [u8] },
 }
 
 impl<'a> Part<'a> {
     pub fn sql(&self) -> &'a [u8] {
         match self {
-            Part::Extended { sql, .. } | Part::Simple { sql } => sql,
+            Part::Extended { sql, .. } | Part::Simple { sql } | Part::Copy { sql } => sql,
         }
     }
 
     pub fn effect(&self) -> Effect {
         match self {
-            Part::Extended { sql, .. } => sql::statement(sql),
+            Part::Extended { sql, .. } | Part::Copy { sql } => sql::statement(sql),
             Part::Simple { sql } => sql::script(sql),
         }
     }
@@ -39,7 +42,12 @@ pub struct Asked<'a> {
     pub parts: Vec<(Part<'a>, &'a [u8])>,
     /// The replies are wanted in an array, even if there is one part alone.
     pub is_batch: bool,
+    /// It moves much data: a conn of its own is wanted for it.
+    pub flows: bool,
 }
+
+/// What a request may say by a map.
+const MAPS: &str = r#"{"simple": sql}, {"stream": [sql, ...]} or {"copy": sql}"#;
 
 #[cold]
 pub fn bad_request(message: impl Into<String>) -> Refusal {
@@ -59,7 +67,7 @@ impl<'a> Asked<'a> {
         let asked = match reader.token().map_err(malformed)? {
             Token::Map(_) => {
                 reader = start;
-                Asked { parts: vec![(simple(&mut reader)?, body)], is_batch: false }
+                named(&mut reader, body, depth_max)?
             }
             Token::Array(0) => return Err(bad_request("an empty array is no request")),
             Token::Array(count) => members(&mut reader, body, count, depth_max)?,
@@ -77,9 +85,10 @@ fn members<'a>(reader: &mut Reader<'a>, body: &'a [u8], count: u32, depth_max: u
     match ahead.token().map_err(malformed)? {
         Token::Str(sql) | Token::Bin(sql) => {
             *reader = ahead;
-            Ok(Asked { parts: vec![(extended(reader, sql, count - 1, depth_max)?, body)], is_batch: false })
+            let parts = vec![(extended(reader, sql, count - 1, depth_max)?, body)];
+            Ok(Asked { parts, is_batch: false, flows: false })
         }
-        Token::Map(_) if count == 1 => Ok(Asked { parts: vec![(simple(reader)?, body)], is_batch: false }),
+        Token::Map(_) if count == 1 => named(reader, body, depth_max),
         Token::Map(_) | Token::Array(_) => {
             let mut parts = Vec::new();
             for index in 0..count {
@@ -87,7 +96,7 @@ fn members<'a>(reader: &mut Reader<'a>, body: &'a [u8], count: u32, depth_max: u
                 let part = member(reader, depth_max).map_err(|refusal| in_batch(index as usize, refusal))?;
                 parts.push((part, &body[start..reader.position()]));
             }
-            Ok(Asked { parts, is_batch: true })
+            Ok(Asked { parts, is_batch: true, flows: false })
         }
         other => Err(bad_request(format!("the statement is {}: expected str", other.kind()))),
     }
@@ -98,12 +107,13 @@ fn member<'a>(reader: &mut Reader<'a>, depth_max: usize) -> Result<Part<'a>, Ref
     match reader.token().map_err(malformed)? {
         Token::Map(_) => {
             *reader = start;
-            simple(reader)
+            let Asked { mut parts, flows, .. } = named(reader, &[], depth_max)?;
+            match parts.pop() {
+                Some((part, _)) if !flows => Ok(part),
+                _ => Err(bad_request("a stream or a COPY is a request of its own: it cannot be part of a batch")),
+            }
         }
-        Token::Array(count @ 1..) => match reader.token().map_err(malformed)? {
-            Token::Str(sql) | Token::Bin(sql) => extended(reader, sql, count - 1, depth_max),
-            other => Err(bad_request(format!("the statement is {}: expected str", other.kind()))),
-        },
+        Token::Array(count @ 1..) => extended_of(reader, count - 1, depth_max),
         other => {
             let kind = other.kind();
             Err(bad_request(format!("{kind}: expected a statement such as [\"select $1\", 1], or {{\"simple\": sql}}")))
@@ -126,24 +136,48 @@ fn extended<'a>(reader: &mut Reader<'a>, sql: &'a [u8], count: u32, depth_max: u
     Ok(Part::Extended { sql: checked(sql)?, count, parameters })
 }
 
-fn simple<'a>(reader: &mut Reader<'a>) -> Result<Part<'a>, Refusal> {
-    let Ok(Token::Map(pairs)) = reader.token() else { return Err(bad_request("expected {\"simple\": sql}")) };
-    let mut found = None;
-    for _ in 0..pairs {
-        match reader.token().map_err(malformed)? {
-            Token::Str(b"simple") | Token::Bin(b"simple") => match reader.token().map_err(malformed)? {
-                Token::Str(sql) | Token::Bin(sql) => found = Some(sql),
-                other => return Err(bad_request(format!("simple is {}: expected str", other.kind()))),
-            },
-            Token::Str(key) | Token::Bin(key) => {
-                let key = String::from_utf8_lossy(key);
-                return Err(bad_request(format!("{key}: expected {{\"simple\": sql}} and nothing else")));
-            }
-            other => return Err(bad_request(format!("a key is {}: expected {{\"simple\": sql}}", other.kind()))),
-        }
+/// A request that is a map of one key, which says what it is.
+fn named<'a>(reader: &mut Reader<'a>, body: &'a [u8], depth_max: usize) -> Result<Asked<'a>, Refusal> {
+    let expected = |what: &str| bad_request(format!("{what}: expected {MAPS}"));
+    match reader.token().map_err(malformed)? {
+        Token::Map(1) => {}
+        Token::Map(0) => return Err(expected("an empty map")),
+        Token::Map(count) => return Err(expected(&format!("a map of {count} keys"))),
+        other => return Err(expected(&other.kind().to_string())),
     }
-    let sql = found.ok_or_else(|| bad_request("an empty map: expected {\"simple\": sql}"))?;
-    Ok(Part::Simple { sql: checked(sql)? })
+    let key = match reader.token().map_err(malformed)? {
+        Token::Str(key) | Token::Bin(key) => key,
+        other => return Err(expected(&format!("a key is {}", other.kind()))),
+    };
+    let part = match key {
+        b"simple" => Part::Simple { sql: checked(sql_of(reader, "simple")?)? },
+        b"copy" => Part::Copy { sql: checked(sql_of(reader, "copy")?)? },
+        b"stream" => match reader.token().map_err(malformed)? {
+            Token::Array(count @ 1..) => extended_of(reader, count - 1, depth_max)?,
+            other => {
+                let kind = other.kind();
+                return Err(bad_request(format!(
+                    "stream is {kind}: expected array, as in {{\"stream\": [\"select 1\"]}}"
+                )));
+            }
+        },
+        other => return Err(expected(&String::from_utf8_lossy(other))),
+    };
+    Ok(Asked { parts: vec![(part, body)], is_batch: false, flows: key != b"simple" })
+}
+
+fn sql_of<'a>(reader: &mut Reader<'a>, key: &str) -> Result<&'a [u8], Refusal> {
+    match reader.token().map_err(malformed)? {
+        Token::Str(sql) | Token::Bin(sql) => Ok(sql),
+        other => Err(bad_request(format!("{key} is {}: expected str", other.kind()))),
+    }
+}
+
+fn extended_of<'a>(reader: &mut Reader<'a>, count: u32, depth_max: usize) -> Result<Part<'a>, Refusal> {
+    match reader.token().map_err(malformed)? {
+        Token::Str(sql) | Token::Bin(sql) => extended(reader, sql, count, depth_max),
+        other => Err(bad_request(format!("the statement is {}: expected str", other.kind()))),
+    }
 }
 
 /// The protocol ends texts with a NUL, and the server takes UTF-8, as it was told.
@@ -168,17 +202,23 @@ const TRANSACTION: &str =
     "it begins, ends or needs a transaction: take a lease, so that nobody else's requests get into it";
 const SESSION: &str = "it changes the session for whoever comes after: take a lease";
 
+const COPY: &str = "COPY FROM STDIN and COPY TO STDOUT have a conn of their own: ask by {\"copy\": sql} as a stream \
+                    (copy_from, copy_to)";
+
 /// What a request needs of a conn.
 pub fn classify(body: &[u8], depth_max: usize) -> Result<Class, Refusal> {
     if let Some(topics) = topics(body)? {
         return Ok(Class::Topics(topics));
     }
     let asked = Asked::read(body, depth_max)?;
+    if asked.flows {
+        return flow(&asked.parts[0].0);
+    }
     let mut class = Class::Shared;
     for (index, (part, _)) in asked.parts.iter().enumerate() {
         let effect = part.effect();
         if effect.copy {
-            let refusal = bad_request("COPY FROM STDIN and COPY TO STDOUT are not supported");
+            let refusal = bad_request(COPY);
             return Err(if asked.is_batch { in_batch(index, refusal) } else { refusal });
         }
         if effect.session {
@@ -188,6 +228,24 @@ pub fn classify(body: &[u8], depth_max: usize) -> Result<Class, Refusal> {
         }
     }
     Ok(class)
+}
+
+/// What has a conn of its own, and no lease.
+fn flow(part: &Part<'_>) -> Result<Class, Refusal> {
+    let effect = part.effect();
+    match part {
+        Part::Copy { sql } if !sql::is_copy(sql) => {
+            Err(bad_request("copy takes one statement: COPY ... FROM STDIN or COPY ... TO STDOUT"))
+        }
+        Part::Copy { .. } => Ok(Class::Flow),
+        _ if effect.copy => Err(bad_request(COPY)),
+        _ if effect.session || effect.transaction => {
+            let why = "a stream has a conn of its own, which is nobody's after it: it takes no statement that begins, \
+                       ends or needs a transaction, or changes the session";
+            Err(bad_request(why))
+        }
+        _ => Ok(Class::Flow),
+    }
 }
 
 /// `["LISTEN", channel, ...]`: the names as they are, without SQL's folding to lower case.

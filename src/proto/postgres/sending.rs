@@ -11,7 +11,7 @@ use super::sql::Effect;
 use super::statements::{Description, Prepared, Text};
 use super::units::{Draft, Execution, Kind, Owner};
 use super::wire;
-use crate::proto::{Out, Refusal, RequestId};
+use crate::proto::{Out, Refusal, RequestId, Then};
 use crate::value::Reader;
 
 /// A longer text is not kept: it is learnt each time.
@@ -45,8 +45,8 @@ struct Plan {
 
 impl Session {
     /// `streams`: the rows of a single statement are wanted as they come.
-    pub fn request(&mut self, id: RequestId, body: &[u8], streams: bool, wire: &mut Vec<u8>) -> Result<(), Refusal> {
-        let Asked { parts, is_batch } = Asked::read(body, self.limits.depth_max)?;
+    pub fn request(&mut self, id: RequestId, body: &[u8], streams: bool, wire: &mut Vec<u8>) -> Result<Then, Refusal> {
+        let Asked { parts, is_batch, .. } = Asked::read(body, self.limits.depth_max)?;
         let sequence = self.sequence + 1;
         if !is_batch {
             let (part, body) = &parts[0];
@@ -64,6 +64,7 @@ impl Session {
                 }
             }
         }
+        let is_copy = matches!(parts[..], [(Part::Copy { .. }, _)]);
         self.sequence = sequence;
         self.last_id = self.last_id.max(id.0);
         self.requests += 1;
@@ -71,7 +72,7 @@ impl Session {
             // What waits goes on with the next answer.
             self.heartbeat(wire);
         }
-        Ok(())
+        Ok(if is_copy { Then::Open } else { Then::Done })
     }
 
     /// Sends a part, or lets it wait.
@@ -136,6 +137,11 @@ impl Session {
                 wire::query(wire, sql);
                 self.mark(effect);
                 self.units.push(Kind::Script { owner, procedure: effect.procedure });
+            }
+            Part::Copy { sql } => {
+                wire::query(wire, sql);
+                self.mark(effect);
+                self.units.push(Kind::Copy { owner, open: true });
             }
             Part::Extended { sql, count, parameters } => {
                 self.renew(wire);
@@ -292,10 +298,11 @@ impl Session {
     }
 
     /// Nobody waits for this request any more. What was sent of it is answered nonetheless.
-    pub fn cancel(&mut self, id: RequestId) {
+    pub fn cancel(&mut self, id: RequestId, wire: &mut Vec<u8>) {
         if id.0 > self.last_id {
             return;
         }
+        self.end_copy(id, wire);
         if self.cancelled.len() >= self.requests {
             // Those that are over by now were no news to anybody.
             let owners = self.units.iter().filter_map(Kind::owner);

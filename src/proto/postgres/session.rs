@@ -63,6 +63,8 @@ pub struct Session {
     pub topics: HashSet<Box<[u8]>>,
     pub answer: Answer,
     pub scratch: Vec<u8>,
+    /// What a COPY gave that was not told yet.
+    pub copied: Vec<u8>,
     /// Bytes still to come of a message that is not kept.
     skip: usize,
 }
@@ -108,6 +110,7 @@ impl Session {
             topics: HashSet::new(),
             answer: Answer::new(limits.message_bytes_max),
             scratch: Vec::new(),
+            copied: Vec::new(),
             skip: 0,
         }
     }
@@ -252,30 +255,29 @@ impl Protocol for Session {
     #[inline]
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
         if let Command::Cancel { id } = command {
-            self.cancel(id);
+            self.cancel(id, out.wire);
             return Ok(Then::Done);
         }
         let was_idle = self.units.is_empty();
         let start = out.wire.len();
+        let mut then = Then::Done;
         if let Command::Probe = command {
             self.probe(out.wire);
         } else if self.phase != Phase::Ready || self.fault.is_some() || self.closing {
             return Err(Refusal { code: "CLOSED", message: "the conn is not ready for requests".into() });
         } else {
-            match command {
+            then = match command {
                 Command::Request { id, body, streams, .. } => self.request(id, body, streams, out.wire),
                 Command::Subscribe { topic } => {
                     self.listen(topic, true, out.wire);
-                    Ok(())
+                    Ok(Then::Done)
                 }
                 Command::Unsubscribe { topic } => {
                     self.listen(topic, false, out.wire);
-                    Ok(())
+                    Ok(Then::Done)
                 }
-                Command::Cancel { .. } | Command::Probe => Ok(()),
-                Command::Send { .. } => {
-                    Err(bad_request("requests of this protocol are whole: nothing is sent after them"))
-                }
+                Command::Cancel { .. } | Command::Probe => Ok(Then::Done),
+                Command::Send { id, body } => self.send_copy(id, body, out.wire),
                 Command::Reply { .. } | Command::SendTo { .. } => {
                     Err(bad_request("a service has no requests to reply to"))
                 }
@@ -284,7 +286,7 @@ impl Protocol for Session {
         if out.wire.len() > start {
             self.wrote(now, was_idle);
         }
-        Ok(Then::Done)
+        Ok(then)
     }
 
     fn inflight(&self) -> usize {
@@ -331,6 +333,7 @@ impl Protocol for Session {
         open.dedup();
         open.into_iter().for_each(|(_, id)| each(id));
         self.units.clear();
+        self.copied.clear();
         self.waiting.clear();
         self.batches.clear();
         self.cancelled.clear();

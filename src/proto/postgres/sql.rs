@@ -43,6 +43,12 @@ pub fn script(sql: &[u8]) -> Effect {
     }
 }
 
+/// A text is one COPY from or to the client, and nothing else.
+pub fn is_copy(sql: &[u8]) -> bool {
+    let mut words = Words { rest: sql };
+    first(&mut words).copy && !(words.next_statement() && words.first().is_some())
+}
+
 /// Functions that leave something in the session: advisory locks and `set_config`.
 fn calls(sql: &[u8]) -> bool {
     memchr_iter(b'_', sql).any(|at| {
@@ -245,6 +251,21 @@ mod tests {
             ("copy t to '/tmp/stdout'", Effect::default()),
         ] {
             assert_eq!(statement(sql.as_bytes()), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn one_copy_stands_alone() {
+        for (sql, alone) in [
+            ("copy t from stdin", true),
+            (" ; COPY (select 1) to stdout with csv; -- done", true),
+            ("copy t from stdin; copy u from stdin", false),
+            ("select 1; copy t from stdin", false),
+            ("copy t from '/tmp/stdin'", false),
+            ("select 'copy t from stdin'", false),
+            ("", false),
+        ] {
+            assert_eq!(is_copy(sql.as_bytes()), alone, "{sql}");
         }
     }
 

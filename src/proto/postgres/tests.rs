@@ -1,4 +1,5 @@
 //! Unit tests of a conn: what it writes, and what it makes of what a server says.
+mod flows;
 mod requests;
 mod tenants;
 

@@ -58,6 +58,11 @@ pub enum Kind {
         owner: Owner,
         procedure: bool,
     },
+    Copy {
+        owner: Owner,
+        /// More may be sent to the server.
+        open: bool,
+    },
     Heartbeat,
     Role,
     /// Takes a tenant's transaction off the conn.
@@ -73,7 +78,7 @@ impl Kind {
     pub fn owner(&self) -> Option<Owner> {
         match self {
             Kind::Execute(execution) => Some(execution.owner),
-            Kind::Script { owner, .. } => Some(*owner),
+            Kind::Script { owner, .. } | Kind::Copy { owner, .. } => Some(*owner),
             _ => None,
         }
     }
@@ -120,6 +125,16 @@ impl Units {
     #[inline]
     pub fn front_and_head(&mut self) -> (Option<&mut Kind>, &mut Progress) {
         (self.queue.front_mut(), &mut self.head)
+    }
+
+    /// The COPY of a request, and whether it is known to have failed.
+    pub fn copy_mut(&mut self, id: RequestId) -> Option<(&mut bool, bool)> {
+        let at = self.queue.iter().rposition(|kind| matches!(kind, Kind::Copy { owner, .. } if owner.id == id))?;
+        let has_failed = at == 0 && self.head.error.is_some();
+        match self.queue.get_mut(at) {
+            Some(Kind::Copy { open, .. }) => Some((open, has_failed)),
+            _ => None,
+        }
     }
 
     /// The unit at the head is over.

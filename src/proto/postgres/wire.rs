@@ -150,6 +150,20 @@ pub fn sync(wire: &mut Vec<u8>) {
     wire.extend_from_slice(b"S\0\0\0\x04");
 }
 
+/// A piece of what a COPY takes in.
+pub fn copy_data(wire: &mut Vec<u8>, data: &[u8]) {
+    message(wire, b'd', |wire| wire.extend_from_slice(data));
+}
+
+pub fn copy_done(wire: &mut Vec<u8>) {
+    wire.extend_from_slice(b"c\0\0\0\x04");
+}
+
+/// The COPY is to fail, for this reason.
+pub fn copy_fail(wire: &mut Vec<u8>, why: &[u8]) {
+    message(wire, b'f', |wire| text(wire, why));
+}
+
 pub fn terminate(wire: &mut Vec<u8>) {
     wire.extend_from_slice(b"X\0\0\0\x04");
 }

@@ -40,6 +40,7 @@ pub const SCHEME: Scheme = Scheme {
     rebuff: b"-ERR this port speaks TLS: use rediss://\r\n",
     default_port: 6379,
     exclusive: false,
+    adapt: None,
     tracing: database_tracing("redis"),
     open,
     samples: samples::SAMPLES,

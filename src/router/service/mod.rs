@@ -289,7 +289,7 @@ impl Router for Service {
         let Need { class, route, .. } = need;
         match class {
             Class::Shared | Class::Exchange => self.shared_request(now, request, route, act),
-            Class::Waiting => self.want(now, Want::waiting(request, route), act),
+            Class::Waiting | Class::Flow => self.want(now, Want::waiting(request, route), act),
             Class::Takeover => self.want(now, Want::takeover(request, route), act),
             Class::Pinned(why) => act.fail(request, IOK_STATUS_BAD_REQUEST, "NEEDSLEASE", why),
             Class::Topics(topics) => self.add_stream(now, request, topics, route.slot, act),
