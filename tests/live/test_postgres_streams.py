@@ -172,6 +172,9 @@ def test_copy_that_fails_copies_nothing_and_keeps_the_conn(db: PgEndpoint) -> No
 
     with pytest.raises(KeyError, match="the source"):
         db.copy_from("copy copied from stdin", breaks())
+    for _ in range(50):
+        with pytest.raises(ZeroDivisionError):
+            db.copy_from("copy copied from stdin", (b"%d" % (1 // zero) for zero in (0,)))
     for source in (b"x\ty\n", b"1\ta\n" * 500_000 + b"x\ty\n" + b"1\ta\n" * 500_000):
         with pytest.raises(iokernel.RemoteError) as failed:
             db.copy_from("copy copied from stdin", source)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BadRequest
+from ._errors import BadRequest, Error
 from ._exchange import Exchange
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     Source = bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | Any
 
+ABORT_S = 10.0
+"""How long a COPY that is to fail may take for it; then its connection is closed."""
 PIECE_BYTES = 64 << 10
 """What is sent at once of what comes in smaller or larger pieces."""
 
@@ -173,8 +176,10 @@ def copy_from(copy: Copy, source: Source) -> Rows:
                 copy.send(piece)
         except Exception as error:
             if not copy.closed:
-                copy.finish({"abort": _why(error)})
-                _failed(copy.result, error)
+                # The server answers with the error that it is told here.
+                with contextlib.suppress(Error):
+                    copy.finish({"abort": _why(error)}, ABORT_S)
+                    copy.result(ABORT_S)
             raise
         copy.finish()
         return Rows(copy.result())
@@ -196,22 +201,12 @@ async def copy_from_async(copy: Copy, source: Source) -> Rows:
                     await copy.send(piece)
         except Exception as error:
             if not copy.closed:
-                await copy.finish({"abort": _why(error)})
-                await copy._users.until(lambda: copy.closed, None)
+                with contextlib.suppress(Error):
+                    await copy.finish({"abort": _why(error)}, ABORT_S)
+                    await copy.result(ABORT_S)
             raise
         await copy.finish()
         return Rows(await copy.result())
-
-
-def _failed(result: Any, error: Exception) -> None:
-    """Waits for the server to have heard of it; what it says is what it was told."""
-    from ._errors import Error
-
-    try:
-        result()
-    except Error as told:
-        if error.__context__ is None and told is not error:
-            error.__context__ = told
 
 
 def _why(error: Exception) -> str:
