@@ -56,7 +56,7 @@ class PostgresServer(Process):
     ) -> None:
         self._programs = programs()
         super().__init__()
-        self.password = follows.password if follows else password
+        self.password: str = follows.password if follows else password
         self.port = 0
         self._settings = {"fsync": "off", "listen_addresses": "127.0.0.1", **(settings or {})}
         try:
