@@ -13,6 +13,7 @@ from typing import Any
 
 import iokernel
 import pytest
+from iokernel.pg import PgEndpoint
 from support.asker import ask_once
 from support.fixtures import or_skip
 from support.load import summary, untyped
@@ -127,12 +128,15 @@ def test_an_exchange_that_is_cut_at_any_byte_ends_with_its_fate(
     assert all(rows[at] == 0 for at, fate in ended.items() if fate == "not_sent"), "there, though it was not sent"
     assert set(fates) <= {"replied", "maybe_executed", "not_sent"} and fates["maybe_executed"]
     assert ended[whole] == "replied", "the cut comes behind it"
-    print(f"cut at each of {whole - greeted} bytes {side} of an exchange: {dict(fates)}, {sum(rows.values()) - 1} there")
+    print(
+        f"cut at each of {whole - greeted} bytes {side} of an exchange: {dict(fates)}, {sum(rows.values()) - 1} there"
+    )
 
 
 def test_everything_works_in_single_bytes(kernel: iokernel.Kernel, proxy: Proxy, url: str) -> None:
     proxy.both(split=1)
     with kernel.open(url) as db, db.subscribe("LISTEN", "bytes") as stream:
+        assert isinstance(db, PgEndpoint)
         db.call("drop table if exists bytes")
         db.call("create table bytes (n int4 primary key, t text, b bytea, a int4[])")
         for number in range(20):
@@ -157,9 +161,7 @@ def test_everything_works_in_single_bytes(kernel: iokernel.Kernel, proxy: Proxy,
 
 
 @pytest.mark.timeout(600 if IS_SOAK else 120)
-async def test_no_row_reaches_another_request(
-    kernel: iokernel.Kernel, shared_postgres_server: PostgresServer
-) -> None:
+async def test_no_row_reaches_another_request(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
     """Callers whose time is over, or who do not wait, leave answers behind that are nobody else's."""
     dice = random.Random(15)
     wrong: list[Any] = []
