@@ -29,6 +29,7 @@ needs="
   microsocks microsocks
   openssl openssl
   pg_ctlcluster postgresql
+  pgbouncer pgbouncer
   curl curl
   stunnel4 stunnel4
 "

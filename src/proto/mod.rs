@@ -521,7 +521,8 @@ pub struct Shard {
 /// What a conn learnt about its peer, for the router.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fact<'a> {
-    /// What the peer is. `follows`: the `host:port` of a replica's primary. Told when it is asked, changed or not.
+    /// What the peer is. `follows`: the `host:port` of a replica's primary, if it is known. Told when it is asked, changed
+    /// or not.
     Role { role: Role, follows: Option<&'a str> },
     /// Who serves what, as this peer sees it.
     Topology(&'a [Shard]),

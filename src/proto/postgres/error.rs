@@ -54,6 +54,11 @@ impl ServerError {
         ServerError { code: code.into(), message: message.into(), ..ServerError::default() }
     }
 
+    /// Adds a hint of ours to what the server said.
+    pub fn advise(&mut self, hint: &str) {
+        self.more.push(("HINT", hint.into()));
+    }
+
     /// The server closes the conn after it.
     pub fn is_fatal(&self) -> bool {
         matches!(&*self.severity, "FATAL" | "PANIC")

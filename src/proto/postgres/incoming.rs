@@ -57,6 +57,9 @@ impl Session {
             }
             b'K' => {
                 self.server.process = Fields(body).uint32().ok_or_else(|| cut_short("BackendKeyData"))?;
+                // A pooler in transaction mode gives one server's conn to many clients, whose names must not be the same: a
+                // statement would be executed in place of another. It numbers its clients at random.
+                self.last_number = u64::from(self.server.process) << 32;
                 Ok(())
             }
             // NegotiateProtocolVersion: we ask for 3.0 and for no options, so any answer is within that.
@@ -390,18 +393,21 @@ impl Session {
     }
 
     #[inline]
-    fn executed(&mut self, execution: Execution, head: Progress, out: &mut Out<'_>) {
+    fn executed(&mut self, execution: Execution, mut head: Progress, out: &mut Out<'_>) {
         let Execution { owner, description, parses, number, again, procedure } = execution;
         if parses && number != 0 && !head.parsed {
             self.prepared.remove(&*description.text);
         }
-        if let Some(error) = head.error {
+        if let Some(mut error) = head.error.take() {
             let is_gone = error.code == "26000";
             if (is_gone || is_stale(&error)) && !head.bound {
                 self.forget(&description.text, !is_gone);
                 if let Some(body) = again.filter(|_| self.state.status == IDLE) {
                     self.waiting.push_front(Waiting { owner, body, again: true });
                     return;
+                }
+                if is_gone {
+                    error.advise("is there a pooler in transaction mode? Open the endpoint with prepare=false");
                 }
             }
             let outcome = self.judged(error, procedure);

@@ -46,6 +46,7 @@ pub struct Session {
     pub waiting: VecDeque<Waiting>,
     /// Statements that this conn has names for.
     pub prepared: Recent<Text, Prepared>,
+    /// The number of the statement named last; the high half is the conn's own, so that no other conn names any the same.
     pub last_number: u64,
     /// The statement learnt last, where it is kept nowhere else.
     pub learnt: Option<Prepared>,

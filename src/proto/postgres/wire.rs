@@ -67,10 +67,10 @@ pub fn query(wire: &mut Vec<u8>, sql: &[u8]) {
     message(wire, b'Q', |wire| text(wire, sql));
 }
 
-/// The name of a prepared statement. 0 is the unnamed one.
+/// The name of a prepared statement, its number in hexadecimal. 0 is the unnamed one.
 fn name(wire: &mut Vec<u8>, number: u64) {
     if number != 0 {
-        wire.extend_from_slice(format!("iok{number}").as_bytes());
+        wire.extend_from_slice(format!("iok{number:x}").as_bytes());
     }
     wire.push(0);
 }

@@ -34,7 +34,7 @@ impl Service {
             return;
         }
         match (before, role, followed) {
-            (Role::Replica, Role::Primary, Some(primary)) => self.supersede(id, &primary, act),
+            (Role::Replica, Role::Primary, followed) => self.supersede(id, followed.as_deref(), act),
             (_, Role::Replica, _) => self.demoted(id, before, act),
             _ => {}
         }
@@ -62,8 +62,10 @@ impl Service {
     }
 
     /// A replica was promoted: whom it followed is not to be written to, until it has been somebody's replica itself.
-    fn supersede(&mut self, promoted: MemberId, primary: &str, act: &mut dyn Act) {
-        let primaries = self.ids(|it| it.is_at(primary) && it.role == Role::Primary && it.peer.role == Role::Unknown);
+    /// Where replicas do not tell whom they follow (PostgreSQL), that is every other primary: the set has one.
+    fn supersede(&mut self, promoted: MemberId, followed: Option<&str>, act: &mut dyn Act) {
+        let was_followed = |it: &Member| followed.is_none_or(|primary| it.is_at(primary));
+        let primaries = self.ids(|it| was_followed(it) && it.role == Role::Primary && it.peer.role == Role::Unknown);
         for id in primaries {
             if id != promoted {
                 self.evict(id, "another peer was promoted in its place", act);

@@ -67,6 +67,29 @@ fn a_promoted_replica_supersedes_whom_it_followed() {
 }
 
 #[test]
+fn a_replica_that_does_not_tell_whom_it_follows_supersedes_every_primary() {
+    let mut scene = pair();
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.role(b, Role::Replica, None);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), Some(a));
+    scene.role(b, Role::Primary, None);
+    assert_eq!(scene.act.dropped, [a], "what it still acknowledges is lost");
+    // It comes back and has not heard of it.
+    let a = scene.to(A);
+    scene.role(a, Role::Primary, None);
+    scene.ready(a);
+    (2..=4).for_each(|id| scene.ask(id, Class::Shared, 0));
+    assert!((2..=4).all(|id| scene.went(id) == Some(b)));
+    // It follows the other, and is promoted in its turn.
+    scene.role(a, Role::Replica, None);
+    scene.role(a, Role::Primary, None);
+    scene.ask(5, Class::Shared, 0);
+    assert_eq!(scene.went(5), Some(a));
+    assert!(scene.act.dropped.contains(&b));
+}
+
+#[test]
 fn a_superseded_primary_is_believed_again_once_its_successor_is_none() {
     let mut scene = pair();
     let b = scene.to(B);

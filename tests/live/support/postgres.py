@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -38,7 +39,8 @@ class PostgresServer(Process):
     """A server on a free loopback port in a temp folder of its own; the user is `app`, who may do everything.
 
     `auth` is how users show who they are (`trust`, `md5`, `scram-sha-256`, `password`); `settings` are parameters of
-    postgresql.conf. `authority` makes it speak TLS, as `localhost` and 127.0.0.1.
+    postgresql.conf. `authority` makes it speak TLS, as `localhost` and 127.0.0.1. `follows` makes it a standby of
+    another, with that one's users and passwords: it streams what the other writes, and serves reads.
     """
 
     user = "app"
@@ -50,14 +52,18 @@ class PostgresServer(Process):
         auth: str = "scram-sha-256",
         settings: Mapping[str, Any] | None = None,
         authority: Authority | None = None,
+        follows: PostgresServer | None = None,
     ) -> None:
         self._programs = programs()
         super().__init__()
-        self.password = password
+        self.password: str = follows.password if follows else password
         self.port = 0
         self._settings = {"fsync": "off", "listen_addresses": "127.0.0.1", **(settings or {})}
         try:
-            self._make(auth)
+            if follows is None:
+                self._make(auth)
+            else:
+                self._copy(follows)
             if authority is not None:
                 self._settings |= {"ssl": "on", **self._certify(authority)}
             self.start()
@@ -78,6 +84,19 @@ class PostgresServer(Process):
         done = subprocess.run([*unprivileged(), *make], capture_output=True, text=True, cwd=self.folder)
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stdout}{done.stderr}")
+
+    def _copy(self, primary: PostgresServer) -> None:
+        """A copy of all that the other has, which goes on to follow it."""
+        data = self.folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, OWNER, OWNER)
+        copy = [str(self._programs / "pg_basebackup"), "-D", str(data), "-R", "-X", "stream", "-c", "fast", "--no-sync"]
+        copy += ["-h", "127.0.0.1", "-p", str(primary.port), "-U", self.user]
+        found = {**os.environ, "PGPASSWORD": self.password}
+        done = subprocess.run([*unprivileged(), *copy], capture_output=True, text=True, cwd=self.folder, env=found)
+        if done.returncode:
+            raise RuntimeError(f"pg_basebackup: {done.stdout}{done.stderr}")
 
     def _certify(self, authority: Authority) -> dict[str, str]:
         """The files of a certificate and its key, which nobody but the server may read."""
@@ -122,15 +141,64 @@ class PostgresServer(Process):
         return arguments
 
     def _is_ready(self) -> bool:
-        return b"ready to accept connections" in self.log.read_bytes()
+        return b"ready to accept " in self.log.read_bytes()
 
     def stop(self) -> None:
         """The fast way: whoever is connected is sent away."""
+        if self.running:
+            self._tell(signal.SIGCONT)
         self._end(signal.SIGINT, patience=5.0)
 
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def follow(self, primary: PostgresServer) -> None:
+        """Whatever it was: forgets all it had, copies the other, and starts as its standby."""
+        self.stop()
+        self._copy(primary)
+        self.start()
+
+    def demote(self, primary: PostgresServer) -> None:
+        """Starts as a standby of the other, which had all that this one had when it was stopped."""
+        words = {"host": "127.0.0.1", "port": primary.port, "user": self.user, "password": self.password}
+        told = " ".join(f"{key}=''{value}''" for key, value in words.items())
+        data = self.folder / "data"
+        with (data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = '{told}'\n")
+        (data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Makes a standby take writes, and returns when it does."""
+        assert self.cli("select pg_promote()") == [["t"]]
+
+    def children(self) -> list[int]:
+        """The processes of the server beside its first, one for each connection among them."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def kill(self) -> None:
+        """kill -9 for all of its processes, as when the machine goes."""
+        if self.running:
+            self.pause()
+            for pid in self.children():
+                os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+    def pause(self) -> None:
+        """SIGSTOP for all of its processes."""
+        super().pause()
+        self._tell(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """SIGCONT for all of them."""
+        self._tell(signal.SIGCONT)
+        super().cont()
+
+    def _tell(self, what: signal.Signals) -> None:
+        for pid in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, what)
 
     def cli(self, sql: str, *, database: str = "postgres") -> list[list[str]]:
         """What psql says, row by row."""

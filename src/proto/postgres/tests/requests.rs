@@ -96,7 +96,10 @@ fn what_cannot_be_sent_is_refused_before_and_after_it_was_learnt() {
 
 #[test]
 fn a_statement_that_changed_is_learnt_and_sent_once_more() {
-    for (code, message) in [("0A000", "cached plan must not change result type"), ("26000", "no such name")] {
+    let pooled = "\\nHINT: is there a pooler in transaction mode? Open the endpoint with prepare=false";
+    for (code, message, hint) in
+        [("0A000", "cached plan must not change result type", ""), ("26000", "no such name", pooled)]
+    {
         let mut rig = Rig::up(&*driver(URL, Limits::default()));
         let body = request("select * from t", &[]);
         rig.ask(1, &body).unwrap();
@@ -114,7 +117,19 @@ fn a_statement_that_changed_is_learnt_and_sent_once_more() {
             assert_eq!(rig.wrote(), "PBDES");
         }
         rig.hear(&[error(code, message), ready(b'I')].concat()).unwrap();
-        assert_eq!(rig.events(), [format!("2! [\"{code}\", \"ERROR: {message}\"]")], "not for ever");
+        assert_eq!(rig.events(), [format!("2! [\"{code}\", \"ERROR: {message}{hint}\"]")], "not for ever");
+    }
+}
+
+#[test]
+fn conns_have_names_of_their_own_for_statements() {
+    for (process, expected) in [(0x3039_u32, "iok303900000001"), (u32::MAX, "iokffffffff00000001")] {
+        let mut rig = Rig::new(&*driver(URL, Limits::default()));
+        let key = [process.to_be_bytes(), [0, 0, 0, 1]].concat();
+        rig.hear(&[said(b'R', &[0; 4]), said(b'K', &key), ready(b'I')].concat()).unwrap();
+        rig.wire();
+        rig.ask(1, &request("select 1", &[])).unwrap();
+        assert!(rig.wire()[5..].starts_with(format!("{expected}\0").as_bytes()));
     }
 }
 
