@@ -83,6 +83,7 @@ python() {
   want=$("$python" --version; cat tests/requirements.txt bindings/python/pyproject.toml)
   [ -x .venv/bin/python ] && [ "$(cat .stamps/python 2>/dev/null)" = "$want" ] && return 0
   "$python" -m venv --clear .venv || { echo "setup: $python -m venv failed (Debian: python3-venv)" >&2; exit 1; }
+  rm -f .stamps/bench
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
   # The binding from its source tree, so that what is edited is what is tested.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable bindings/python

@@ -111,7 +111,8 @@ pub struct Opened {
     pub source: Option<Box<dyn Source>>,
 }
 
-/// Reads a URL: scheme, address, common options by whatever name, then the source's and the protocol's own; anything left is an error.
+/// Reads a URL: scheme, address, common options by whatever name, then the source's and the protocol's own; anything left
+/// is an error.
 pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, ConfigError> {
     let text =
         std::str::from_utf8(text).map_err(|_| ConfigError::new("url", &String::from_utf8_lossy(text), "UTF-8"))?;
