@@ -150,7 +150,7 @@ fn requests() {
             answer(
                 IOK_STATUS_BAD_REQUEST,
                 "BADREQUEST",
-                "this begins a stream: submit it as a stream (subscribe), not as a request",
+                "this begins a stream: submit it as a stream (subscribe, exchange), not as a request",
             ),
         ),
         (
