@@ -454,7 +454,14 @@ def test_files_are_sent_by_the_system() -> None:
         assert served.get("/memory").body == b"in memory"
         assert served.request("HEAD", "/").headers["Content-Length"] == str(len(whole))
         fds = Path(f"/proc/{served.workers[0]}/fd")
-        wait_for("files to be closed", lambda: not [fd for fd in fds.iterdir() if fd.readlink().name == "big"])
+
+        def is_closed() -> bool:
+            try:
+                return not [fd for fd in fds.iterdir() if fd.readlink().name == "big"]
+            except FileNotFoundError:  # One that was closed while they were looked at.
+                return False
+
+        wait_for("files to be closed", is_closed)
 
 
 def test_a_slow_request_holds_up_no_other_where_there_are_threads() -> None:
