@@ -7,12 +7,12 @@ its clients, and finishes what the program had asked of others.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from support.aiohttp_server import AiohttpServer
+from support.asking import Asking
 from support.fakes import Say
 from support.http_script import HttpScript, ok
 from support.load import percentile, table
@@ -55,34 +55,6 @@ sys.stdin.readline()
 """
 
 
-class Asker:
-    """Asks for health again and again on one connection, until `stop`."""
-
-    def __init__(self, address: str) -> None:
-        self.times_ms: list[float] = []
-        self.bad: list[object] = []
-        self._address = address
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            with Raw(self._address) as conn:
-                while not self._over.wait(PACE_S):
-                    began = time.perf_counter()
-                    reply = conn.send(request("GET", "/healthz")).reply()
-                    self.times_ms.append(1000 * (time.perf_counter() - began))
-                    if reply.status != 200:
-                        self.bad.append(reply)
-        except Exception as error:
-            self.bad.append(error)
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join(20)
-
-
 @pytest.fixture
 def site() -> Iterator[AiohttpServer]:
     with AiohttpServer() as made:
@@ -104,27 +76,27 @@ def test_the_io_thread_stands_in_for_a_program_that_hangs(site: AiohttpServer, s
             assert kept.send(request("GET", "/before")).reply().body == b"served"
             program.go_on()
             assert program.hear()["hangs"]
-            asker = Asker(address)
-            waiting.send(request("GET", "/during"))
-            wait_for("what was asked to arrive", lambda: len(script.asked()) == ASKED + 1, 30)
-            time.sleep(0.5)
-            streamed = site.counts()["streamed"]
-            time.sleep(HANG_S / 4)
-            assert site.counts()["streamed"] - streamed < 4 * PIECE_BYTES, "nobody reads, so that nobody sends"
-            # Two sockets and the window may hold that much, and not the whole.
-            assert streamed < PIECES * PIECE_BYTES / 2
-            assert not program.has_told(), "it hangs still"
-            told = program.hear()
-            asker.stop()
+            health = request("GET", "/healthz")
+            with Asking(address, health, lambda reply: reply.status == 200, PACE_S) as asking:
+                waiting.send(request("GET", "/during"))
+                wait_for("what was asked to arrive", lambda: len(script.asked()) == ASKED + 1, 30)
+                time.sleep(0.5)
+                streamed = site.counts()["streamed"]
+                time.sleep(HANG_S / 4)
+                assert site.counts()["streamed"] - streamed < 4 * PIECE_BYTES, "nobody reads, so that nobody sends"
+                # Two sockets and the window may hold that much, and not the whole.
+                assert streamed < PIECES * PIECE_BYTES / 2
+                assert not program.has_told(), "it hangs still"
+                told = program.hear()
             assert waiting.reply().body == b"served", "who asked meanwhile is answered"
             assert kept.send(request("GET", "/after")).reply().body == b"served"
         program.go_on()
     with table(
         f"health while the program hangs for {told['took']:.1f} s", "questions", "p50 ms", "p99 ms", "max ms"
     ) as add:
-        times = asker.times_ms
+        times = asking.times_ms
         add([len(times), percentile(times, 0.5), percentile(times, 0.99), max(times)])
-    assert not asker.bad, asker.bad[:3]
+    assert not asking.bad, asking.bad[:3]
     assert len(times) > HANG_S * 10
     assert told["statuses"] == [200] * ASKED
     assert told["taken"] == PIECES * PIECE_BYTES

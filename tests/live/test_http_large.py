@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from support.aiohttp_server import AiohttpServer
+from support.asking import Asking
 from support.http_app import BLOCK, digest_of
 from support.load import percentile, table
 from support.memory import Memory
@@ -27,35 +27,9 @@ MORE_BYTES_MAX = 24 * MIB
 """What one large body may take: windows, buffers, and what an interpreter's allocator keeps of them."""
 
 
-class Others:
-    """Small requests on a connection of their own, until the end of the `with`: each must be answered."""
-
-    def __init__(self, address: str) -> None:
-        self.times_ms: list[float] = []
-        self.bad: list[object] = []
-        self._address = address
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        try:
-            with Raw(self._address, 60) as conn:
-                while not self._over.wait(0.005):
-                    began = time.perf_counter()
-                    reply = conn.send(request("POST", "/other", body=b"abc")).reply()
-                    self.times_ms.append(1000 * (time.perf_counter() - began))
-                    if json.loads(reply.body)["size"] != 3:
-                        self.bad.append(reply)
-        except Exception as error:
-            self.bad.append(error)
-
-    def __enter__(self) -> Others:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(60)
+def others(address: str) -> Asking:
+    small = request("POST", "/other", body=b"abc")
+    return Asking(address, small, lambda reply: bool(json.loads(reply.body)["size"] == 3), 0.005)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +78,11 @@ def test_at_our_server(what: str, act: Callable[[Raw], str], server: Served) -> 
     [worker] = server.workers
     address = f"127.0.0.1:{server.port}"
     began = time.perf_counter()
-    with Memory(worker) as memory, Others(address) as others, Raw(address, 60) as conn:
+    with Memory(worker) as memory, others(address) as beside, Raw(address, 60) as conn:
         assert act(conn) == digest_of(SIZE)
-    show(f"{what} of {SIZE // MIB} MiB at our server", began, memory.more, others.times_ms)
-    assert not others.bad, others.bad[:3]
-    assert others.times_ms, "others were served meanwhile"
+    show(f"{what} of {SIZE // MIB} MiB at our server", began, memory.more, beside.times_ms)
+    assert not beside.bad, beside.bad[:3]
+    assert beside.times_ms, "others were served meanwhile"
     assert memory.more < MORE_BYTES_MAX
 
 

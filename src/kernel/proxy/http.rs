@@ -1,6 +1,9 @@
 //! A tunnel through an HTTP proxy: CONNECT (RFC 9110, section 9.3.6).
 
-use super::{Handshake, Target, base64};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Handshake, Target};
 use crate::kernel::greeting::Stands;
 
 /// Bytes of a proxy's answer, at most.
@@ -16,7 +19,7 @@ impl Http {
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if let Some((user, password)) = credentials {
             // Basic (RFC 7617).
-            let encoded = base64(format!("{user}:{password}").as_bytes());
+            let encoded = STANDARD.encode(format!("{user}:{password}"));
             request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
         }
         request.push_str("\r\n");

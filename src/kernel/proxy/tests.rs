@@ -151,12 +151,3 @@ fn an_address_beside_a_name_is_used_where_we_look_names_up() {
     assert_eq!(Target::of(&peer, false, 3), Some(Target::Address("10.0.0.2:80".parse().unwrap())));
     assert_eq!(Target::of(&Peer::at("::1", 80), true, 0), Some(Target::Address("[::1]:80".parse().unwrap())));
 }
-
-#[test]
-fn base64_is_that_of_the_rfc() {
-    for (plain, encoded) in
-        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")]
-    {
-        assert_eq!(base64(plain.as_bytes()), encoded);
-    }
-}

@@ -4,7 +4,7 @@ use super::error::ServerError;
 use super::sending::{Gather, Waiting};
 use super::session::{IDLE, Phase, Session};
 use super::startup::turned_away;
-use super::statements::Columns;
+use super::statements::{Columns, redefines};
 use super::units::{Draft, Execution, Kind, Owner, Progress};
 use super::wire::{self, Fields, broken};
 use crate::proto::{Body, Event, Fault, FaultKind, Follow, Of, Out, Refusal, Rejection, RequestId};
@@ -146,7 +146,9 @@ impl Session {
                     if is_script {
                         self.units.head.columns = None;
                     }
-                    self.shared.lock().executed(tag);
+                    if redefines(tag) {
+                        self.shared.lock().redefined();
+                    }
                     // Every name of ours may be gone.
                     if tag.starts_with(b"DEALLOCATE") || tag == b"DISCARD ALL" {
                         self.prepared.clear();

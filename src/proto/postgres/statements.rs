@@ -150,13 +150,16 @@ pub struct Known {
 }
 
 impl Known {
-    /// A statement of this tag was executed.
-    pub fn executed(&mut self, tag: &[u8]) {
-        if [&b"ALTER"[..], b"DROP", b"CREATE VIEW"].iter().any(|word| tag.starts_with(word)) {
-            self.definitions += 1;
-            self.statements.clear();
-        }
+    /// Tables and the like were defined anew.
+    pub fn redefined(&mut self) {
+        self.definitions += 1;
+        self.statements.clear();
     }
+}
+
+/// Whether a statement of this tag may change what others give.
+pub fn redefines(tag: &[u8]) -> bool {
+    [&b"ALTER"[..], b"DROP", b"CREATE VIEW"].iter().any(|word| tag.starts_with(word))
 }
 
 /// See [`Known`].

@@ -34,12 +34,7 @@ class HAProxy(Process):
         self.port = net.free_port()
         conf = self.folder / "haproxy.cfg"
         conf.write_text(CONF.format(port=self.port, back=back, front=front, defaults=defaults))
-        self.spawn([command, "-f", str(conf), "-db"])
-        try:
-            net.wait_for("haproxy", lambda: self.accepts(self.address))
-        except BaseException:
-            self.close()
-            raise
+        self.serve([command, "-f", str(conf), "-db"], self.address)
 
     @property
     def address(self) -> str:

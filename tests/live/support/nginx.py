@@ -41,12 +41,7 @@ class Nginx(Process):
         log = "access" if logs else "off"
         text = CONF.format(port=self.port, folder=self.folder, inside=inside, around=around, access_log=log)
         conf.write_text(text)
-        self.spawn([command, "-p", str(self.folder), "-c", str(conf)])
-        try:
-            net.wait_for("nginx", lambda: self.accepts(self.address))
-        except BaseException:
-            self.close()
-            raise
+        self.serve([command, "-p", str(self.folder), "-c", str(conf)], self.address)
 
     @property
     def address(self) -> str:

@@ -40,12 +40,7 @@ class Pgbouncer(Process):
         if os.geteuid() == 0:
             for path in (self.folder, users, conf):
                 shutil.chown(path, OWNER, OWNER)
-        self.spawn([*unprivileged(), command, str(conf)])
-        try:
-            net.wait_for("pgbouncer", lambda: self.accepts(self.address))
-        except BaseException:
-            self.close()
-            raise
+        self.serve([*unprivileged(), command, str(conf)], self.address)
 
     @property
     def address(self) -> str:

@@ -80,6 +80,15 @@ class Process:
             child.kill()
             child.wait()
 
+    def serve(self, command: list[str], address: str) -> None:
+        """Spawns a server and waits until it takes connections there. One that does not is closed."""
+        self.spawn(command)
+        try:
+            net.wait_for(type(self).__name__, lambda: self.accepts(address))
+        except BaseException:
+            self.close()
+            raise
+
     def accepts(self, address: str) -> bool:
         """Whether it takes connections there. Fails with its log if it has ended."""
         assert self.running, net.tail(self.log)
