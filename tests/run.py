@@ -2,6 +2,9 @@
 
 Each suite is a command whose output streams by; its own closing line is read and added up. A suite that cannot run,
 or that ran no test, counts as one failure: silence must never look like success.
+
+A test that fails runs once more, alone where its runner can do that: other tests load the machine, and a few measure
+time. What failed, at its first or second try, is named again at the end.
 """
 
 from __future__ import annotations
@@ -39,16 +42,30 @@ Read = Callable[[str], Count]
 
 @dataclass(frozen=True)
 class Step:
-    """One command; with `read`, it is a test runner whose output is counted."""
+    """One command; with `read`, it is a test runner whose output is counted. `again` runs only what failed."""
 
     command: list[str]
     read: Read | None = None
+    again: list[str] | None = None
+
+
+# How pytest, nextest and ctest name what failed, and pytest why.
+FAILED = re.compile(
+    r"^(?:(?:FAILED|ERROR) \S+::|E {3}|\s+(?:FLAKY|FAIL|TIMEOUT|SIG\w+) .*\[|.*\*\*\*(?:Failed|Timeout|Exception))"
+)
+MOST_TOLD = 60
+MOST_AGAIN = 5
+
+told: list[str] = []
 
 
 def main() -> int:
     total = Count()
     for name in sys.argv[1:]:
         total += suite(name, SUITES[name]())
+    if told:
+        say("failed, at the first try or at both:")
+        print("\n".join(told[:MOST_TOLD]))
     print(total, flush=True)
     return 1 if total.failed or not total.passed else 0
 
@@ -60,6 +77,13 @@ def suite(name: str, steps: list[Step]) -> Count:
         say(f"{name}: {' '.join(step.command)}")
         code, output = run(step.command)
         count = step.read(output) if step.read else Count()
+        told.extend(line for line in output.splitlines() if step.read and FAILED.match(line))
+        if step.read and step.again and 0 < count.failed <= MOST_AGAIN:
+            say(f"{name}, again: {' '.join(step.again)}")
+            code, output = run(step.again)
+            second = step.read(output)
+            told.extend(line for line in output.splitlines() if FAILED.match(line))
+            count += Count(second.passed, second.failed - count.failed, second.skipped)
         if step.read and count == Count():
             count = fault(f"{name}: no test ran")
         elif code and not count.failed:
@@ -134,22 +158,23 @@ def rust() -> list[Step]:
     if not shutil.which("cargo-nextest"):
         return [Step(["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], read_cargo)]
     nextest = ["cargo", "nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--status-level", "fail"]
+    nextest += ["--retries", "1"]
     return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--workspace", "--locked"])]
 
 
 def python() -> list[Step]:
     """In several processes: most tests wait, for servers and for time to pass."""
-    pytest = [sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal"]
-    return [Step([*pytest, *filter(os.path.isdir, PYTHON_SUITES)], read_pytest)]
+    pytest = [sys.executable, "-m", "pytest"]
+    suites = list(filter(os.path.isdir, PYTHON_SUITES))
+    many = [*pytest, "-n", "3", "--dist", "worksteal", *suites]
+    return [Step(many, read_pytest, [*pytest, "--last-failed", "--last-failed-no-failures=none", *suites])]
 
 
 def c() -> list[Step]:
     """Every program twice: as it is, and under AddressSanitizer."""
-    builds = ["build/c", "build/c-asan"]
-    return [
-        Step(["make", "--no-print-directory", "c"]),
-        *(Step(["ctest", "--test-dir", build, "--output-on-failure"], read_ctest) for build in builds),
-    ]
+    ctest = ["ctest", "--output-on-failure", "--repeat", "until-pass:2", "--test-dir"]
+    tests = [Step([*ctest, build], read_ctest) for build in ("build/c", "build/c-asan")]
+    return [Step(["make", "--no-print-directory", "c"]), *tests]
 
 
 SUITES: dict[str, Callable[[], list[Step]]] = {"rust": rust, "python": python, "c": c}

@@ -1,7 +1,7 @@
 //! A private BIND on a free loopback port, and nsupdate to change its zone.
 
-use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +20,16 @@ alias 1 IN CNAME db.test.
 _redis._tcp.db 1 IN SRV 1 20 6380 db.test.
 _alias 1 IN CNAME _redis._tcp.db.test.
 ";
+
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The address of db.test.
+const QUESTION: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x02db\x04test\0\0\x01\0\x01";
+
+/// The zone is there: an answer without an error, not a refusal.
+fn is_good(answer: &[u8]) -> bool {
+    answer[3] & 0x0f == 0
+}
 
 /// A folder of the caller's own.
 pub fn folder() -> PathBuf {
@@ -80,23 +90,31 @@ impl Named {
         Some(Named { child, folder, address })
     }
 
+    /// Until it answers both ways: it runs on where another has the port by TCP, and then this is not its zone.
     fn wait(&mut self) -> Result<(), String> {
-        let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
-        probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x02db\x04test\0\0\x01\0\x01";
         let begun = Instant::now();
-        loop {
-            let _ = probe.send_to(question, self.address);
-            let mut answer = [0; 512];
-            // The zone is there: an answer without an error, not a refusal.
-            if probe.recv(&mut answer).is_ok() && answer[3] & 0x0f == 0 {
-                return Ok(());
-            }
-            if self.child.try_wait().unwrap().is_some() || begun.elapsed() > Duration::from_secs(30) {
+        while !(self.answers_datagrams() && self.answers_streams()) {
+            if self.child.try_wait().unwrap().is_some() || begun.elapsed() > Duration::from_secs(10) {
                 return Err(std::fs::read_to_string(self.folder.join("log")).unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        Ok(())
+    }
+
+    fn answers_datagrams(&self) -> bool {
+        let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
+        probe.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 512];
+        probe.send_to(QUESTION, self.address).is_ok() && probe.recv(&mut answer).is_ok() && is_good(&answer)
+    }
+
+    fn answers_streams(&self) -> bool {
+        let Ok(mut probe) = TcpStream::connect_timeout(&self.address, PATIENCE) else { return false };
+        probe.set_read_timeout(Some(PATIENCE)).unwrap();
+        let question = [&(QUESTION.len() as u16).to_be_bytes()[..], QUESTION].concat();
+        let mut answer = [0; 14];
+        probe.write_all(&question).is_ok() && probe.read_exact(&mut answer).is_ok() && is_good(&answer[2..])
     }
 
     /// Runs lines of nsupdate as one update.
