@@ -1,5 +1,7 @@
 //! The Redis room against the real thing: redis-server answers our client, redis-cli and redis-benchmark ask our
 //! listener. Each test starts a private instance; without redis installed there is nothing to test.
+#[path = "support/ports.rs"]
+mod ports;
 mod rig;
 
 use std::io::{ErrorKind, Read, Write};
@@ -8,6 +10,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use iokernel::proto::{Limits, scheme};
+use ports::free_port;
 use rig::Rig;
 
 struct Server {
@@ -20,10 +23,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
 fn start() -> Option<Server> {

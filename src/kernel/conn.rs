@@ -129,6 +129,8 @@ pub struct Conn {
     /// Told to the program as `peer`: grows with each conn of the kernel.
     pub number: u32,
     pub endpoint: u32,
+    /// The conn for which it says a word (its key and number). No router knows of it.
+    pub aside_of: Option<(u32, u32)>,
     /// A client of a listener, not a conn of ours.
     pub is_server: bool,
     /// Nothing is read: the program has not taken what came.
@@ -195,6 +197,7 @@ impl Conn {
         Conn {
             number,
             endpoint,
+            aside_of: None,
             is_server,
             choked: false,
             acks: VecDeque::new(),

@@ -135,6 +135,11 @@ impl Io {
         conn.peer_name = peer.name.clone();
         conn.server_name = of.tls.as_ref().and_then(|tls| tls.name_of(peer));
         conn.meter = Some(self.core.own.peer(endpoint, &peer.name));
+        self.dial_conn(conn, peer)
+    }
+
+    pub(super) fn dial_conn(&mut self, conn: Conn, peer: &Peer) -> u32 {
+        let now = self.core.now();
         let key = self.insert_conn(conn);
         match (&peer.places[..], peer.host()) {
             _ if self.dial_proxy(key, peer) => {}
@@ -353,6 +358,7 @@ impl Io {
                 Note::Rejected { id, why, body } => self.rejected(Some(key), id, &why, &body),
                 Note::Settled { slot } => self.settled_by_itself(key, slot),
                 Note::Health { slot } => self.tell_health(key, slot),
+                Note::Aside { say } => self.begin_aside(key, say),
             }
         }
     }
@@ -453,7 +459,11 @@ impl Io {
         let (endpoint, was_ready, is_server) = (conn.endpoint, conn.ready, conn.is_server);
         let under_way = conn.proto.inflight();
         conn.count(|meter| meter.failures.add(1));
+        let aside_of = conn.aside_of;
         let again = self.remove_conn(key, status, &message);
+        if let Some(aside) = aside_of {
+            return self.aside_over(aside);
+        }
         if is_server {
             return;
         }

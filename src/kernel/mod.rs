@@ -11,6 +11,7 @@
 //! A panic ends the conn that caused it; one that nothing nearer contains ends the kernel with a status.
 
 pub mod acts;
+mod aside;
 pub mod channel;
 pub mod conn;
 pub mod core;

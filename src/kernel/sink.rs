@@ -24,6 +24,7 @@ pub enum Note {
     Rejected { id: RequestId, why: Why, body: Vec<u8> },
     Settled { slot: u64 },
     Health { slot: u64 },
+    Aside { say: Vec<u8> },
 }
 
 /// A [`Rejection`] that outlives the conn's input.
@@ -195,6 +196,7 @@ impl Emit for Sink<'_> {
             Event::End { of, body } => self.core.ended(of, body, self.number, [self.known, &self.incoming]),
             Event::Settled { slot } => self.notes.push(Note::Settled { slot }),
             Event::Health { slot } => self.notes.push(Note::Health { slot }),
+            Event::Aside { say } => self.notes.push(Note::Aside { say: say.to_vec() }),
             Event::Access(access) => self.core.log_access(self.endpoint, &access),
             Event::Request { slot, body } => {
                 let id = self.core.incoming(self.channel, self.endpoint, self.key, slot, self.number, body);

@@ -318,6 +318,8 @@ pub enum Command<'a> {
     Probe,
     /// Client side: this request will not be waited for. Its slot stays, deaf.
     Cancel { id: RequestId },
+    /// Client side: the conn of an [`Event::Aside`] is gone: what it said has arrived, or will not.
+    AsideOver,
     /// Client side: begin pushes on a topic that this conn does not yet carry.
     Subscribe { topic: &'a [u8] },
     /// Client side: end pushes on a topic.
@@ -486,6 +488,11 @@ pub enum Event<'a> {
     Unsubscribed {
         topic: &'a [u8],
         error: Option<Body<'a>>,
+    },
+    /// Client side: to be said to the same peer on a conn of its own, which the peer then closes; `Command::AsideOver`
+    /// follows. One at a time.
+    Aside {
+        say: &'a [u8],
     },
     /// Server side: a client's request; `slot` orders the replies of this conn.
     Request {

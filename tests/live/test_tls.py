@@ -206,7 +206,8 @@ def test_sentinel_over_tls(
 
 def test_cluster_over_tls(kernel: iokernel.Kernel, start: Callable[..., Any], authority: Authority, cert: str) -> None:
     """One node that serves everything, and tells its TLS port."""
-    node = start(SecureRedis, authority, cert, "--cluster-enabled", "yes", "--tls-cluster", "yes")
+    options = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", str(net.free_port())]
+    node = start(SecureRedis, authority, cert, *options)
     node.cli("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
     net.wait_for("the cluster", lambda: b"cluster_state:ok" in node.cli("CLUSTER", "INFO"))
     cache = kernel.open(f"rediss+cluster://localhost:{node.tls_port}", tls_ca=authority.ca)

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+mod ports;
+
 const SECRET: &str = "aW9rZXJuZWwgdGVzdCBrZXkgb2YgMzIgYnl0ZXMhISE=";
 
 const ZONE: &str = "$TTL 1
@@ -63,7 +65,7 @@ impl Named {
 
     fn spawn() -> Option<Self> {
         let folder = folder();
-        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port()));
         std::fs::write(folder.join("test.zone"), ZONE).unwrap();
         let config = format!(
             "options {{ directory \"{0}\"; listen-on port {1} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no;

@@ -1,15 +1,13 @@
 //! A private Redis server, and a conn to it that owes nothing to the code under test.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A port of loopback that nobody uses at this moment.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+mod ports;
+pub use ports::free_port;
 
 /// Killed, and its folder removed, on drop.
 pub struct RedisServer {

@@ -56,7 +56,9 @@ impl Session {
                 Err(turned_away(&error))
             }
             b'K' => {
-                self.server.process = Fields(body).uint32().ok_or_else(|| cut_short("BackendKeyData"))?;
+                let mut fields = Fields(body);
+                self.server.process = fields.uint32().ok_or_else(|| cut_short("BackendKeyData"))?;
+                self.server.secret = fields.uint32();
                 // A pooler in transaction mode gives one server's conn to many clients, whose names must not be the same: a
                 // statement would be executed in place of another. It numbers its clients at random.
                 self.last_number = u64::from(self.server.process) << 32;
@@ -327,11 +329,14 @@ impl Session {
             return Err(broken("a statement without an end"));
         }
         let Some((unit, head)) = self.units.pop() else { return Err(unasked(b'Z')) };
+        let exposed = self.interrupt.popped();
         match unit {
-            Kind::Describe(draft) => self.statement_described(*draft, head, out),
+            Kind::Describe(draft) => self.statement_described(*draft, head, exposed, out),
             Kind::Learn(draft) => self.look_up(*draft, out),
-            Kind::Execute(execution) => self.executed(*execution, head, out),
-            Kind::Script { owner, procedure } => self.script_ended(owner, procedure, head, out),
+            Kind::Execute(execution) => self.executed(*execution, head, exposed, out),
+            Kind::Script { owner, procedure, body } => {
+                self.script_ended(owner, procedure, body.filter(|_| exposed), head, out);
+            }
             Kind::Copy { owner, .. } => self.copy_ended(owner, head, out),
             Kind::Heartbeat => self.heartbeat_answered(),
             Kind::Role => {
@@ -352,7 +357,7 @@ impl Session {
         }
         self.answer.clear();
         self.copied.clear();
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() && !self.holds() {
             self.send_waiting(out);
         }
         if status != IDLE && !self.state.tenant && self.state.cleanups == 0 && !self.closing {
@@ -363,8 +368,12 @@ impl Session {
     }
 
     /// The server told what a statement is, or that it is none.
-    fn statement_described(&mut self, draft: Draft, head: Progress, out: &mut Out<'_>) {
+    fn statement_described(&mut self, draft: Draft, head: Progress, exposed: bool, out: &mut Out<'_>) {
         let Some(error) = head.error else { return self.look_up(draft, out) };
+        if self.is_hit(&error, exposed, false) {
+            // Whoever needs it has it learnt once more.
+            return;
+        }
         if draft.ahead {
             // Its turn may find it right.
             return;
@@ -395,12 +404,16 @@ impl Session {
     }
 
     #[inline]
-    fn executed(&mut self, execution: Execution, mut head: Progress, out: &mut Out<'_>) {
+    fn executed(&mut self, execution: Execution, mut head: Progress, exposed: bool, out: &mut Out<'_>) {
         let Execution { owner, description, parses, number, again, procedure } = execution;
         if parses && number != 0 && !head.parsed {
             self.prepared.remove(&*description.text);
         }
         if let Some(mut error) = head.error.take() {
+            if exposed && let Some(body) = again.as_ref().filter(|_| self.is_hit(&error, exposed, procedure)) {
+                self.waiting.push_front(Waiting { owner, body: body.clone(), again: false });
+                return;
+            }
             let is_gone = error.code == "26000";
             if (is_gone || is_stale(&error)) && !head.bound {
                 self.forget(&description.text, !is_gone);
@@ -421,10 +434,23 @@ impl Session {
         self.finish(owner, Outcome::Reply, out);
     }
 
-    fn script_ended(&mut self, owner: Owner, procedure: bool, head: Progress, out: &mut Out<'_>) {
+    /// `again`: its body, if a word for another may have hit it.
+    fn script_ended(
+        &mut self,
+        owner: Owner,
+        procedure: bool,
+        again: Option<Box<[u8]>>,
+        head: Progress,
+        out: &mut Out<'_>,
+    ) {
+        // What ended before an error may be committed: a script can say COMMIT.
+        let may_have_acted = procedure || self.answer.statements() > 0;
         let outcome = match head.error {
-            // What ended before the error may be committed: a script can say COMMIT.
-            Some(error) => self.judged(error, procedure || self.answer.statements() > 0),
+            Some(error) if again.is_some() && self.is_hit(&error, true, may_have_acted) => {
+                let body = again.unwrap_or_default();
+                return self.waiting.push_front(Waiting { owner, body, again: false });
+            }
+            Some(error) => self.judged(error, may_have_acted),
             None => Outcome::Script,
         };
         self.finish(owner, outcome, out);

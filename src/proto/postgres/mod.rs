@@ -4,7 +4,7 @@
 //! decides about the conn; [`statements`] is what is known of them, [`types`] how values look. [`session`] is one conn:
 //! [`startup`] and [`scram`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
 //! [`units`] under way, [`answer`] makes replies of it, [`copying`] moves the data of COPY, [`follow`]
-//! tells its role. [`secure`] is how TLS is asked for, [`words`] what
+//! tells its role, [`interrupt`] stops what nobody waits for. [`secure`] is how TLS is asked for, [`words`] what
 //! libpq calls otherwise.
 //! The manual page is `docs/postgres.md`.
 use std::sync::Arc;
@@ -17,6 +17,7 @@ mod copying;
 mod error;
 mod follow;
 mod incoming;
+mod interrupt;
 mod request;
 mod samples;
 mod scram;

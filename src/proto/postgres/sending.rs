@@ -68,7 +68,7 @@ impl Session {
         self.sequence = sequence;
         self.last_id = self.last_id.max(id.0);
         self.requests += 1;
-        if self.units.is_empty() && !self.waiting.is_empty() {
+        if self.units.is_empty() && !self.waiting.is_empty() && !self.holds() {
             // What waits goes on with the next answer.
             self.heartbeat(wire);
         }
@@ -77,7 +77,7 @@ impl Session {
 
     /// Sends a part, or lets it wait.
     fn pass(&mut self, owner: Owner, part: &Part<'_>, body: &[u8], wire: &mut Vec<u8>) -> Result<(), Refusal> {
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && !self.holds() {
             let start = wire.len();
             match self.send(owner, part, body, false, wire) {
                 Ok(true) => return Ok(()),
@@ -136,7 +136,8 @@ impl Session {
             Part::Simple { sql } => {
                 wire::query(wire, sql);
                 self.mark(effect);
-                self.units.push(Kind::Script { owner, procedure: effect.procedure });
+                let body = (body.len() <= AGAIN_BYTES_MAX).then(|| body.into());
+                self.units.push(Kind::Script { owner, procedure: effect.procedure, body });
             }
             Part::Copy { sql } => {
                 wire::query(wire, sql);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Options;
 use super::answer::Answer;
+use super::interrupt::Interrupt;
 use super::request::bad_request;
 use super::sending::{Gather, Waiting};
 use super::startup::{Server, Startup};
@@ -56,6 +57,7 @@ pub struct Session {
     pub batches: HashMap<u64, Gather>,
     /// Requests under way that nobody waits for.
     pub cancelled: HashSet<RequestId>,
+    pub interrupt: Interrupt,
     pub requests: usize,
     pub sequence: u64,
     /// The highest that was seen.
@@ -104,6 +106,7 @@ impl Session {
             definitions: 0,
             batches: HashMap::new(),
             cancelled: HashSet::new(),
+            interrupt: Interrupt::default(),
             requests: 0,
             sequence: 0,
             last_id: 0,
@@ -193,6 +196,9 @@ impl Session {
                 let was_idle = self.units.is_empty();
                 let start = out.wire.len();
                 self.message(kind, body, out)?;
+                if !self.cancelled.is_empty() {
+                    self.judge_head(now, out);
+                }
                 if out.wire.len() > start && self.phase != Phase::Startup {
                     self.wrote(now, was_idle);
                 }
@@ -234,6 +240,7 @@ impl Protocol for Session {
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<'_>) -> Result<(), Fault> {
         self.check()?;
+        self.interrupt_if_due(now, out);
         self.beat(now, out).map_err(|fault| self.fail(fault))
     }
 
@@ -241,7 +248,8 @@ impl Protocol for Session {
         if self.phase != Phase::Ready || self.fault.is_some() {
             return None;
         }
-        self.liveness.as_ref()?.deadline(!self.units.is_empty(), self.is_quiet())
+        let deadline = self.liveness.as_ref()?.deadline(!self.units.is_empty(), self.is_quiet());
+        [deadline, self.interrupt.poll_timeout()].into_iter().flatten().min()
     }
 
     #[inline]
@@ -255,9 +263,17 @@ impl Protocol for Session {
 
     #[inline]
     fn command(&mut self, now: Instant, command: Command<'_>, out: &mut Out<'_>) -> Result<Then, Refusal> {
-        if let Command::Cancel { id } = command {
-            self.cancel(id, out.wire);
-            return Ok(Then::Done);
+        match command {
+            Command::Cancel { id } => {
+                self.cancel(id, out.wire);
+                self.judge_head(now, out);
+                return Ok(Then::Done);
+            }
+            Command::AsideOver => {
+                self.interrupted(now, out);
+                return Ok(Then::Done);
+            }
+            _ => {}
         }
         let was_idle = self.units.is_empty();
         let start = out.wire.len();
@@ -277,7 +293,7 @@ impl Protocol for Session {
                     self.listen(topic, false, out.wire);
                     Ok(Then::Done)
                 }
-                Command::Cancel { .. } | Command::Probe => Ok(Then::Done),
+                Command::Cancel { .. } | Command::AsideOver | Command::Probe => Ok(Then::Done),
                 Command::Send { id, body } => self.send_copy(id, body, out.wire),
                 Command::Reply { .. } | Command::SendTo { .. } => {
                     Err(bad_request("a service has no requests to reply to"))

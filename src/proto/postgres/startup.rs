@@ -26,6 +26,8 @@ pub struct Startup {
 #[derive(Debug, Default)]
 pub struct Server {
     pub process: u32,
+    /// What shows, beside it, that a CancelRequest is ours.
+    pub secret: Option<u32>,
     version: String,
     /// `in_hot_standby`, where the server reports it (14 and later).
     pub standby: Option<bool>,

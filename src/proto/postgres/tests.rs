@@ -1,5 +1,6 @@
 //! Unit tests of a conn: what it writes, and what it makes of what a server says.
 mod flows;
+mod interrupts;
 mod requests;
 mod tenants;
 

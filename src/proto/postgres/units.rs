@@ -57,6 +57,8 @@ pub enum Kind {
     Script {
         owner: Owner,
         procedure: bool,
+        /// The request's part, if it may be sent once more.
+        body: Option<Box<[u8]>>,
     },
     Copy {
         owner: Owner,
@@ -142,6 +144,10 @@ impl Units {
         let kind = self.queue.pop_front()?;
         self.busy -= usize::from(is_busy(&kind));
         Some((kind, std::mem::take(&mut self.head)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -47,6 +47,14 @@ pub fn startup(wire: &mut Vec<u8>, parameters: &[(&str, &str)]) {
     });
 }
 
+/// CancelRequest, which is all that its conn says.
+pub fn cancel_request(wire: &mut Vec<u8>, process: u32, secret: u32) {
+    const CODE: u32 = 80_877_102;
+    sized(wire, |wire| {
+        [CODE, process, secret].iter().for_each(|number| wire.extend_from_slice(&number.to_be_bytes()));
+    });
+}
+
 pub fn password(wire: &mut Vec<u8>, password: &[u8]) {
     message(wire, b'p', |wire| text(wire, password));
 }

@@ -176,7 +176,7 @@ impl Protocol for Session {
             }
             Command::Subscribe { topic } => conn.subscribe(topic, out),
             Command::Unsubscribe { topic } => conn.unsubscribe(topic, out.wire),
-            Command::Cancel { .. } | Command::Probe => Ok(()),
+            Command::Cancel { .. } | Command::AsideOver | Command::Probe => Ok(()),
             Command::Send { .. } => Err(bad_request("requests of this protocol are whole: nothing is sent after them")),
             Command::Reply { .. } | Command::SendTo { .. } => Err(bad_request("a service has no requests to reply to")),
         }?;

@@ -353,7 +353,7 @@ impl Protocol for Client {
         match command {
             Command::Request { id, body, streams, .. } => self.request(now, id, body, streams, out),
             Command::Send { id, body } => self.send(now, id, body, out),
-            Command::Probe | Command::Cancel { .. } => Ok(Then::Done),
+            Command::Probe | Command::AsideOver | Command::Cancel { .. } => Ok(Then::Done),
             Command::Subscribe { .. } | Command::Unsubscribe { .. } => Err(bad_request("HTTP has no topics")),
             Command::Reply { .. } | Command::SendTo { .. } => Err(bad_request("a service has no requests to reply to")),
         }
