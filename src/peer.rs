@@ -47,6 +47,8 @@ impl Role {
 pub enum Wanted {
     Primary,
     Replica,
+    /// Replicas, and whoever else there is while there is none.
+    PreferReplica,
     /// All of them alike; what they are is not asked.
     #[default]
     Any,

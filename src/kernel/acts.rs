@@ -1,6 +1,6 @@
 //! What a router may do: the kernel's hands.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::{Ending, Target};
 use super::io::Io;
@@ -103,6 +103,9 @@ impl Acts<'_> {
             Admit::Now => {}
             Admit::Later => return Ok(false),
             Admit::Never(refusal) => return Err(refusal),
+        }
+        if conn.proto.inflight() == 0 {
+            conn.begun_ns = self.io.core.now_ns;
         }
         let start = conn.wire_position();
         let mut wire = std::mem::take(&mut conn.out);
@@ -213,6 +216,14 @@ impl Act for Acts<'_> {
 
     fn latency_ns(&self, conn: ConnId) -> u64 {
         self.io.conns.get(conn.0 as usize).map_or(0, |conn| conn.latency_ns)
+    }
+
+    fn is_held_up(&self, conn: ConnId, span: Duration) -> bool {
+        let span_ns = span.as_nanos() as u64;
+        self.io.conns.get(conn.0 as usize).is_some_and(|conn| {
+            let since_ns = conn.begun_ns.max(conn.replied_ns);
+            self.io.core.now_ns > since_ns.saturating_add(span_ns) && conn.proto.inflight() > 0
+        })
     }
 
     fn place(&self, conn: ConnId) -> Option<Place> {

@@ -169,6 +169,9 @@ pub struct Conn {
     pub connect_by: Option<Instant>,
     pub queued_for_flush: bool,
     pub first_byte_ns: u64,
+    /// When it was given a request and had none, and when a reply came last.
+    pub begun_ns: u64,
+    pub replied_ns: u64,
     /// From the last byte sent to the first byte received of a reply, smoothed over about eight; 0: not known.
     pub latency_ns: u64,
     /// Where its peer's cells are.
@@ -223,6 +226,8 @@ impl Conn {
             connect_by: None,
             queued_for_flush: false,
             first_byte_ns: 0,
+            begun_ns: 0,
+            replied_ns: 0,
             latency_ns: 0,
             meter: None,
             place: None,

@@ -121,7 +121,7 @@ pub fn read_url(text: &[u8], listener: bool, seed: u64) -> Result<Opened, Config
     if let Some(adapt) = scheme.adapt.filter(|_| !listener) {
         adapt(&mut url)?;
     }
-    let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.exclusive, seed)?;
+    let options = EndpointOptions::take(&mut url, listener, scheme.default_port, scheme.sharing, seed)?;
     let source = if listener { None } else { Some(discovery::open(&mut url, &options.terms)?) };
     let tls = Tls::take(&mut url, scheme, listener)?;
     if let Some((key, value)) = url.options.copies("tls_").into_iter().next().filter(|_| tls.is_none()) {

@@ -8,7 +8,7 @@ use super::proxy::Proxy;
 use crate::config::{Address, ConfigError, Options, Url};
 use crate::discovery::Terms;
 use crate::peer::Wanted;
-use crate::proto::{Follow, Limits};
+use crate::proto::{Follow, Limits, Sharing};
 use crate::ring::layout::IOK_TIMEOUT_NONE;
 use crate::router::balance::Balance;
 use crate::router::service::ServiceConfig;
@@ -47,14 +47,16 @@ fn as_ms(span: Duration) -> u32 {
     if span.is_zero() { IOK_TIMEOUT_NONE } else { (span.as_millis() as u32).max(1) }
 }
 
+/// How long what a server executes for one request may keep the others of its conn waiting before there is another conn.
+const HEAD_WAIT: Duration = Duration::from_millis(50);
+
 /// What a URL's shape says before its options are read.
 struct Shape {
     listener: bool,
     cluster: bool,
     /// It may name more than one peer.
     many: bool,
-    /// Requests have conns to themselves.
-    exclusive: bool,
+    sharing: Sharing,
 }
 
 /// Zero is how an option of a time is switched off.
@@ -63,23 +65,23 @@ fn unless_zero(span: Duration) -> Option<Duration> {
 }
 
 impl Shape {
-    fn of(url: &Url, listener: bool, exclusive: bool) -> Self {
+    fn of(url: &Url, listener: bool, sharing: Sharing) -> Self {
         let cluster = url.via.as_deref() == Some("cluster");
-        Shape { listener, cluster, many: url.via.is_some() || url.hosts.len() > 1, exclusive }
+        Shape { listener, cluster, many: url.via.is_some() || url.hosts.len() > 1, sharing }
     }
 }
 
 impl EndpointOptions {
-    /// Takes the common options; what is left is the protocol's or the source's, or unknown. `exclusive`: see
+    /// Takes the common options; what is left is the protocol's or the source's, or unknown. `sharing`: see
     /// [`crate::proto::Scheme`].
     pub fn take(
         url: &mut Url,
         listener: bool,
         default_port: u16,
-        exclusive: bool,
+        sharing: Sharing,
         seed: u64,
     ) -> Result<Self, ConfigError> {
-        let shape = Shape::of(url, listener, exclusive);
+        let shape = Shape::of(url, listener, sharing);
         let roles = !listener && url.options.has("role");
         let unix = matches!(url.address, Address::Unix(_));
         let options = &mut url.options;
@@ -93,7 +95,14 @@ impl EndpointOptions {
             connect_timeout: seconds(5),
             keepalive: unless_zero(options.duration("keepalive", seconds(60))?),
             user_timeout: None,
-            service: ServiceConfig { seed, wanted, topology: shape.cluster, exclusive, ..ServiceConfig::default() },
+            service: ServiceConfig {
+                seed,
+                wanted,
+                topology: shape.cluster,
+                exclusive: sharing == Sharing::Exclusive,
+                grows: (sharing == Sharing::Growing).then_some(HEAD_WAIT),
+                ..ServiceConfig::default()
+            },
             conns_max: 10_000,
             send_timeout: None,
             access: None,
@@ -150,8 +159,15 @@ impl EndpointOptions {
         service.backoff_min = options.duration("backoff", service.backoff_min)?;
         service.backoff_max = options.duration("max_backoff", service.backoff_max)?;
         service.drain = options.duration("drain", service.drain)?;
-        let (pool, pool_max) = if service.exclusive { (100, 4096) } else { (1, 256) };
+        let (pool, pool_max) = match (service.exclusive, service.grows) {
+            (true, _) => (100, 4096),
+            (false, Some(_)) => (4, 256),
+            (false, None) => (1, 256),
+        };
         service.pool = options.number("pool", pool, 1..=pool_max)? as usize;
+        if let Some(head_wait) = service.grows {
+            service.grows = unless_zero(options.duration("head_wait", head_wait)?);
+        }
         if service.exclusive {
             service.warm = options.number("warm", 0, 0..=service.pool as u64)? as usize;
         }
@@ -185,13 +201,14 @@ fn rate(options: &mut Options, key: &'static str, burst: &'static str) -> Result
 /// Where there may be many peers, writes must find the primary unless the URL says otherwise.
 fn wanted(options: &mut Options, shape: &Shape) -> Result<Wanted, ConfigError> {
     let default = if shape.many { "primary" } else { "any" };
-    let word = match shape.exclusive {
+    let word = match shape.sharing == Sharing::Exclusive {
         true => options.word("role", "any", &["any", "nearest"])?,
-        false => options.word("role", default, &["primary", "replica", "any", "nearest"])?,
+        false => options.word("role", default, &["primary", "replica", "prefer-replica", "any", "nearest"])?,
     };
     Ok(match word {
         "primary" => Wanted::Primary,
         "replica" => Wanted::Replica,
+        "prefer-replica" => Wanted::PreferReplica,
         "nearest" => Wanted::Nearest,
         _ => Wanted::Any,
     })
@@ -200,7 +217,7 @@ fn wanted(options: &mut Options, shape: &Shape) -> Result<Wanted, ConfigError> {
 fn limits(options: &mut Options, shape: &Shape, wanted: Wanted) -> Result<Limits, ConfigError> {
     let follow = match wanted {
         _ if shape.cluster => Follow::Topology,
-        Wanted::Primary | Wanted::Replica => Follow::Roles,
+        Wanted::Primary | Wanted::Replica | Wanted::PreferReplica => Follow::Roles,
         Wanted::Any | Wanted::Nearest => Follow::Nothing,
     };
     let default = Limits::default();

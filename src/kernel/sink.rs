@@ -64,12 +64,13 @@ pub struct Learnt {
     latency_ns: u64,
     choked: bool,
     freed: bool,
+    replied_ns: u64,
 }
 
 impl Learnt {
     pub fn keep(self, conn: &mut Conn) {
         conn.incoming.extend(self.incoming);
-        conn.latency_ns = self.latency_ns;
+        (conn.latency_ns, conn.replied_ns) = (self.latency_ns, self.replied_ns);
         conn.choked = self.choked || conn.choked && !self.freed;
     }
 }
@@ -93,6 +94,8 @@ pub struct Sink<'a> {
     pub choked: bool,
     /// The request that its window belonged to has ended.
     freed: bool,
+    /// When the last reply came.
+    replied_ns: u64,
     notes: &'a mut Vec<Note>,
 }
 
@@ -120,18 +123,20 @@ impl<'a> Sink<'a> {
             window: endpoint.options.window,
             choked: false,
             freed: false,
+            replied_ns: conn.replied_ns,
             notes,
         }
     }
 
     /// Keeps with the conn what was learnt of it: the requests of a listener's client that came, and its latency.
     pub fn finish(self) -> Learnt {
-        Learnt { incoming: self.incoming, latency_ns: self.latency_ns, choked: self.choked, freed: self.freed }
+        let Sink { incoming, latency_ns, choked, freed, replied_ns, .. } = self;
+        Learnt { incoming, latency_ns, choked, freed, replied_ns }
     }
 
     #[inline]
     fn reply(&mut self, id: RequestId, error: bool, body: Body<'_>) {
-        (self.choked, self.freed) = (false, true);
+        (self.choked, self.freed, self.replied_ns) = (false, true, self.core.now_ns);
         let stands = !error && self.core.requests.get(id).is_some_and(|request| request.what == What::Stream);
         if stands {
             self.core.push(id, IOK_KIND_ACCEPTED, body, self.number);

@@ -92,7 +92,7 @@ pub fn io() -> Io {
 
 pub fn endpoint(io: &mut Io) -> u32 {
     let mut url = Url::parse("unix:/nowhere", |_| Some(1)).unwrap();
-    let options = EndpointOptions::take(&mut url, false, 1, false, 1).unwrap();
+    let options = EndpointOptions::take(&mut url, false, 1, crate::proto::Sharing::Shared, 1).unwrap();
     let router = Service::new(options.service);
     let (driver, tracing) = (Box::new(Bomb(None)), database_tracing("bomb"));
     let opened =

@@ -64,8 +64,7 @@ pub struct Scheme {
     /// What a client is told that speaks in the clear to a listener that wants TLS.
     pub rebuff: &'static [u8],
     pub default_port: u16,
-    /// A request has a conn to itself ([`Class::Exchange`]): there are as many as the load asks for.
-    pub exclusive: bool,
+    pub sharing: Sharing,
     /// Puts what a service's URL says in words of its own into those of every endpoint, before anybody reads them.
     pub adapt: Option<AdaptUrl>,
     /// How spans of its requests are described.
@@ -74,6 +73,17 @@ pub struct Scheme {
     pub open: OpenDriver,
     /// Bytes as a server sends them and as clients send them, for tests and fuzzing: `(name, side, bytes)`.
     pub samples: &'static [Sample],
+}
+
+/// How ordinary requests share conns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All have the same few: a server does one thing after the other, on however many.
+    Shared,
+    /// One, and more while what the server executes for one of them keeps the rest of its requests waiting.
+    Growing,
+    /// A request has a conn to itself ([`Class::Exchange`]): there are as many as the load asks for.
+    Exclusive,
 }
 
 /// How a service's peer is asked for TLS: both answers are one byte.

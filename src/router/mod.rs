@@ -15,7 +15,7 @@ mod tests;
 pub mod throttle;
 pub mod topics;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::peer::{Peer, Place, Role};
 use crate::proto::{Body, Class, Fact, Need, Rejection, RequestId, Route, Tenancy};
@@ -47,6 +47,8 @@ pub trait Act {
     fn inflight(&self) -> usize;
     /// How long a conn's requests take at present, smoothed; 0 before the first reply.
     fn latency_ns(&self, conn: ConnId) -> u64;
+    /// The request at the head of a conn has kept it from giving any reply for longer than this.
+    fn is_held_up(&self, conn: ConnId, span: Duration) -> bool;
     /// Where a conn leads.
     fn place(&self, conn: ConnId) -> Option<Place>;
     /// Ends a request without a reply of a peer.

@@ -1,5 +1,6 @@
 //! The router of a service under a scripted kernel and fake time.
 
+mod growth;
 mod limits;
 mod peers;
 mod pool;
@@ -49,6 +50,7 @@ struct Script {
     places: HashMap<ConnId, Place>,
     tenancies: HashMap<ConnId, (usize, Tenancy)>,
     ended: HashSet<u64>,
+    held_up: HashSet<ConnId>,
     /// Conns take no more.
     full: bool,
     /// They take one request at a time.
@@ -99,6 +101,9 @@ impl Act for Script {
     fn latency_ns(&self, _conn: ConnId) -> u64 {
         self.looks.set(self.looks.get() + 1);
         0
+    }
+    fn is_held_up(&self, conn: ConnId, _span: Duration) -> bool {
+        self.held_up.contains(&conn)
     }
     fn place(&self, conn: ConnId) -> Option<Place> {
         self.places.get(&conn).cloned()

@@ -277,7 +277,8 @@ def test_options_that_are_wrong_say_so(kernel: iokernel.Kernel) -> None:
         ("postgres://me@host/db?raw=true", "raw"),
         ("postgres://me@host/db?statements=0", "statements"),
         ("postgres://me@host/db?ssl=require", "ssl.*a known option.*application_name"),
-        ("postgres://me@host/db?sslmode=allow", "sslmode.*verify-full"),
+        ("postgres://me@host/db?sslmode=maybe", "sslmode.*verify-full"),
+        ("postgres://me@host/db?head_wait=soon", "head_wait.*a time"),
         ("postgres://me@host/db?dbname=other", "dbname"),
     ):
         with pytest.raises(iokernel.ConfigError, match=what):
@@ -311,3 +312,36 @@ def test_writes_go_to_the_server_that_takes_them(kernel: iokernel.Kernel) -> Non
             takes_writes(one, True)
             db.call("create table written ()", timeout=20)
             assert one.cli("select count(*) from pg_class where relname = 'written'") == [["1"]]
+
+
+def test_a_long_statement_moves_the_others_to_another_connection(
+    kernel: iokernel.Kernel, shared_postgres_server: PostgresServer
+) -> None:
+    """Up to `pool`; and when it is over, the others are closed."""
+    with kernel.open(shared_postgres_server.url, application_name="growing", pool=3, lane_idle="300ms") as db:
+        assert all(future.result(20).scalar() == 1 for future in [db("select 1") for _ in range(1000)])
+        slow = [db("select pg_sleep(3)")]
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert db.call("select 2", timeout=20).scalar() == 2
+        slow.append(db("select pg_sleep(3)"))
+        time.sleep(0.2)
+        assert db.call("select 3", timeout=20).scalar() == 3
+        assert time.monotonic() - began < 2.5, "they did not wait"
+        assert 2 <= len(shared_postgres_server.conns("growing")) <= 3
+        for future in slow:
+            future.result(20)
+        net.wait_for("one connection", lambda: len(shared_postgres_server.conns("growing")) == 1)
+        assert db.call("select 4", timeout=20).scalar() == 4
+
+
+def test_one_more_connection_that_the_server_refuses_costs_nothing(kernel: iokernel.Kernel) -> None:
+    with or_skip(PostgresServer)(settings={"max_connections": 4, "superuser_reserved_connections": 0}) as server:
+        db = kernel.open(server.url, pool=8, lanes=8)
+        with db.lease(20) as first, db.lease(20) as second, db.lease(20) as third:
+            assert [lease.call("select 1", timeout=20).scalar() for lease in (first, second, third)] == [1, 1, 1]
+            slow = db("select pg_sleep(1)")
+            time.sleep(0.2)
+            behind = [db("select $1::int4", number) for number in range(20)]
+            assert [future.result(20).scalar() for future in behind] == list(range(20))
+            slow.result(20)

@@ -39,7 +39,7 @@ def wait_until_stopped(server: PostgresServer) -> None:
 
 
 def test_a_late_statement_is_stopped(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer, url: str) -> None:
-    with kernel.open(url) as db:
+    with kernel.open(url, pool=1) as db:
         with pytest.raises(iokernel.Timeout) as late:
             db.call(SLEEP, timeout=0.2)
         assert late.value.fate == "maybe_executed"

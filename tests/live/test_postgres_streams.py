@@ -240,14 +240,14 @@ def test_a_million_rows_are_copied_in_and_out(db: PgEndpoint) -> None:
 def test_words_of_libpq(shared_postgres_server: PostgresServer) -> None:
     url = shared_postgres_server.url
     with iokernel.Kernel(name="words") as kernel:
-        for word in ("any", "read-write", "primary"):
+        for word in ("any", "read-write", "primary", "prefer-standby"):
             with kernel.open(url, target_session_attrs=word, connect_timeout=10) as db:
                 assert db.call("select 1", timeout=10).scalar() == 1
         for word in ("read-only", "standby"):
             with kernel.open(url, target_session_attrs=word) as db, pytest.raises(iokernel.Error, match="no replica"):
                 db.call("select 1", timeout=1)
         for options, what in (
-            ({"target_session_attrs": "prefer-standby"}, "no standby"),
+            ({"target_session_attrs": "master"}, "prefer-standby"),
             ({"target_session_attrs": "any", "role": "any"}, "not both"),
             ({"connect_timeout": 0}, "1 or more"),
             ({"connect_timeout": "soon"}, "a time such as"),

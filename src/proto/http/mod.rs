@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::config::{Address, ConfigError, Url};
-use crate::proto::{Class, Driver, Limits, Need, Protocol, Refusal, Route, Scheme, Tracing};
+use crate::proto::{Class, Driver, Limits, Need, Protocol, Refusal, Route, Scheme, Sharing, Tracing};
 use client::Settings;
 use client::request::Asked;
 
@@ -41,7 +41,7 @@ pub const SCHEME: Scheme = Scheme {
     rebuff: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 33\r\nConnection: close\r\n\r\n\
         This port speaks TLS: use https.\n",
     default_port: 80,
-    exclusive: true,
+    sharing: Sharing::Exclusive,
     adapt: None,
     // OpenTelemetry semantic conventions 1.38, "HTTP client span".
     tracing: Tracing {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::config::{ConfigError, Url};
-use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, database_tracing};
+use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, Sharing, database_tracing};
 
 mod answer;
 mod copying;
@@ -42,7 +42,7 @@ pub const SCHEME: Scheme = Scheme {
     alpn: &[],
     rebuff: b"",
     default_port: 5432,
-    exclusive: false,
+    sharing: Sharing::Growing,
     adapt: Some(words::adapt),
     tracing: database_tracing("postgresql"),
     open,

@@ -6,7 +6,8 @@ use crate::proto::{StartTls, Wish};
 /// The length of the message, and a code that is no version of the protocol.
 pub const STARTTLS: StartTls = StartTls { ask: &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], yes: b'S', no: b'N', wish };
 
-const MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
+/// `allow` is taken for `prefer`, which is the safer of the two: with libpq they differ in what is tried first.
+const MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 /// libpq's names, and ours.
 const NAMES: [(&str, &str); 3] = [("sslrootcert", "tls_ca"), ("sslcert", "tls_cert"), ("sslkey", "tls_key")];
 
@@ -37,14 +38,14 @@ fn wish(url: &mut Url) -> Result<Wish, ConfigError> {
         "disable" => return Ok(Wish::No),
         // As libpq does it: whoever gives a root wants it asked.
         "require" if url.options.has("tls_ca") => "chain",
-        "prefer" | "require" => "false",
+        "allow" | "prefer" | "require" => "false",
         "verify-ca" => "chain",
         _ => "true",
     };
     if !url.options.has("tls_verify") {
         url.options.put("tls_verify", verify.into())?;
     }
-    Ok(if mode == "prefer" { Wish::IfOffered } else { Wish::Must })
+    Ok(if matches!(mode, "allow" | "prefer") { Wish::IfOffered } else { Wish::Must })
 }
 
 #[cfg(test)]
@@ -69,6 +70,7 @@ mod tests {
         for (rest, wish, options) in [
             ("h", Wish::IfOffered, "tls_verify=false"),
             ("h?sslmode=disable", Wish::No, ""),
+            ("h?sslmode=allow", Wish::IfOffered, "tls_verify=false"),
             ("h?sslmode=require", Wish::Must, "tls_verify=false"),
             ("h?sslmode=require&sslrootcert=/ca", Wish::Must, "tls_ca=/ca tls_verify=chain"),
             ("h?sslmode=verify-ca", Wish::Must, "tls_verify=chain"),
@@ -77,7 +79,7 @@ mod tests {
         ] {
             assert_eq!(wished(rest).unwrap(), (wish, pairs(options)), "{rest}");
         }
-        for rest in ["h?sslmode=allow", "h?sslmode=disable&tls_ca=/ca", "h?sslrootcert=/a&tls_ca=/b"] {
+        for rest in ["h?sslmode=disable&tls_ca=/ca", "h?sslrootcert=/a&tls_ca=/b"] {
             assert!(wished(rest).is_err(), "{rest}");
         }
     }

@@ -1,7 +1,7 @@
 //! What libpq has other words for than every endpoint (PostgreSQL 15 documentation, 34.1.2 "Parameter Key Words").
 use crate::config::{ConfigError, Url};
 
-const ATTRIBUTES: &str = "one of any, read-write, primary, read-only, standby";
+const ATTRIBUTES: &str = "one of any, read-write, primary, read-only, standby, prefer-standby";
 
 /// See [`crate::proto::Scheme::adapt`].
 pub fn adapt(url: &mut Url) -> Result<(), ConfigError> {
@@ -12,9 +12,7 @@ pub fn adapt(url: &mut Url) -> Result<(), ConfigError> {
             "any" => "any",
             "read-write" | "primary" => "primary",
             "read-only" | "standby" => "replica",
-            "prefer-standby" => {
-                return fails(format!("{ATTRIBUTES}: nothing here takes a primary if there is no standby"));
-            }
+            "prefer-standby" => "prefer-replica",
             _ => return fails(ATTRIBUTES.into()),
         };
         if let Some(given) = options.peek("role") {
@@ -52,12 +50,12 @@ mod tests {
             ("target_session_attrs=primary", Some("primary"), None),
             ("target_session_attrs=read-only", Some("replica"), None),
             ("target_session_attrs=standby&connect_timeout=10", Some("replica"), Some("10s")),
+            ("target_session_attrs=prefer-standby", Some("prefer-replica"), None),
             ("role=nearest&connect_timeout=250ms", Some("nearest"), Some("250ms")),
         ] {
             assert_eq!(adapted(query), Ok((role.map(Into::into), timeout.map(Into::into))), "{query}");
         }
         for (query, expected) in [
-            ("target_session_attrs=prefer-standby", "takes a primary if there is no standby"),
             ("target_session_attrs=master", "\"master\": expected one of any, read-write"),
             ("target_session_attrs=any&role=any", "not both"),
             ("connect_timeout=0", "1 or more"),

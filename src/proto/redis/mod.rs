@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{ConfigError, Url};
-use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, database_tracing};
+use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, Sharing, database_tracing};
 use crate::value::{Reader, Token};
 
 mod commands;
@@ -39,7 +39,7 @@ pub const SCHEME: Scheme = Scheme {
     alpn: &[],
     rebuff: b"-ERR this port speaks TLS: use rediss://\r\n",
     default_port: 6379,
-    exclusive: false,
+    sharing: Sharing::Shared,
     adapt: None,
     tracing: database_tracing("redis"),
     open,

@@ -49,6 +49,8 @@ pub struct Member {
     pub adaptive: Option<Adaptive>,
     pub requests: u64,
     pub failures: u64,
+    /// When it is looked for shared conns that are not needed.
+    pub shrinks_at: Option<Instant>,
     pub refused: Option<Down>,
     pub last_error: Option<String>,
 }
@@ -66,7 +68,7 @@ impl Member {
 
     /// When something is to be done about it.
     pub fn timeouts(&self) -> impl Iterator<Item = Instant> {
-        [self.backoff.until(), self.ejected_until, self.leaves_at()].into_iter().flatten()
+        [self.backoff.until(), self.ejected_until, self.shrinks_at, self.leaves_at()].into_iter().flatten()
     }
 
     fn leaves_at(&self) -> Option<Instant> {
@@ -92,7 +94,7 @@ impl Member {
         match wanted {
             Wanted::Primary => self.role() == Role::Primary && self.superseded.is_none(),
             Wanted::Replica => self.role() == Role::Replica,
-            Wanted::Any | Wanted::Nearest => true,
+            Wanted::PreferReplica | Wanted::Any | Wanted::Nearest => true,
         }
     }
 
@@ -158,6 +160,7 @@ impl Service {
             adaptive: config.adaptive.then(|| Adaptive::new(config.peer_inflight_max)),
             requests: 0,
             failures: 0,
+            shrinks_at: None,
             refused: None,
             last_error: None,
         };
@@ -298,7 +301,7 @@ impl Service {
         let other = match self.config.wanted {
             Wanted::Primary => Role::Replica,
             Wanted::Replica => Role::Primary,
-            Wanted::Any | Wanted::Nearest => return !member.leaving,
+            Wanted::PreferReplica | Wanted::Any | Wanted::Nearest => return !member.leaving,
         };
         // In a divided service, others are many and of no use, unless a redirect leads there; elsewhere one of them is the
         // next primary.
@@ -319,7 +322,8 @@ impl Service {
                 self.missing(now, id)
             } else {
                 let fresh = member.ready.iter().filter(|conn| self.conns.get(conn).is_some_and(is_shared)).count();
-                self.config.pool.saturating_sub(fresh + member.dialling.len())
+                let wanted = if self.config.grows.is_some() { 1 } else { self.config.pool };
+                wanted.saturating_sub(fresh + member.dialling.len())
             };
             for _ in 0..missing {
                 self.dial(id, Part::Shared, act);
@@ -350,6 +354,7 @@ impl Service {
                     return self.pump_member(now, held.member, act);
                 }
                 self.replace_stale(now, held.member);
+                self.has_grown(now, held.member);
                 if self.config.topology && self.slots.is_unknown() {
                     self.slots.asked(now);
                     act.probe(conn);
@@ -416,6 +421,8 @@ impl Service {
             self.flush_refused(&down, act);
         }
         self.reshape(now, act);
+        // What waited for one more conn goes to those that there are.
+        self.pump_member(now, held.member, act);
         if !down.was_ready {
             let code = if down.status == IOK_STATUS_TIMEOUT { "NOANSWER" } else { "UNAVAILABLE" };
             self.end_waiting(code, &down.message, act);
@@ -459,9 +466,21 @@ impl Service {
         able.into_iter().filter(|id| kept(id) && Some(self.members[id].peer.priority) == best).collect()
     }
 
+    /// Those of all members.
+    fn able(&self) -> Vec<MemberId> {
+        let of_role = |wanted| self.able_among(self.members.keys().copied(), wanted);
+        match self.config.wanted {
+            Wanted::PreferReplica => {
+                let replicas = of_role(Wanted::Replica);
+                if replicas.is_empty() { of_role(Wanted::Any) } else { replicas }
+            }
+            wanted => of_role(wanted),
+        }
+    }
+
     /// Something changed about who can serve: everything else follows.
     pub(super) fn reshape(&mut self, now: Instant, act: &mut dyn Act) {
-        self.able = self.able_among(self.members.keys().copied(), self.config.wanted);
+        self.able = self.able();
         self.retire(now);
         self.take_back();
         self.reshape_slots();

@@ -4,12 +4,14 @@
 //! * [`requests`]: ordinary requests, from admission over the choice of a peer to its shared conn, and again if need be.
 //! * [`lanes`]: conns for what waits in the server or owns a conn; leases.
 //! * [`pool`]: conns that requests have to themselves, as many as the load asks for.
+//! * [`growth`]: one more shared conn where those that there are are held up.
 //! * [`streams`]: topics, which ride on a shared conn where the protocol can carry pushes beside requests.
 //! * [`slots`]: who serves which slots, where a service is divided.
 //!
 //! Whatever changes who can serve ends in [`Service::reshape`], which brings everything else in line.
 
 mod conns;
+mod growth;
 mod lanes;
 mod members;
 mod pool;
@@ -53,6 +55,8 @@ pub struct ServiceConfig {
     pub balance: Balance,
     /// Shared conns to each peer; of an exclusive service, at most.
     pub pool: usize,
+    /// One shared conn at first, and one more, up to `pool`, when every one was held up for so long.
+    pub grows: Option<Duration>,
     /// A request has a conn to itself until its reply is complete: conns come and go with the load.
     pub exclusive: bool,
     /// Idle conns that an exclusive service keeps to each peer.
@@ -86,6 +90,7 @@ impl Default for ServiceConfig {
             topology: false,
             balance: Balance::Least,
             pool: 1,
+            grows: None,
             exclusive: false,
             warm: 0,
             fails_down: false,
@@ -447,6 +452,7 @@ impl Router for Service {
         self.throttled_until = self.throttled_until.filter(|until| *until > now);
         self.trim_lanes(now, act);
         self.trim_pools(now, act);
+        self.shrink(now, act);
         self.end_draining(now, act);
         self.refresh_topology(now, act);
         self.retry_delayed(now, act);

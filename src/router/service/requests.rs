@@ -36,7 +36,7 @@ impl Service {
     #[inline]
     pub(super) fn shared_request(&mut self, now: Instant, request: RequestId, route: Route, act: &mut dyn Act) {
         self.budget.request();
-        if let Some(conn) = self.fast.filter(|_| self.queued == 0)
+        if let Some(conn) = self.fast.filter(|conn| self.queued == 0 && !self.is_held_up(*conn, act))
             && act.send(conn, request, How::Shared) == Sent::Gone
         {
             self.fast_sent += 1;
@@ -186,7 +186,7 @@ impl Service {
         let sent = if pooled {
             self.send_pooled(now, id, entry.request, how, act)
         } else {
-            let conn = member.ready.iter().copied().min_by_key(inflight);
+            let conn = self.best_shared(now, id, act);
             conn.is_some_and(|conn| act.send(conn, entry.request, how) == Sent::Gone)
         };
         let Some(member) = self.members.get_mut(&id).filter(|_| sent) else { return false };

@@ -19,7 +19,8 @@ impl Service {
     ) {
         let Some(id) = self.conns.get(&conn).map(|held| held.member) else { return };
         let Some(member) = self.members.get_mut(&id) else { return };
-        let followed_here = matches!(self.config.wanted, Wanted::Primary | Wanted::Replica) && !self.config.topology;
+        let wanted = matches!(self.config.wanted, Wanted::Primary | Wanted::Replica | Wanted::PreferReplica);
+        let followed_here = wanted && !self.config.topology;
         if !followed_here {
             // Nobody asked: a write was refused. The name may lead elsewhere by now.
             if role == Role::Replica {

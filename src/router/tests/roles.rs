@@ -218,3 +218,20 @@ fn a_lease_that_outlives_the_shared_conn_is_lost_with_the_role() {
     scene.ask(2, Class::Shared, 1);
     assert_eq!(scene.act.failed.last(), Some(&(2, IOK_STATUS_LOST)));
 }
+
+#[test]
+fn who_prefers_replicas_takes_the_primary_while_there_is_none() {
+    let mut scene = wanting(Wanted::PreferReplica, 2);
+    let (first, second) = (scene.to(A), scene.to(B));
+    scene.role(first, Role::Primary, None);
+    scene.ready(first);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!((scene.went(1), scene.word()), (Some(first), "degraded"));
+    scene.role(second, Role::Replica, None);
+    scene.ready(second);
+    scene.ask(2, Class::Shared, 0);
+    assert_eq!((scene.went(2), scene.word()), (Some(second), "up"));
+    scene.role(second, Role::Primary, None);
+    scene.ask(3, Class::Shared, 0);
+    assert!(scene.went(3).is_some(), "both call themselves primary: there is nobody better");
+}
