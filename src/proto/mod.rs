@@ -374,6 +374,8 @@ pub struct Transport {
     pub peer: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
     pub secure: bool,
+    /// Client side: what the peer showed of itself (X.509, DER).
+    pub certificate: Option<Vec<u8>>,
     /// What ALPN agreed on.
     pub alpn: Option<Vec<u8>>,
     /// Server side: the name that the client asked for (SNI).

@@ -345,3 +345,19 @@ def test_one_more_connection_that_the_server_refuses_costs_nothing(kernel: ioker
             behind = [db("select $1::int4", number) for number in range(20)]
             assert [future.result(20).scalar() for future in behind] == list(range(20))
             slow.result(20)
+
+
+def test_channel_binding(kernel: iokernel.Kernel, shared_postgres_server: PostgresServer) -> None:
+    """The password is proven to the very server whose certificate TLS has shown, or to nobody."""
+    with Authority() as authority, or_skip(PostgresServer)(authority=authority) as server:
+        for binding in ("disable", "prefer", "require"):
+            db = kernel.open(server.url, sslmode="require", channel_binding=binding)
+            with db.lease(20) as first, db.lease(20) as second:
+                assert [lease.call("select 1", timeout=20).scalar() for lease in (first, second)] == [1, 1]
+        in_the_clear = kernel.open(server.url, sslmode="disable", channel_binding="require")
+        with pytest.raises(iokernel.Error, match="channel_binding=require"):
+            in_the_clear.call("select 1", timeout=5)
+    with or_skip(PostgresServer)(auth="trust") as open_to_all:
+        url = open_to_all.url
+        with kernel.open(url, channel_binding="require") as db, pytest.raises(iokernel.Error, match="no SCRAM"):
+            db.call("select 1", timeout=5)

@@ -131,7 +131,8 @@ impl Io {
             self.handshake_left(endpoint);
         }
         let (alpn, server_name) = (agreed.alpn.clone(), asked);
-        let transport = Transport { secure: true, alpn, server_name, wall, ..socket.transport() };
+        let certificate = if is_server { None } else { session.certificate() };
+        let transport = Transport { secure: true, certificate, alpn, server_name, wall, ..socket.transport() };
         if let Some(tls) = self.tls_of(endpoint) {
             tls.succeeded(agreed);
         }

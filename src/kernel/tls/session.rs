@@ -205,6 +205,11 @@ impl Session {
         Agreed { version, cipher, alpn: common.alpn_protocol().map(<[u8]>::to_vec), resumed }
     }
 
+    /// What the peer showed of itself, in DER.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        self.common().peer_certificates()?.first().map(|certificate| certificate.to_vec())
+    }
+
     /// Reads once from the socket, and decrypts what came. `scratch` has room for much more than a record.
     pub fn read(&mut self, socket: &mut Stream, scratch: &mut [u8]) -> io::Result<Got> {
         if !self.early.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! [`wire`] frames messages both ways. [`request`] reads what programs ask and [`sql`] as much of their statements as
 //! decides about the conn; [`statements`] is what is known of them, [`types`] how values look. [`session`] is one conn:
-//! [`startup`] and [`scram`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
+//! [`startup`], [`scram`] and [`binding`] begin it, [`sending`] writes requests, [`incoming`] takes what the server says of the
 //! [`units`] under way, [`answer`] makes replies of it, [`copying`] moves the data of COPY, [`follow`]
 //! tells its role, [`interrupt`] stops what nobody waits for. [`secure`] is how TLS is asked for, [`words`] what
 //! libpq calls otherwise.
@@ -13,6 +13,7 @@ use crate::config::{ConfigError, Url};
 use crate::proto::{Driver, Follow, Limits, Need, Protocol, Refusal, Route, Scheme, Sharing, database_tracing};
 
 mod answer;
+mod binding;
 mod copying;
 mod error;
 mod follow;
@@ -62,6 +63,7 @@ pub struct Options {
     pub options: Option<String>,
     /// Statements are prepared under names, and used again.
     pub prepare: bool,
+    pub binding: binding::Wish,
     /// The password may be sent where others can read it.
     pub cleartext: bool,
 }
@@ -92,6 +94,11 @@ fn open(url: &mut Url, limits: &Limits) -> Result<Box<dyn Driver>, ConfigError> 
         application_name: url.options.text("application_name").unwrap_or_else(|| "iokernel".into()),
         options: url.options.text("options"),
         prepare: url.options.flag("prepare", true)?,
+        binding: match url.options.word("channel_binding", "prefer", &["disable", "prefer", "require"])? {
+            "disable" => binding::Wish::Disable,
+            "require" => binding::Wish::Require,
+            _ => binding::Wish::Prefer,
+        },
         cleartext: url.options.flag("cleartext", false)?,
         user,
     };

@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677) without channel binding, and the older MD5 scheme.
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), and the older MD5 scheme.
 //!
 //! `postgres-protocol` has both, but takes any number of iterations: a hostile server would keep the caller busy for
 //! minutes. The primitives are RustCrypto's.
@@ -8,11 +8,13 @@ use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use super::binding::Binding;
+
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// With channel binding.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// A server's default is 4,096; each costs about half a microsecond.
 const ITERATIONS_MAX: u32 = 600_000;
-/// Neither authorization identity nor channel binding (RFC 5802, 7: gs2-header).
-const GS2_HEADER: &str = "n,,";
 
 type Key = [u8; 32];
 
@@ -27,19 +29,20 @@ pub struct Salted {
 /// One exchange, at the client's side.
 pub struct Scram {
     nonce: String,
+    binding: Binding,
     /// Set by the server's first message.
     expected: Option<Key>,
 }
 
 impl Scram {
     /// `nonce`: printable characters that were never used before, without a comma.
-    pub fn new(nonce: String) -> Self {
-        Scram { nonce, expected: None }
+    pub fn new(nonce: String, binding: Binding) -> Self {
+        Scram { nonce, binding, expected: None }
     }
 
     /// client-first-message. The user is the one of the startup message: the server ignores the name here.
     pub fn first(&self) -> Vec<u8> {
-        format!("{GS2_HEADER}{}", self.first_bare()).into_bytes()
+        format!("{}{}", self.binding.header(), self.first_bare()).into_bytes()
     }
 
     fn first_bare(&self) -> String {
@@ -68,7 +71,7 @@ impl Scram {
             None => hi(normalized(password).as_bytes(), &salt, iterations),
         };
         *known = Some(Salted { salt, iterations, password: salted });
-        let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
+        let without_proof = format!("c={},r={nonce}", STANDARD.encode(self.binding.input()));
         let signed = format!("{},{server},{without_proof}", self.first_bare());
         let client_key = hmac(&salted, b"Client Key");
         let signature = hmac(&Sha256::digest(client_key), signed.as_bytes());
@@ -139,7 +142,7 @@ mod tests {
             hex(&hi(b"pencil", &salt, 4096)),
             "c4a49510323ab4f952cac1fa99441939e78ea74d6be81ddf7096e87513dc615d"
         );
-        let mut scram = Scram::new("rOprNGfwEbeRWgbNEkqO".into());
+        let mut scram = Scram::new("rOprNGfwEbeRWgbNEkqO".into(), Binding::None);
         assert_eq!(scram.first(), b"n,,n=,r=rOprNGfwEbeRWgbNEkqO");
         let server = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
         let proof = scram.proof(server, "pencil", &mut salted).unwrap();
@@ -151,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_server_that_asks_too_much_is_refused() {
-        let refuse = |server: &str| Scram::new("abc".into()).proof(server.as_bytes(), "x", &mut None).unwrap_err();
+        let refuse = |server: &str| {
+            Scram::new("abc".into(), Binding::None).proof(server.as_bytes(), "x", &mut None).unwrap_err()
+        };
         assert!(refuse("r=abcd,s=AAAA,i=4294967295").contains("4294967295 iterations"));
         assert!(refuse("r=abcd,s=AAAA,i=0").contains("iterations"));
         assert!(refuse("r=abc,s=AAAA,i=1").contains("nonce"));

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Options;
 use super::answer::Answer;
+use super::binding;
 use super::interrupt::Interrupt;
 use super::request::bad_request;
 use super::sending::{Gather, Waiting};
@@ -215,6 +216,7 @@ impl Protocol for Session {
         self.liveness = Some(Liveness::new(now, heartbeat, silence_max));
         // Nobody listens on the way to a unix socket.
         self.startup.secure = transport.secure || transport.peer.is_none();
+        self.startup.end_point = transport.certificate.as_deref().and_then(binding::end_point);
         self.startup.open(&self.options, out.wire);
         Ok(())
     }

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::Options;
+use super::binding::{Binding, Wish};
 use super::error::ServerError;
 use super::scram::{self, Scram};
 use super::statements::Shared;
@@ -15,6 +16,8 @@ use crate::proto::{Fault, FaultKind};
 pub struct Startup {
     /// Nobody else can read what is sent.
     pub secure: bool,
+    /// What SCRAM can be bound to.
+    pub end_point: Option<Vec<u8>>,
     scram: Option<Scram>,
     /// The server knows the password too.
     verified: bool,
@@ -35,7 +38,7 @@ pub struct Server {
 
 impl Startup {
     pub fn new() -> Self {
-        Startup { secure: false, scram: None, verified: false, authenticated: false }
+        Startup { secure: false, end_point: None, scram: None, verified: false, authenticated: false }
     }
 
     /// Nothing was heard yet that shows a server of PostgreSQL.
@@ -75,6 +78,9 @@ impl Startup {
         let Some(kind) = fields.int32() else { return Err(broken("an authentication message without a kind")) };
         if self.authenticated {
             return Err(broken("an authentication message after the authentication"));
+        }
+        if options.binding == Wish::Require && !(matches!(kind, 10..=12) || kind == 0 && self.verified) {
+            return Err(unbound("no SCRAM"));
         }
         match kind {
             0 if self.scram.is_some() && !self.verified => {
@@ -123,16 +129,29 @@ impl Startup {
         while let Some(mechanism) = fields.text().filter(|mechanism| !mechanism.is_empty()) {
             offered.push(String::from_utf8_lossy(mechanism).into_owned());
         }
-        if !offered.iter().any(|mechanism| mechanism == scram::MECHANISM) {
+        let offers = |wanted: &str| offered.iter().any(|mechanism| mechanism == wanted);
+        let end_point = self.end_point.take().filter(|_| options.binding != Wish::Disable);
+        let (mechanism, binding) = match end_point {
+            Some(end_point) if offers(scram::MECHANISM_PLUS) => (scram::MECHANISM_PLUS, Binding::EndPoint(end_point)),
+            _ if options.binding == Wish::Require => return Err(unbound(&offered.join(", "))),
+            Some(_) => (scram::MECHANISM, Binding::NotOffered),
+            None => (scram::MECHANISM, Binding::None),
+        };
+        if !offers(mechanism) {
             let offered = offered.join(", ");
             return Err(refused(&format!("the server offers {offered}: expected {}", scram::MECHANISM)));
         }
         password(options)?;
-        let scram = Scram::new(nonce());
-        wire::sasl_initial(wire, scram::MECHANISM, &scram.first());
+        let scram = Scram::new(nonce(), binding);
+        wire::sasl_initial(wire, mechanism, &scram.first());
         self.scram = Some(scram);
         Ok(())
     }
+}
+
+fn unbound(offered: &str) -> Fault {
+    let expected = "SCRAM-SHA-256-PLUS over TLS, with a certificate that can be bound to";
+    refused(&format!("channel_binding=require, and the server offers {offered}: expected {expected}"))
 }
 
 fn password(options: &Options) -> Result<&str, Fault> {
