@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use iokernel::proto::{Class, Follow, Limits, Sample, Scheme, TABLE};
+use iokernel::proto::{Class, Follow, Limits, Sample, Scheme, Sharing, TABLE};
 use proptest::prelude::*;
 use rig::{FOLLOWS, LIMITS, Rig, script};
 
@@ -17,7 +17,8 @@ fn each_sample(mut test: impl FnMut(&Scheme, &Sample, Limits)) {
                 let limits = Limits { raw, follow, ..LIMITS };
                 // A listener follows nobody, nor does who has a conn for each request; and that knows no frames.
                 let is_plain = !raw && follow == Follow::Nothing;
-                let concerns = is_plain || !scheme.exclusive && (sample.from_server || follow == Follow::Nothing);
+                let concerns = is_plain
+                    || scheme.sharing != Sharing::Exclusive && (sample.from_server || follow == Follow::Nothing);
                 if concerns && rig::try_driver(scheme, sample.url, &limits).is_some() {
                     test(scheme, sample, limits);
                 }

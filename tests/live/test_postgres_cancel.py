@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import iokernel
 import pytest
+from iokernel.pg import PgEndpoint
 from support.certs import Authority
 from support.fixtures import or_skip
 from support.net import wait_for
@@ -76,6 +77,7 @@ async def test_who_leaves_a_transaction_leaves_no_statement_behind(
 ) -> None:
     """Its locks would stay until the statement ends."""
     with kernel.open(url) as db:
+        assert isinstance(db, PgEndpoint)
         db.call("create table if not exists locked (n int)")
 
         async def work() -> None:
@@ -96,6 +98,7 @@ async def test_a_stream_that_is_left_is_stopped(
     kernel: iokernel.Kernel, shared_postgres_server: PostgresServer, url: str
 ) -> None:
     with kernel.open(url) as db:
+        assert isinstance(db, PgEndpoint)
         rows = db.stream("select n, pg_sleep(0.001) from generate_series(1, 1000000) n")
         async for row in rows:
             assert row["n"] == 1

@@ -1,5 +1,7 @@
 //! What the router may do, with a check before each act.
 
+use std::time::Duration;
+
 use iokernel::peer::{Peer, Place};
 use iokernel::proto::{Admit, Body, Command, Emit, Event, Out, Refusal, RequestId, Tenancy};
 use iokernel::ring::layout::{IOK_FATE_NOT_SENT, IOK_FATE_REPLIED};
@@ -33,6 +35,9 @@ impl Acts<'_> {
             Admit::Now => {}
             Admit::Later => return Ok(false),
             Admit::Never(refusal) => return Err(refusal),
+        }
+        if conn.proto.inflight() == 0 {
+            conn.begun_ns = self.world.now_ns;
         }
         let start = conn.wire_position();
         let mut out = Out { wire: &mut conn.out, files: &mut Vec::new(), events: &mut Nothing };
@@ -98,6 +103,13 @@ impl Act for Acts<'_> {
             }
             Ok(false) => Sent::Later,
         }
+    }
+
+    fn is_held_up(&self, conn: ConnId, span: Duration) -> bool {
+        let now_ns = self.world.now_ns;
+        self.world.conns.get(&conn.0).is_some_and(|conn| {
+            now_ns > conn.begun_ns.max(conn.replied_ns) + span.as_nanos() as u64 && conn.proto.inflight() > 0
+        })
     }
 
     fn reset(&mut self, conn: ConnId) {

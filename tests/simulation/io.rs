@@ -40,6 +40,8 @@ pub struct Conn {
     timer_at: Option<u64>,
     first_byte_ns: u64,
     pub latency_ns: u64,
+    pub begun_ns: u64,
+    pub replied_ns: u64,
     pub place: Option<Place>,
     blocked: bool,
     queued: bool,
@@ -124,6 +126,8 @@ impl World {
             timer_at: None,
             first_byte_ns: 0,
             latency_ns: 0,
+            begun_ns: 0,
+            replied_ns: 0,
             place: None,
             blocked: false,
             queued: false,
@@ -251,7 +255,11 @@ impl World {
         for event in events {
             match event {
                 Got::Note(note) => notes.push(note),
-                Got::Reply { id, error, body } => self.reply(key, id.0, error, &body),
+                Got::Reply { id, error, body } => {
+                    let now_ns = self.now_ns;
+                    self.conns.entry(key).and_modify(|conn| conn.replied_ns = now_ns);
+                    self.reply(key, id.0, error, &body);
+                }
                 Got::Push { topic, body } => self.push(key, topic.as_deref(), &body),
                 Got::Rejected { id, why, body } => {
                     let Some(req) = self.live(id.0) else { continue };

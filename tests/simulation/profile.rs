@@ -44,6 +44,7 @@ pub static PROFILES: &[Profile] = &[
     profile("hash", "redis://all.test,b.test", "role=any&balance=hash&peers=all", Alike, 4),
     profile("elastic", "redis://10.0.0.1,10.0.0.2", "role=any", Alike, 2),
     profile("pool", LIST, "role=any&pool=2", Alike, 3),
+    profile("growing", LIST, "role=any", Alike, 3),
     profile("cluster", "redis+cluster://10.0.0.1,10.0.0.2", "", Cluster, 6),
     profile("cluster-reads", "redis+cluster://all.test", "role=any", Cluster, 6),
     profile("inflight", LIST, "role=any&max_inflight=8&max_queue=24", Alike, 3),
@@ -90,6 +91,11 @@ impl Profile {
     /// Requests have conns to themselves.
     pub fn is_exclusive(&self) -> bool {
         self.name.starts_with("elastic")
+    }
+
+    /// There are more shared conns while those that there are are held up.
+    pub fn is_growing(&self) -> bool {
+        self.name == "growing"
     }
 
     pub fn is_cluster(&self) -> bool {

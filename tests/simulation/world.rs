@@ -159,6 +159,10 @@ impl World {
             (service.exclusive, service.pool, service.warm) = (true, rng.usize(1..9), 0);
             service.warm = rng.usize(..service.pool.min(3));
         }
+        if profile.is_growing() {
+            let service = &mut opened.options.service;
+            (service.grows, service.pool) = (Some(Duration::from_millis(rng.u64(1..100))), rng.usize(1..6));
+        }
         let service = Service::new(opened.options.service);
         let mut world = World {
             seed,
