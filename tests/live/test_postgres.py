@@ -361,3 +361,18 @@ def test_channel_binding(kernel: iokernel.Kernel, shared_postgres_server: Postgr
         url = open_to_all.url
         with kernel.open(url, channel_binding="require") as db, pytest.raises(iokernel.Error, match="no SCRAM"):
             db.call("select 1", timeout=5)
+
+
+def test_notices_come_with_the_reply_that_they_are_about(db: iokernel.Endpoint) -> None:
+    raise_ = "do $$ begin raise notice 'hello %', 1; raise warning 'careful' using detail = 'of this'; end $$"
+    said, quiet = db(raise_), db("select 1")
+    assert said.result(20).notices == [
+        ["00000", "NOTICE: hello 1\nCONTEXT: PL/pgSQL function inline_code_block line 1 at RAISE"],
+        ["01000", "WARNING: careful\nDETAIL: of this\nCONTEXT: PL/pgSQL function inline_code_block line 1 at RAISE"],
+    ]
+    assert (quiet.result(20).scalar(), quiet.result(20).notices) == (1, [])
+    first, second = db.call({"simple": f"{raise_}; select 2"}, timeout=20)
+    assert len(first.notices) == 2 and second.notices == [] and second.scalar() == 2
+    many = db.call("do $$ begin for n in 1..10000 loop raise notice '%', n; end loop; end $$", timeout=20)
+    assert 100 < len(many.notices) < 10_000, "what is kept is bounded"
+    assert db.call("select 3", timeout=20).scalar() == 3

@@ -100,13 +100,15 @@ class Row(Sequence[Any]):
 class Rows(Sequence[Row]):
     """What a statement came to: its rows, and what the server says of it."""
 
-    __slots__ = ("_at", "_columns", "_rows", "tag")
+    __slots__ = ("_at", "_columns", "_rows", "notices", "tag")
 
     def __init__(self, reply: list[Any]) -> None:
         self.tag: str = reply[0]
         """The server's word: `SELECT 2`, `INSERT 0 1`, `CREATE TABLE`."""
         self._columns: list[list[str]] = reply[1]
         self._rows: list[list[Any]] = reply[2]
+        self.notices: list[list[str]] = reply[3] if len(reply) > 3 else []
+        """What the server said beside it, `[code, text]` each: `["00000", "NOTICE: hello"]`."""
         self._at: dict[str, int] | None = None
 
     @property
@@ -181,7 +183,7 @@ def _rows(reply: Any) -> Any:
     """Rows; a list of them, with errors among them, for several statements."""
     if not isinstance(reply, list):
         return reply
-    if len(reply) == 3 and isinstance(reply[0], str):
+    if len(reply) in (3, 4) and isinstance(reply[0], str):
         return Rows(reply)
     return [_rows(one) for one in reply]
 

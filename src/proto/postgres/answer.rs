@@ -1,4 +1,4 @@
-//! Replies in the making: `[tag, columns, rows]`, row by row as they come.
+//! Replies in the making: `[tag, columns, rows]`, row by row as they come, and `notices` behind them where there are any.
 use super::error::ServerError;
 use super::statements::{Column, Columns};
 use super::types::Types;
@@ -12,6 +12,9 @@ const BYTES_KEPT: usize = 1 << 20;
 /// Rows that are wanted as they come are told in pieces of so many bytes.
 pub const CHUNK_BYTES: usize = 16 << 10;
 
+/// Notices beyond this are not kept.
+const NOTICES_BYTES_MAX: usize = 64 << 10;
+
 /// The reply of one statement, or of all statements of a script.
 #[derive(Debug)]
 pub struct Answer {
@@ -24,6 +27,9 @@ pub struct Answer {
     rows_at: usize,
     /// Where the reply begins, once it is whole.
     start: usize,
+    /// `[code, text]` each.
+    notices: Vec<u8>,
+    notices_count: u32,
     /// Replies of a script's statements before this one.
     script: Vec<u8>,
     statements: u32,
@@ -40,6 +46,8 @@ impl Answer {
             rows: 0,
             rows_at: 0,
             start: 0,
+            notices: Vec::new(),
+            notices_count: 0,
             script: Vec::new(),
             statements: 0,
             failed: None,
@@ -69,6 +77,8 @@ impl Answer {
                 *buffer = Vec::new();
             }
         }
+        self.notices.clear();
+        self.notices_count = 0;
         (self.open, self.rows, self.statements, self.failed) = (None, 0, 0, None);
     }
 
@@ -116,6 +126,26 @@ impl Answer {
         fields.0.is_empty().then_some(())
     }
 
+    /// The server says something beside its reply.
+    pub fn notice(&mut self, notice: &ServerError) {
+        let before = self.notices.len();
+        notice.body(&mut self.notices);
+        if self.notices.len() > NOTICES_BYTES_MAX {
+            self.notices.truncate(before);
+        } else {
+            self.notices_count += 1;
+        }
+    }
+
+    /// Puts what was said behind the reply that begins at `start`.
+    fn add_notices(&mut self, start: usize) {
+        if self.notices_count > 0 && start < self.buffer.len() {
+            write::array(&mut self.buffer, std::mem::take(&mut self.notices_count));
+            self.buffer.append(&mut self.notices);
+            self.buffer[start] = 0x94;
+        }
+    }
+
     pub fn too_large(&mut self) {
         let max = self.bytes_max;
         self.fail("TOOLARGE", format!("the reply exceeds {max} bytes: raise max_reply, or ask for less"));
@@ -152,6 +182,7 @@ impl Answer {
         }
         if is_script {
             let start = self.head(tag);
+            self.add_notices(start);
             self.script.extend_from_slice(&self.buffer[start..]);
             self.statements += 1;
             if self.script.len() > self.bytes_max {
@@ -178,7 +209,8 @@ impl Answer {
     }
 
     /// The reply of the one statement.
-    pub fn whole(&self) -> &[u8] {
+    pub fn whole(&mut self) -> &[u8] {
+        self.add_notices(self.start);
         self.buffer.get(self.start..).unwrap_or_default()
     }
 

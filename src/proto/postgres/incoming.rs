@@ -33,7 +33,13 @@ impl Session {
     #[inline]
     pub fn message(&mut self, kind: u8, body: &[u8], out: &mut Out<'_>) -> Result<(), Fault> {
         match kind {
-            b'N' => return Ok(()),
+            b'N' => {
+                let notice = ServerError::read(body).ok_or_else(|| cut_short("NoticeResponse"))?;
+                if self.units.front().and_then(Kind::owner).is_some() {
+                    self.answer.notice(&notice);
+                }
+                return Ok(());
+            }
             b'S' => {
                 let moved = self.server.set(body).ok_or_else(|| cut_short("ParameterStatus"))?;
                 if moved && self.phase == Phase::Ready {
