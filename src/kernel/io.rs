@@ -354,6 +354,7 @@ impl Io {
                 Note::Role { role, follows } => {
                     self.tell_fact(endpoint, key, &Fact::Role { role, follows: follows.as_deref() });
                 }
+                Note::Reign(number) => self.tell_fact(endpoint, key, &Fact::Reign(number)),
                 Note::Topology(shards) => self.tell_fact(endpoint, key, &Fact::Topology(&shards)),
                 Note::Rejected { id, why, body } => self.rejected(Some(key), id, &why, &body),
                 Note::Settled { slot } => self.settled_by_itself(key, slot),

@@ -20,6 +20,7 @@ pub enum Note {
     Draining,
     Topic { topic: Vec<u8>, end: Option<(String, String)> },
     Role { role: Role, follows: Option<String> },
+    Reign(u64),
     Topology(Vec<Shard>),
     Rejected { id: RequestId, why: Why, body: Vec<u8> },
     Settled { slot: u64 },
@@ -218,6 +219,7 @@ impl Emit for Sink<'_> {
             Event::Fact(Fact::Role { role, follows }) => {
                 self.notes.push(Note::Role { role, follows: follows.map(str::to_string) });
             }
+            Event::Fact(Fact::Reign(number)) => self.notes.push(Note::Reign(number)),
             Event::Fact(Fact::Topology(shards)) => self.notes.push(Note::Topology(shards.to_vec())),
             Event::Fact(Fact::Draining) => self.notes.push(Note::Draining),
         }

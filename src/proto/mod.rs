@@ -543,6 +543,9 @@ pub enum Fact<'a> {
     /// What the peer is. `follows`: the `host:port` of a replica's primary, if it is known. Told when it is asked, changed
     /// or not.
     Role { role: Role, follows: Option<&'a str> },
+    /// A primary tells which in the row of primaries it is, before it tells its role: who is promoted counts on from the one
+    /// before.
+    Reign(u64),
     /// Who serves what, as this peer sees it.
     Topology(&'a [Shard]),
     /// The handshake is done; requests may flow. `topics_beside_requests`: one conn can carry pushes and requests.

@@ -135,7 +135,7 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerState {
     pub name: String,
-    /// `up`, `connecting`, `down`, `ejected`, `draining`, or `idle` for one that nothing is sent to.
+    /// `up`, `connecting`, `down`, `ejected`, `superseded`, `draining`, or `idle` for one that nothing is sent to.
     pub word: &'static str,
     pub role: Role,
     pub conns: usize,

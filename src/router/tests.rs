@@ -217,6 +217,11 @@ impl Scene {
         self.service.handle_fact(self.now, conn, &Fact::Role { role, follows }, &mut self.act);
     }
 
+    fn reign(&mut self, conn: ConnId, number: u64) {
+        self.service.handle_fact(self.now, conn, &Fact::Reign(number), &mut self.act);
+        self.role(conn, Role::Primary, None);
+    }
+
     fn ask_at(&mut self, id: u64, route: Route) {
         let need = Need { class: Class::Shared, idempotent: false, route };
         self.service.handle_request(self.now, RequestId(id), need, 0, &mut self.act);

@@ -228,3 +228,22 @@ def check(writes: Inserts, rows: list[tuple[int, int]], behind: list[tuple[int, 
     assert not untyped(errors), untyped(errors)[:3]
     never = [each for each in writes.failed if not_executed(each.error) and each.number in inserted_by]
     assert not never, f"there, though their errors say that they were not executed: {never[:3]}"
+
+
+def test_of_two_that_call_themselves_primary_the_one_promoted_last_is_written_to() -> None:
+    """Whoever opens an endpoint has not seen the promotion: timelines tell."""
+    with or_skip(PostgresServer)() as old, PostgresServer(follows=old) as new:
+        wait_for(
+            "streaming",
+            lambda: old.cli("select count(*) from pg_stat_replication where state = 'streaming'") == [["1"]],
+        )
+        new.promote()
+        auth = old.url.partition("//")[2].partition("@")[0]
+        for hosts in (f"{old.address},{new.address}", f"{new.address},{old.address}"):
+            with iokernel.Kernel(name="two") as kernel:
+                db = kernel.open(f"postgres://{auth}@{hosts}/postgres", role="primary", heartbeat="100ms")
+                wait_for("both", lambda db=db: {peer["state"] for peer in db.state["peers"]} == {"up", "superseded"})
+                ports = {db.call("select inet_server_port()", timeout=10).scalar() for _ in range(20)}
+                assert ports == {new.port}
+                time.sleep(0.5)
+                assert db.call("select inet_server_port()", timeout=10).scalar() == new.port

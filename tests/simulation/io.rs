@@ -93,6 +93,7 @@ impl Emit for Sink {
             Told::Fact(Fact::Role { role, follows }) => {
                 Got::Note(Note::Role { role, follows: follows.map(str::to_string) })
             }
+            Told::Fact(Fact::Reign(number)) => panic!("a Redis server told its timeline: {number}"),
             Told::Fact(Fact::Topology(shards)) => Got::Note(Note::Topology(shards.to_vec())),
             Told::Fact(Fact::Draining) => Got::Note(Note::Draining),
             other => panic!("a conn of a service that is not asked so told {other:?}"),

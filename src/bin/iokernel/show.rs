@@ -136,7 +136,7 @@ fn above_zero(number: f64) -> String {
 
 /// Idle, draining and connecting peers are as they should be.
 fn is_bad(one: &Value) -> bool {
-    matches!(one["state"].as_str(), Some("down" | "ejected" | "failed"))
+    matches!(one["state"].as_str(), Some("down" | "ejected" | "superseded" | "failed"))
 }
 
 const PEERS: &[Column] = &[

@@ -1,6 +1,7 @@
 //! What the server says of the unit at the head, until its ReadyForQuery ends it (PostgreSQL 15 documentation, 55.2.2 and
 //! 55.2.3). A reply is told then and not before: an implicit transaction commits at the very end.
 use super::error::ServerError;
+use super::follow::Told;
 use super::sending::{Gather, Waiting};
 use super::session::{IDLE, Phase, Session};
 use super::startup::turned_away;
@@ -253,12 +254,9 @@ impl Session {
                 // A type that cannot be understood is one that stays unknown.
                 let _ = self.shared.lock().types.learn(&row);
             }),
-            (Some(Kind::Role), _) => fields(body).and_then(|row| match row[..] {
-                [Some(recovery), Some(read_only)] => {
-                    head.role = Some((recovery == b"t", read_only == b"on"));
-                    Some(())
-                }
-                _ => None,
+            (Some(Kind::Role), _) => fields(body).and_then(|row| {
+                head.role = Some(Told::read(&row)?);
+                Some(())
             }),
             _ => return Err(unasked(b'D')),
         };
@@ -347,8 +345,8 @@ impl Session {
             Kind::Heartbeat => self.heartbeat_answered(),
             Kind::Role => {
                 self.heartbeat_answered();
-                self.role_told(head.role, out);
-                if self.phase == Phase::Asking {
+                let again = self.role_told(head.role, head.error.is_some(), out);
+                if !again && self.phase == Phase::Asking {
                     self.ready(out);
                 }
             }

@@ -38,6 +38,8 @@ pub struct Session {
     pub shared: Shared,
     pub startup: Startup,
     pub server: Server,
+    /// The server knows what its timeline is, as far as is known.
+    pub asks_timeline: bool,
     pub phase: Phase,
     /// None until the transport is up.
     liveness: Option<Liveness>,
@@ -95,6 +97,7 @@ impl Session {
             shared,
             startup: Startup::new(),
             server: Server::default(),
+            asks_timeline: true,
             phase: Phase::Startup,
             liveness: None,
             fault: None,

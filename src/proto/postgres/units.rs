@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::error::ServerError;
+use super::follow::Told;
 use super::statements::{Column, Columns, Description, Text};
 use super::types::Oid;
 use crate::proto::RequestId;
@@ -96,8 +97,7 @@ pub struct Progress {
     pub error: Option<ServerError>,
     /// The columns of the open result, where they are not those of the description.
     pub columns: Option<Columns>,
-    /// Role: is in recovery, is read-only by default.
-    pub role: Option<(bool, bool)>,
+    pub role: Option<Told>,
 }
 
 /// FIFO correlation.

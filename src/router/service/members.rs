@@ -31,6 +31,8 @@ pub struct Member {
     pub role: Role,
     /// `host:port` of its primary, as it says.
     pub follows: Option<String>,
+    /// Which in the row of primaries it is, as it told last.
+    pub reign: Option<u64>,
     /// Who was promoted in its place, so that what it says of itself is out of date.
     pub superseded: Option<MemberId>,
     /// Not of the set any more: it serves until somebody else can, and goes.
@@ -107,6 +109,7 @@ impl Member {
         match () {
             () if self.leaving => "draining",
             () if self.ejected_until.is_some() => "ejected",
+            () if self.superseded.is_some() => "superseded",
             () if self.is_reachable() => "up",
             () if self.failures > 0 => "down",
             () if self.dialling.is_empty() => "idle",
@@ -148,6 +151,7 @@ impl Service {
             pool: Pool::default(),
             role: Role::Unknown,
             follows: None,
+            reign: None,
             superseded: None,
             leaving: false,
             leave_by: None,

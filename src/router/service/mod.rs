@@ -128,6 +128,8 @@ pub struct Service {
     /// Who may get a request that belongs nowhere in particular.
     able: Vec<MemberId>,
     slots: Slots,
+    /// The last in the row of primaries, and its number, where they tell.
+    reign: Option<(u64, MemberId)>,
     /// The only conn that ordinary requests can take, and nothing to ask about them.
     fast: Option<ConnId>,
     /// Requests that took it, not yet counted with their member.
@@ -172,6 +174,7 @@ impl Service {
             conns: Conns::default(),
             able: Vec::new(),
             slots: Slots::default(),
+            reign: None,
             fast: None,
             fast_sent: 0,
             waiting: VecDeque::new(),
@@ -385,6 +388,7 @@ impl Router for Service {
     fn handle_fact(&mut self, now: Instant, conn: ConnId, fact: &Fact<'_>, act: &mut dyn Act) {
         match fact {
             Fact::Role { role, follows } => self.learn_role(now, conn, *role, *follows, act),
+            Fact::Reign(number) => self.learn_reign(conn, *number, act),
             Fact::Topology(shards) => self.learn_topology(now, conn, shards, act),
             Fact::Draining => self.peer_leaves(now, conn, act),
             Fact::Ready { .. } => {}

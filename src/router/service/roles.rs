@@ -42,6 +42,36 @@ impl Service {
         self.reshape(now, act);
     }
 
+    /// A primary says which in the row it is: of several that call themselves primary, the last one is. A server that was the
+    /// last and tells a lower number begins a new row: it was set up anew.
+    pub(super) fn learn_reign(&mut self, conn: ConnId, number: u64, act: &mut dyn Act) {
+        let Some(id) = self.conns.get(&conn).map(|held| held.member) else { return };
+        if let Some((last, holder)) = self.reign
+            && number < last
+            && holder != id
+            && self.members.contains_key(&holder)
+        {
+            return self.overthrow(id, holder, act);
+        }
+        self.reign = Some((number, id));
+        self.members.entry(id).and_modify(|member| member.superseded = None);
+        for other in self.ids(|other| other.reign.is_some_and(|reign| reign < number) && other.role == Role::Primary) {
+            if other != id {
+                self.overthrow(other, id, act);
+            }
+        }
+        self.members.entry(id).and_modify(|member| member.reign = Some(number));
+    }
+
+    /// A primary is none any more, though it says so.
+    fn overthrow(&mut self, id: MemberId, by: MemberId, act: &mut dyn Act) {
+        let Some(member) = self.members.get(&id) else { return };
+        if member.superseded.is_none() && member.role == Role::Primary {
+            self.evict(id, "another peer was promoted in its place", act);
+        }
+        self.members.entry(id).and_modify(|member| member.superseded = Some(by));
+    }
+
     /// A replica says so. It may be what supersedes another, or was superseded itself, and a change of its primary shows
     /// who that is by now. True if somebody is believed again.
     fn restore(&mut self, replica: MemberId, followed: Option<&str>) -> bool {
@@ -52,6 +82,9 @@ impl Service {
                 || member.superseded == Some(replica)
                 || moved_to.as_deref().is_some_and(|to| member.is_at(to))
         };
+        if self.reign.is_some_and(|(_, holder)| holder == replica) {
+            self.reign = None;
+        }
         let mut any = false;
         for (id, member) in &mut self.members {
             if member.superseded.is_some() && is_over(*id, member) {
@@ -69,8 +102,7 @@ impl Service {
         let primaries = self.ids(|it| was_followed(it) && it.role == Role::Primary && it.peer.role == Role::Unknown);
         for id in primaries {
             if id != promoted {
-                self.evict(id, "another peer was promoted in its place", act);
-                self.members.entry(id).and_modify(|member| member.superseded = Some(promoted));
+                self.overthrow(id, promoted, act);
             }
         }
     }

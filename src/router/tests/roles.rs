@@ -235,3 +235,42 @@ fn who_prefers_replicas_takes_the_primary_while_there_is_none() {
     scene.ask(3, Class::Shared, 0);
     assert!(scene.went(3).is_some(), "both call themselves primary: there is nobody better");
 }
+
+#[test]
+fn of_several_that_call_themselves_primary_the_last_one_is() {
+    for order in [[A, B], [B, A]] {
+        let mut scene = wanting(Wanted::Primary, 2);
+        for name in order {
+            let conn = scene.to(name);
+            scene.reign(conn, if name == A { 1 } else { 2 });
+            scene.ready(conn);
+        }
+        scene.ask(1, Class::Shared, 0);
+        assert_eq!(scene.went(1), Some(scene.to(B)), "{order:?}");
+        let a = *scene.act.dialled.last().filter(|_| order[0] == A).unwrap_or(&scene.to(A));
+        scene.reign(a, 1);
+        scene.ask(2, Class::Shared, 0);
+        assert_eq!(scene.went(2), Some(scene.to(B)), "it says so again and again");
+        // It was rebuilt as a replica, and promoted, unseen.
+        scene.reign(a, 3);
+        scene.ready(a);
+        scene.ask(3, Class::Shared, 0);
+        assert_eq!(scene.went(3), Some(a));
+    }
+}
+
+#[test]
+fn a_primary_that_was_set_up_anew_begins_a_new_row() {
+    let mut scene = wanting(Wanted::Primary, 2);
+    let (a, b) = (scene.to(A), scene.to(B));
+    scene.reign(a, 7);
+    scene.ready(a);
+    scene.reign(a, 1);
+    scene.ask(1, Class::Shared, 0);
+    assert_eq!(scene.went(1), Some(a));
+    scene.reign(b, 1);
+    scene.ready(b);
+    scene.role(a, Role::Replica, None);
+    scene.ask(2, Class::Shared, 0);
+    assert_eq!(scene.went(2), Some(b));
+}

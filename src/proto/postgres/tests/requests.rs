@@ -227,23 +227,47 @@ fn heartbeats_are_sent_when_nothing_is_under_way() {
     assert_eq!(fault.kind, FaultKind::Silent);
 }
 
+/// The answer to the question for a role.
+fn role(values: &[&str]) -> Vec<u8> {
+    let mut row = (values.len() as u16).to_be_bytes().to_vec();
+    for value in values {
+        row.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        row.extend_from_slice(value.as_bytes());
+    }
+    [said(b'D', &row), said(b'C', b"SELECT 1\0"), ready(b'I')].concat()
+}
+
+#[test]
+fn a_server_that_has_no_timelines_tells_its_role_nonetheless() {
+    let mut rig = Rig::new(&*driver(URL, Limits { follow: Follow::Roles, ..Limits::default() }));
+    rig.wire();
+    rig.hear(super::WELCOME).unwrap();
+    assert!(rig.wrote().contains("walfile"));
+    rig.hear(&[error("42883", "no such function"), ready(b'I')].concat()).unwrap();
+    let asked = rig.wrote();
+    assert!(rig.events().is_empty() && asked.contains("pg_is_in_recovery") && !asked.contains("walfile"), "{asked}");
+    rig.hear(&role(&["f", "off"])).unwrap();
+    assert_eq!(rig.events()[0], "Role { role: Primary, follows: None }");
+    // One that was a standby is asked what it has become.
+    rig.hear(&said(b'S', b"in_hot_standby\0on\0")).unwrap();
+    rig.hear(&said(b'S', b"in_hot_standby\0off\0")).unwrap();
+    assert_eq!((rig.events(), rig.wrote()), (vec!["Role { role: Replica, follows: None }".to_string()], asked));
+    rig.hear(&role(&["f", "on"])).unwrap();
+    assert_eq!(rig.events(), ["Role { role: Replica, follows: None }"], "it takes no writes");
+}
+
 #[test]
 fn roles_are_told_and_what_was_not_executed_is_handed_back() {
     let limits = Limits { follow: Follow::Roles, ..Limits::default() };
     let driver = driver(URL, limits);
-    let role = |recovery: &str, read_only: &str| {
-        let (first, second) = (recovery.len() as u8, read_only.len() as u8);
-        let row = [&[0, 2, 0, 0, 0, first], recovery.as_bytes(), &[0, 0, 0, second], read_only.as_bytes()].concat();
-        [said(b'D', &row), said(b'C', b"SELECT 1\0"), ready(b'I')].concat()
-    };
     let mut rig = Rig::new(&*driver);
     rig.wire();
     rig.hear(super::WELCOME).unwrap();
     assert!(rig.events().is_empty() && rig.wrote().starts_with("Q(SELECT pg_catalog.pg_is_in_recovery()"));
-    rig.hear(&role("f", "off")).unwrap();
+    rig.hear(&role(&["f", "off", "0000000B000000010000002A"])).unwrap();
     let events = rig.events();
-    assert_eq!(events[0], "Role { role: Primary, follows: None }");
-    assert!(events[1].starts_with("Ready"));
+    assert_eq!(events[..2], ["Reign(11)", "Role { role: Primary, follows: None }"]);
+    assert!(events[2].starts_with("Ready"));
     rig.ask(1, &request("insert", &[])).unwrap();
     rig.hear(&described(&[], &[])).unwrap();
     rig.hear(&[said(b'2', b""), error("25006", "no"), ready(b'I')].concat()).unwrap();

@@ -59,7 +59,8 @@ fn a_transaction_that_nobody_asked_for_is_ended() {
 fn errors_inside_of_a_transaction_are_the_tenants() {
     let limits = Limits { follow: crate::proto::Follow::Roles, ..Limits::default() };
     let mut rig = Rig::up(&*driver(URL, limits));
-    rig.hear(&[error("42501", "no"), ready(b'I')].concat()).unwrap();
+    let fails = [error("42501", "no"), ready(b'I')].concat();
+    rig.hear(&[&fails[..], &fails[..]].concat()).unwrap();
     rig.ask(1, &script("begin read only")).unwrap();
     rig.hear(&ended("BEGIN", b'T')).unwrap();
     rig.ask(2, &script("insert")).unwrap();
