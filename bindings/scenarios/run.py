@@ -1,8 +1,9 @@
 """Runs the shared scenarios in the languages named, each beside a redis-server of its own.
 
-    run.py ruby node     prints their TAP, writes build/scenarios/LANG.json, ends with: N passed, N failed, N skipped
-    run.py --table       writes what the last runs said into the table of README.md
-    run.py --check       fails if the table says something else
+    run.py ruby node            prints their TAP, writes build/scenarios/LANG.json, ends: N passed, N failed, N skipped
+    run.py --only fork node     that one alone; --last-failed: those that failed at the last run
+    run.py --table              writes what the last runs said into the table of README.md
+    run.py --check              fails if the table says something else
 
 A language's runner is `bindings/LANG/tests/scenarios.*`. It reads the scenarios from the file in IOK_SCENARIOS (the
 same as MessagePack: IOK_SCENARIOS_MSGPACK), finds Redis at IOK_REDIS and the library at IOKERNEL_LIBRARY, and prints
@@ -25,6 +26,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
@@ -39,6 +41,8 @@ FILE = Path(__file__).resolve().parent / "scenarios.json"
 BUILD = ROOT / "build" / "scenarios"
 LIMIT_S = 240
 """The time that all scenarios of one language have."""
+
+Scenario = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,24 @@ class Verdicts:
 def main() -> int:
     parser = argparse.ArgumentParser(description="The shared scenarios, language by language.")
     parser.add_argument("languages", nargs="*", metavar="LANG", help=", ".join(LANGUAGES))
+    parser.add_argument("--only", action="append", metavar="NAME", help="this scenario; may be given more than once")
+    parser.add_argument("--last-failed", action="store_true", help="the scenarios that failed at the last run")
     parser.add_argument("--table", action="store_true", help="write the table of README.md")
     parser.add_argument("--check", action="store_true", help="fail if the table of README.md says something else")
     asked = parser.parse_args()
     unknown = set(asked.languages) - set(LANGUAGES)
     if unknown or not (asked.languages or asked.table or asked.check):
         parser.error(f"{' '.join(sorted(unknown)) or 'nothing'}: expected of {', '.join(LANGUAGES)}")
-    names = [scenario["name"] for scenario in json.loads(FILE.read_text())["scenarios"]]
-    status = run_all(asked.languages, names) if asked.languages else 0
+    scenarios = json.loads(FILE.read_text())["scenarios"]
+    names = [scenario["name"] for scenario in scenarios]
+    if set(asked.only or ()) - set(names):
+        parser.error(f"--only {' '.join(asked.only)}: expected of {', '.join(names)}")
+
+    def wanted(language: str) -> list[Scenario]:
+        chosen = failed(language) if asked.last_failed else asked.only or names
+        return [scenario for scenario in scenarios if scenario["name"] in chosen]
+
+    status = run_all({language: wanted(language) for language in asked.languages}) if asked.languages else 0
     if asked.table:
         table.write(ROOT / "README.md", BUILD, list(LANGUAGES), names)
     if asked.check and not table.is_fresh(ROOT / "README.md", BUILD, list(LANGUAGES), names):
@@ -160,10 +174,10 @@ def main() -> int:
     return status
 
 
-def run_all(languages: Sequence[str], names: Sequence[str]) -> int:
+def run_all(wanted: Mapping[str, Sequence[Scenario]]) -> int:
     total = dict.fromkeys(("pass", "fail", "skip"), 0)
-    for language in languages:
-        verdicts = run(language, names)
+    for language, scenarios in wanted.items():
+        verdicts = run(language, scenarios)
         for result in total:
             total[result] += verdicts.count(result)
         for name, verdict in verdicts.found.items():
@@ -174,22 +188,40 @@ def run_all(languages: Sequence[str], names: Sequence[str]) -> int:
     return 1 if total["fail"] else 0
 
 
-def run(name: str, scenarios: Sequence[str]) -> Verdicts:
-    """All scenarios of one language."""
-    language, verdicts = LANGUAGES[name], Verdicts(scenarios)
+def run(name: str, scenarios: Sequence[Scenario]) -> Verdicts:
+    """These scenarios in one language."""
+    language, verdicts = LANGUAGES[name], Verdicts([scenario["name"] for scenario in scenarios])
     version, lacking = probe(language.probe)
     print(f"# {name} {version}", flush=True)
     try:
         if lacking:
             raise Missing(lacking)
         with RedisServer() as redis:
-            verdicts.end(tell(name, language, redis.url, verdicts))
+            verdicts.end(tell(name, language, scenarios, redis.url, verdicts))
     except Missing as missing:
         verdicts.skip_all(str(missing))
-    BUILD.mkdir(parents=True, exist_ok=True)
-    said = {"language": name, "version": version, "scenarios": verdicts.found}
-    (BUILD / f"{name}.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+    keep(name, version, verdicts)
     return verdicts
+
+
+def keep(name: str, version: str, verdicts: Verdicts) -> None:
+    """Stores what was said; of scenarios that did not run, what was said before."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    before = {} if version == "" else last(name)
+    before.pop("(end)", None)
+    said = {"language": name, "version": version, "scenarios": {**before, **verdicts.found}}
+    (BUILD / f"{name}.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+
+
+def last(name: str) -> dict[str, dict[str, str]]:
+    """What the last run of a language said."""
+    file = BUILD / f"{name}.json"
+    said: dict[str, dict[str, str]] = json.loads(file.read_text())["scenarios"] if file.exists() else {}
+    return said
+
+
+def failed(name: str) -> list[str]:
+    return [scenario for scenario, verdict in last(name).items() if verdict["result"] == "fail"]
 
 
 def probe(command: Sequence[str]) -> tuple[str, str]:
@@ -203,14 +235,15 @@ def probe(command: Sequence[str]) -> tuple[str, str]:
     return re.sub(r"^\D*([\d.]+).*", r"\1", said[0] if said else ""), ""
 
 
-def tell(name: str, language: Language, redis: str, verdicts: Verdicts) -> str:
+def tell(name: str, language: Language, scenarios: Sequence[Scenario], redis: str, verdicts: Verdicts) -> str:
     """Runs a language's runner; its verdicts go there. What went wrong beside them."""
     runner = ROOT / "bindings" / language.runner
     if not runner.is_file():
         return f"bindings/{language.runner} does not exist"
     with tempfile.TemporaryDirectory(prefix="iok-scenarios-") as folder:
-        packed = Path(folder) / "scenarios.msgpack"
-        packed.write_bytes(msgpack.packb(json.loads(FILE.read_text())))
+        text, packed = Path(folder) / "scenarios.json", Path(folder) / "scenarios.msgpack"
+        text.write_text(json.dumps({"scenarios": scenarios}, ensure_ascii=False))
+        packed.write_bytes(msgpack.packb({"scenarios": scenarios}))
         command = [*language.command, str(runner)]
         if language.compile:
             command = [str(BUILD / name)]
@@ -218,7 +251,7 @@ def tell(name: str, language: Language, redis: str, verdicts: Verdicts) -> str:
             if fault:
                 return fault
         env = {
-            "IOK_SCENARIOS": str(FILE),
+            "IOK_SCENARIOS": str(text),
             "IOK_SCENARIOS_MSGPACK": str(packed),
             "IOK_REDIS": redis,
             "IOKERNEL_LIBRARY": str(library()),
