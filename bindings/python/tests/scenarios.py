@@ -21,6 +21,7 @@ from typing import Any
 import iokernel
 from iokernel._native import ThreadChannel
 from iokernel._records import OP_ECHO
+from iokernel._values import pack, unpack
 
 REDIS = os.environ["IOK_REDIS"]
 
@@ -125,7 +126,7 @@ def small_rings(kernel: iokernel.Kernel, config: str) -> None:
 def echo(one: Scenario) -> None:
     with iokernel.Kernel() as kernel:
         for value in one["values"]:
-            found = kernel.submit(OP_ECHO, 0, 0, None, 0, iokernel._values.pack(value)).result()
+            found = unpack(kernel.submit(OP_ECHO, 0, 0, None, 0, pack(value)).result())
             check(same(found, value), f"{found!r}: expected {value!r}")
 
 
