@@ -51,7 +51,7 @@ class Language:
 
     `runner` is its path in `bindings`, `command` what stands before it. `probe` prints the version of the interpreter,
     and fails where it, or a library that the runner needs, is missing: then every scenario is skipped. `compile` makes
-    a program from the runner, which is run instead; `{lib}` and `{out}` are filled in.
+    a program from the runner, which is run instead; `{lib}` and `{out}` are filled in. `is_kept`: the README tells of it.
     """
 
     runner: str
@@ -59,6 +59,7 @@ class Language:
     probe: Sequence[str]
     compile: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    is_kept: bool = True
 
 
 CPP = ["c++", "-std=c++20", "-O2", "-Iinclude", "-L{lib}", "-Wl,-rpath,{lib}", "-o", "{out}"]
@@ -150,6 +151,7 @@ def main() -> int:
     parser.add_argument("languages", nargs="*", metavar="LANG", help=", ".join(LANGUAGES))
     parser.add_argument("--only", action="append", metavar="NAME", help="this scenario; may be given more than once")
     parser.add_argument("--last-failed", action="store_true", help="the scenarios that failed at the last run")
+    parser.add_argument("--program", metavar="PATH", help="run this instead of the language's runner; keep no result")
     parser.add_argument("--table", action="store_true", help="write the table of README.md")
     parser.add_argument("--check", action="store_true", help="fail if the table of README.md says something else")
     asked = parser.parse_args()
@@ -165,6 +167,9 @@ def main() -> int:
         chosen = failed(language) if asked.last_failed else asked.only or names
         return [scenario for scenario in scenarios if scenario["name"] in chosen]
 
+    if asked.program:
+        other = Language(str(Path(asked.program).resolve()), [], ["true"], is_kept=False)
+        LANGUAGES.update((name, other) for name in asked.languages)
     status = run_all({language: wanted(language) for language in asked.languages}) if asked.languages else 0
     if asked.table:
         table.write(ROOT / "README.md", BUILD, list(LANGUAGES), names)
@@ -200,14 +205,15 @@ def run(name: str, scenarios: Sequence[Scenario]) -> Verdicts:
             verdicts.end(tell(name, language, scenarios, redis.url, verdicts))
     except Missing as missing:
         verdicts.skip_all(str(missing))
-    keep(name, version, verdicts)
+    if language.is_kept:
+        keep(name, version, verdicts)
     return verdicts
 
 
 def keep(name: str, version: str, verdicts: Verdicts) -> None:
     """Stores what was said; of scenarios that did not run, what was said before."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    before = {} if version == "" else last(name)
+    before = last(name) if version else {}
     before.pop("(end)", None)
     said = {"language": name, "version": version, "scenarios": {**before, **verdicts.found}}
     (BUILD / f"{name}.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")

@@ -76,6 +76,7 @@ struct Error {
     // For people: the message, whose endpoint it was, and what became of the request.
     std::string text() const {
         if (kind() == ErrorKind::remote) return code.empty() ? message : code + " " + message;
+        if (kind() == ErrorKind::bad_request || kind() == ErrorKind::bad_config) return message;
         std::string notes = endpoint;
         if (fate == Fate::not_sent || fate == Fate::maybe_executed) {
             if (!notes.empty()) notes += ", ";
