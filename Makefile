@@ -107,8 +107,9 @@ asan tsan:
 	tests/sanitize.sh $@
 
 install: library
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/include/iokernel $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 include/iokernel.h include/iokernel.hpp $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/iokernel/*.hpp $(DESTDIR)$(PREFIX)/include/iokernel/
 	install -m 755 $(TARGET)/release/libiokernel.so $(DESTDIR)$(LIBDIR)/libiokernel.so.$(VERSION)
 	ln -sf libiokernel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libiokernel.so.0
 	ln -sf libiokernel.so.0 $(DESTDIR)$(LIBDIR)/libiokernel.so

@@ -51,7 +51,8 @@ class Language:
 
     `runner` is its path in `bindings`, `command` what stands before it. `probe` prints the version of the interpreter,
     and fails where it, or a library that the runner needs, is missing: then every scenario is skipped. `compile` makes
-    a program from the runner, which is run instead; `{lib}` and `{out}` are filled in. `is_kept`: the README tells of it.
+    a program from the runner, which is run instead; `{lib}` and `{out}` are filled in. `is_kept`: the README tells of
+    what it says.
     """
 
     runner: str
@@ -84,6 +85,11 @@ LANGUAGES = {
         env={"PYTHONPATH": "bindings/python"},
     ),
 }
+
+
+def listed() -> list[Scenario]:
+    scenarios: list[Scenario] = json.loads(FILE.read_text())["scenarios"]
+    return scenarios
 
 
 class Verdicts:
@@ -124,12 +130,12 @@ class Verdicts:
         return ""
 
     def end(self, fault: str) -> None:
-        """Nothing more comes. What was not told has failed; with a fault, something has failed in any case."""
+        """Nothing more comes. What was not told has failed; with a fault, the last one has failed in any case."""
         missing = [name for name in self._names if name not in self.found]
         for name in missing:
             self.say(name, "fail", fault or "nothing was told of it")
         if fault and not self.count("fail"):
-            self.say("(end)", "fail", fault)
+            self.say(self._names[-1], "fail", f"at the end: {fault}")
         self.found = {name: self.found[name] for name in [*self._names, *self.found] if name in self.found}
 
     def skip_all(self, reason: str) -> None:
@@ -158,13 +164,13 @@ def main() -> int:
     unknown = set(asked.languages) - set(LANGUAGES)
     if unknown or not (asked.languages or asked.table or asked.check):
         parser.error(f"{' '.join(sorted(unknown)) or 'nothing'}: expected of {', '.join(LANGUAGES)}")
-    scenarios = json.loads(FILE.read_text())["scenarios"]
+    scenarios = listed()
     names = [scenario["name"] for scenario in scenarios]
     if set(asked.only or ()) - set(names):
         parser.error(f"--only {' '.join(asked.only)}: expected of {', '.join(names)}")
 
     def wanted(language: str) -> list[Scenario]:
-        chosen = failed(language) if asked.last_failed else asked.only or names
+        chosen = failed(language, names) if asked.last_failed else asked.only or names
         return [scenario for scenario in scenarios if scenario["name"] in chosen]
 
     if asked.program:
@@ -196,6 +202,8 @@ def run_all(wanted: Mapping[str, Sequence[Scenario]]) -> int:
 def run(name: str, scenarios: Sequence[Scenario]) -> Verdicts:
     """These scenarios in one language."""
     language, verdicts = LANGUAGES[name], Verdicts([scenario["name"] for scenario in scenarios])
+    if not scenarios:
+        return verdicts
     version, lacking = probe(language.probe)
     print(f"# {name} {version}", flush=True)
     try:
@@ -214,8 +222,9 @@ def keep(name: str, version: str, verdicts: Verdicts) -> None:
     """Stores what was said; of scenarios that did not run, what was said before."""
     BUILD.mkdir(parents=True, exist_ok=True)
     before = last(name) if version else {}
-    before.pop("(end)", None)
-    said = {"language": name, "version": version, "scenarios": {**before, **verdicts.found}}
+    known = {scenario["name"] for scenario in listed()}
+    told = {**{scenario: before[scenario] for scenario in before if scenario in known}, **verdicts.found}
+    said = {"language": name, "version": version, "scenarios": told}
     (BUILD / f"{name}.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -226,8 +235,10 @@ def last(name: str) -> dict[str, dict[str, str]]:
     return said
 
 
-def failed(name: str) -> list[str]:
-    return [scenario for scenario, verdict in last(name).items() if verdict["result"] == "fail"]
+def failed(name: str, scenarios: Sequence[str]) -> Sequence[str]:
+    """What to run once more; everything, if the runner told of a scenario that there is not."""
+    found = [scenario for scenario, verdict in last(name).items() if verdict["result"] == "fail"]
+    return found if set(found) <= set(scenarios) else scenarios
 
 
 def probe(command: Sequence[str]) -> tuple[str, str]:
