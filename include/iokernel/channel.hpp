@@ -81,14 +81,7 @@ public:
     }
 
     // A completion with all of its payload. `whole` is where the payload was put together, if it came in fragments.
-    virtual void event(const iok_completion& came, std::string_view bytes, std::string* whole) {
-        head = came;
-        if (whole)
-            payload = std::move(*whole);
-        else
-            payload.assign(bytes.data(), bytes.size());
-        finish();
-    }
+    virtual void event(const iok_completion& came, std::string_view bytes, std::string* whole);
 
     // It ends without a completion.
     virtual void fail(Error error) {
@@ -99,10 +92,9 @@ public:
     // Nobody will take what it brings.
     virtual void drop() {}
 
-    bool is_ok() const noexcept { return !error_ && head.status == IOK_STATUS_OK; }
-    Error error();
+    bool is_ok() const noexcept { return !error_; }
+    const Error& error() const noexcept { return *error_; }
 
-    std::shared_ptr<Names> names;
     std::shared_ptr<void> owner;  // what its outcome is made with
     ChannelState* channel = nullptr;
     std::uint64_t tag = 0;  // 0: the kernel knows nothing of it
@@ -164,15 +156,6 @@ inline Error error_of(const iok_completion& head, std::string_view payload, cons
     return made;
 }
 
-inline Error Op::error() {
-    Error made = error_ ? *error_ : error_of(head, payload, *names);
-    if (is_wait_for_up && made.status == IOK_STATUS_TIMEOUT) {
-        made.status = IOK_STATUS_UNAVAILABLE;
-        made.fate = Fate::not_sent;
-    }
-    return made;
-}
-
 // Who takes what comes for a listener.
 class Sink {
 public:
@@ -221,10 +204,7 @@ public:
     // last. Without an `op` nobody hears of it under `tag`.
     template <class Fill>
     void submit(Op* op, const Ask& ask, std::uint64_t tag, const Fill& fill) {
-        if (op) {
-            op->channel = this;
-            op->names = names_;
-        }
+        if (op) op->channel = this;
         if (!is_alive()) {
             if (op) op->fail(ended_);
             return;
@@ -547,6 +527,22 @@ private:
     std::size_t run_bytes_ = 0;
     int depth_ = 0;
 };
+
+inline void Op::event(const iok_completion& came, std::string_view bytes, std::string* whole) {
+    head = came;
+    if (came.status != IOK_STATUS_OK) {
+        error_ = std::make_unique<Error>(error_of(came, bytes, *channel->names()));
+        if (is_wait_for_up && came.status == IOK_STATUS_TIMEOUT) {
+            error_->status = IOK_STATUS_UNAVAILABLE;
+            error_->fate = Fate::not_sent;
+        }
+    } else if (whole) {
+        payload = std::move(*whole);
+    } else {
+        payload.assign(bytes.data(), bytes.size());
+    }
+    finish();
+}
 
 }  // namespace detail
 

@@ -123,7 +123,7 @@ public:
         if (came.status == IOK_STATUS_OK)
             handler_(Result<View>(View(came.encoding, bytes)));
         else
-            handler_(Result<View>(error_of(came, bytes, *names)));
+            handler_(Result<View>(error_of(came, bytes, *channel->names())));
     }
 
     void fail(Error error) override {
@@ -425,10 +425,9 @@ public:
         if (Waiter* waiter = std::exchange(waiter_, nullptr)) waiter->fail(*end_);
     }
 
-    Ref<Op> next(ChannelState* channel, std::shared_ptr<Names> names) {
+    Ref<Op> next(ChannelState* channel) {
         Ref<Waiter> waiter(new Waiter(weak_from_this()));
         waiter->channel = channel;
-        waiter->names = std::move(names);
         if (!waiting_.empty()) {
             Reply first = std::move(waiting_.front());
             waiting_.pop_front();
@@ -471,7 +470,7 @@ public:
             return finish();
         case IOK_KIND_LOST: lost += View(came.encoding, bytes).natural().value_or(0); return;
         case IOK_KIND_DONE:
-            inbox->end(came.status == IOK_STATUS_OK ? over() : error_of(came, bytes, *names));
+            inbox->end(came.status == IOK_STATUS_OK ? over() : error_of(came, bytes, *channel->names()));
             if (!done) Op::event(came, bytes, whole);
             return;
         default:
@@ -521,7 +520,7 @@ public:
 
     // The next message; one asks at a time. A Future that is dropped leaves the message for the next one. After the end:
     // an Error of the kind `closed`, or of what ended it.
-    Future<Reply> next() { return Future<Reply>(op_->inbox->next(op_->channel, op_->names)); }
+    Future<Reply> next() { return Future<Reply>(op_->inbox->next(op_->channel)); }
 
     // Messages dropped because the program left too many unread.
     std::uint64_t lost() const noexcept { return op_->lost; }

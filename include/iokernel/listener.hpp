@@ -138,7 +138,7 @@ public:
     // for more. Errors: lost (the client has left), closed (after the last).
     Future<Reply> piece() {
         credit();
-        return Future<Reply>(state_->pieces->next(listener_->channel.get(), listener_->channel->names()));
+        return Future<Reply>(state_->pieces->next(listener_->channel.get()));
     }
 
 private:
@@ -190,7 +190,7 @@ public:
 
     // The next request; one asks at a time. After the end: an Error of the kind `closed`.
     Future<Request> next() {
-        auto op = state_->requests->next(state_->channel.get(), state_->channel->names());
+        auto op = state_->requests->next(state_->channel.get());
         op->owner = state_;
         return Future<Request>(std::move(op));
     }

@@ -170,8 +170,8 @@ void cancel_a_task(View one) {
         };
         auto task = ask();
         task.start();
-        loop.run(
-            [](Loop& loop, Milliseconds time) -> Task<> { co_await loop.sleep(time); }(loop, time_of(one["cancel_after"])));
+        auto rest = [&]() -> Task<> { co_await loop.sleep(time_of(one["cancel_after"])); };
+        loop.run(rest());
     }
     auto then = [&]() -> Task<Result<Reply>> { co_return co_await at.redis.request(words(one["then"]["call"])); };
     expect(loop.run(then()), one["then"]);
@@ -344,7 +344,8 @@ void listen(View one) {
     check(head[0].text() == "GET" && head[1].text() == one["path"].text(), "it asked for %s", text(head[1]).c_str());
     request.reply(list(number(one["status"]), Map{}, one["body"].text()));
     Loop loop(kernel);
-    loop.run([](Loop& loop, int fd) -> Task<> { co_await loop.ready(fd, POLLIN); }(loop, curl.fd()));
+    auto wait = [&]() -> Task<> { co_await loop.ready(curl.fd(), POLLIN); };
+    loop.run(wait());
     std::string said = curl.read(), wanted = text(one["body"]) + " " + std::to_string(number(one["status"]));
     check(said == wanted, "curl says %s", said.c_str());
 }
