@@ -11,8 +11,8 @@
 // Neither exceptions nor RTTI are needed. Coroutines (Task, Loop, co_await of a Future) are there with C++20.
 //
 // Threads. A Kernel, an Endpoint and the cells of metrics may be used by any thread: each has a Channel of its own,
-// made at its first use. Futures, Subscriptions, Leases and Listeners belong to the thread that made them. Handlers given
-// to `then` and coroutines run in that thread, while it waits, polls, or runs its Loop.
+// made at its first use. Futures, Subscriptions, Leases and Listeners belong to the thread that made them. Handlers
+// given to `then` and coroutines run in that thread, while it waits, polls, or runs its Loop.
 //
 // Forks. In a forked child a Kernel and its Endpoints open again at their first use; what was under way in the parent
 // fails there with IOK_STATUS_FORKED and goes on in the parent.

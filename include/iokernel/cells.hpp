@@ -25,8 +25,7 @@ inline std::uint64_t bits_of(double value) noexcept {
 inline void add_double(std::uint64_t* cell, double more) noexcept {
     std::uint64_t before = __atomic_load_n(cell, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(cell, &before, bits_of(double_of(before) + more), true, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED)) {
-    }
+                                        __ATOMIC_RELAXED)) {}
 }
 
 // The cells of a series: which, in a forked child, are others.
@@ -61,8 +60,8 @@ inline Query series(std::string_view kind, std::string_view name, const Query& l
 
 }  // namespace detail
 
-// Counts whole numbers. Any thread; one atomic addition, no call. It survives the kernel, and forks: a child counts in a
-// cell of its own, and readers see the sum.
+// Counts whole numbers. Any thread; one atomic addition, no call. It survives the kernel, and forks: a child counts in
+// a cell of its own, and readers see the sum.
 class Counter {
 public:
     void inc(std::uint64_t more = 1) noexcept { __atomic_fetch_add(cells_.at(), more, __ATOMIC_RELAXED); }
@@ -161,9 +160,9 @@ inline iok_markers* marker_slot(KernelState& kernel) {
 
 }  // namespace detail
 
-// What this thread is doing, for as long as the object lives: shown to whoever asks, and with each request that the thread
-// submits meanwhile. Stores in shared memory, no call. A thread shows 15 at a time: what is beyond is not shown, and
-// neither is what a kernel has no slot for.
+// What this thread is doing, for as long as the object lives: shown to whoever asks, and with each request that the
+// thread submits meanwhile. Stores in shared memory, no call. A thread shows 15 at a time: what is beyond is not shown,
+// and neither is what a kernel has no slot for.
 class Marker {
 public:
     // `text`: 56 bytes at most are shown.

@@ -549,8 +549,8 @@ inline void Op::event(const iok_completion& came, std::string_view bytes, std::s
 // The way of one thread to a kernel: submissions one way, completions the other. `Kernel::channel()` is the calling
 // thread's; `Kernel::open_channel()` makes more, which end with their object. One thread at a time uses a channel.
 //
-// For an event loop of your own: watch `fd()` for reading and call `poll()` until it gives 0. A Batch around a turn sends
-// what the turn asks for in one call.
+// For an event loop of your own: watch `fd()` for reading and call `poll()` until it gives 0. A Batch around a turn
+// sends what the turn asks for in one call.
 class Channel {
 public:
     explicit Channel(std::shared_ptr<detail::ChannelState> state) : state_(std::move(state)) {}

@@ -141,8 +141,8 @@ class SubscriptionOp;
 }  // namespace detail
 
 // What endpoints and leases have in common: requests. A request's arguments are what `pack` takes (pack.hpp):
-// `call("SET", "key", bytes(picture), "EX", 60)`. A `list` as argument makes a batch, answered by one array, in which errors
-// are elements: `call(list("SET", "a", 1), list("GET", "a"))`.
+// `call("SET", "key", bytes(picture), "EX", 60)`. A `list` as argument makes a batch, answered by one array, in which
+// errors are elements: `call(list("SET", "a", 1), list("GET", "a"))`.
 //
 // Errors: those of the peer are `remote`; `bad_request` for what the protocol cannot send; and the rest of ErrorKind.
 class Requests {
@@ -169,8 +169,9 @@ public:
         return request(Options(), arguments...);
     }
 
-    // One request whose reply is shown to `handler(Result<View>)` where it lies in the ring, without a copy: the View is
-    // good until the handler returns or waits. The handler runs in this thread, while it waits, polls or runs a loop.
+    // One request whose reply is shown to `handler(Result<View>)` where it lies in the ring, without a copy: the View
+    // is good until the handler returns or waits. The handler runs in this thread, while it waits, polls or runs a
+    // loop.
     template <class Handler, class... T>
     void look(Handler handler, const Options& options, const T&... arguments) const {
         detail::Ref<detail::Op> op(new detail::ViewOp<Handler>(std::move(handler)));
@@ -319,8 +320,8 @@ inline Result<Endpoint> Kernel::open(std::string_view url, const Query& options)
     return Endpoint(std::move(state));
 }
 
-// A connection of one's own, until `release` or the end of its life: transactions, and what else changes a connection. It
-// goes back clean; what is under way on it is cancelled. It belongs to the thread that asked for it.
+// A connection of one's own, until `release` or the end of its life: transactions, and what else changes a connection.
+// It goes back clean; what is under way on it is cancelled. It belongs to the thread that asked for it.
 class Lease : public Requests {
 public:
     Lease(Lease&&) noexcept = default;
@@ -374,7 +375,8 @@ public:
     ~LeaseOp() override {
         auto channel = lives.lock();
         if (!is_taken && lease() && channel && channel->is_alive())
-            channel->submit(nullptr, {IOK_OP_RELEASE, IOK_FLAG_QUIET, head.endpoint, 0, lease()}, std::uint64_t{1} << 62);
+            channel->submit(nullptr, {IOK_OP_RELEASE, IOK_FLAG_QUIET, head.endpoint, 0, lease()},
+                            std::uint64_t{1} << 62);
     }
 
     Requests of;
@@ -506,8 +508,8 @@ public:
 
 // Messages as they come, until `close` or the end of its life: `while (auto message = news.next().get()) ...`.
 //
-// It outlives lost connections: messages sent meanwhile are not delivered, `reconnects` counts. It belongs to the thread
-// that asked for it.
+// It outlives lost connections: messages sent meanwhile are not delivered, `reconnects` counts. It belongs to the
+// thread that asked for it.
 class Subscription {
 public:
     Subscription(Subscription&&) noexcept = default;
@@ -518,8 +520,8 @@ public:
     }
     ~Subscription() { close(); }
 
-    // The next message; one asks at a time. A Future that is dropped leaves the message for the next one. After the end:
-    // an Error of the kind `closed`, or of what ended it.
+    // The next message; one asks at a time. A Future that is dropped leaves the message for the next one. After the
+    // end: an Error of the kind `closed`, or of what ended it.
     Future<Reply> next() { return Future<Reply>(op_->inbox->next(op_->channel)); }
 
     // Messages dropped because the program left too many unread.

@@ -75,7 +75,8 @@ public:
         if (!op_->done) op_->fail(detail::error_of(IOK_STATUS_CANCELLED, Fate::maybe_executed));
     }
 
-    // Calls `handler(Result<T>)` once it is ready, in this thread: while it waits, polls or runs a loop. At once if it is.
+    // Calls `handler(Result<T>)` once it is ready, in this thread: while it waits, polls or runs a loop. At once if it
+    // is.
     template <class Handler>
     void then(Handler handler) && {
         if (op_->done) return handler(take());

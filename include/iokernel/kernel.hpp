@@ -217,7 +217,8 @@ class EchoOp final : public Op {
 };
 
 // One operation of the calling thread, to its end.
-inline Result<iok_completion> block(KernelState& kernel, const Ask& ask, std::string_view payload, std::string* said = {}) {
+inline Result<iok_completion> block(KernelState& kernel, const Ask& ask, std::string_view payload,
+                                    std::string* said = {}) {
     Ref<Op> op(new Op);
     std::shared_ptr<ChannelState> channel = kernel.channel().state();
     channel->submit(op.get(), ask, 0, [payload](Buffer& out) { out.append(payload.data(), payload.size()); });
@@ -231,7 +232,8 @@ inline Result<iok_completion> block(KernelState& kernel, const Ask& ask, std::st
 
 // An I/O thread with everything that it owns. Usually the one behind `iokernel::open` is enough.
 //
-// Any thread may use it. Closes itself at the end of its life; endpoints that outlive it give Errors of the kind `closed`.
+// Any thread may use it. Closes itself at the end of its life; endpoints that outlive it give Errors of the kind
+// `closed`.
 class Kernel {
 public:
     // `config`: `"name=web-1&admin=auto"`; the keys are those of iok_kernel_open. Error: bad_config, or the system's.
@@ -302,8 +304,8 @@ public:
     Result<Histogram> histogram(std::string_view name, std::vector<double> buckets = {}, const Query& labels = {},
                                 std::string_view help = {}) const;
 
-    // Closes every endpoint and ends the I/O thread; what is under way may finish for `drain`, and ends as `closed` then.
-    // Bounded. Twice is harmless. Error: timeout (it ends by itself later).
+    // Closes every endpoint and ends the I/O thread; what is under way may finish for `drain`, and ends as `closed`
+    // then. Bounded. Twice is harmless. Error: timeout (it ends by itself later).
     Result<Ok> close(Milliseconds drain = Milliseconds(0)) const { return state_->close(drain); }
 
     bool is_closed() const noexcept { return state_->is_closed(); }
@@ -329,12 +331,13 @@ struct DefaultKernel {
 
 }  // namespace detail
 
-// The kernel of `iokernel::open` and `iokernel::listen`, started at the first call. IOKERNEL_ADMIN in the environment gives
-// it an admin endpoint. At exit, what is under way may finish for a moment.
+// The kernel of `iokernel::open` and `iokernel::listen`, started at the first call. IOKERNEL_ADMIN in the environment
+// gives it an admin endpoint. At exit, what is under way may finish for a moment.
 inline Result<Kernel>& default_kernel() {
     static detail::DefaultKernel made{[] {
         const char* admin = std::getenv("IOKERNEL_ADMIN");
-        return Kernel::start(admin && *admin ? Query{{"name", "iokernel"}, {"admin", admin}} : Query{{"name", "iokernel"}});
+        return Kernel::start(admin && *admin ? Query{{"name", "iokernel"}, {"admin", admin}}
+                                             : Query{{"name", "iokernel"}});
     }()};
     return made.kernel;
 }

@@ -12,7 +12,7 @@ namespace detail {
 // What is kept of a client's request until it is answered.
 struct RequestState {
     std::uint64_t tag = 0;
-    bool is_settled = false;  // it was answered, or its client has left
+    bool is_settled = false;               // it was answered, or its client has left
     std::size_t came = 0, given_back = 0;  // bytes of its pieces
     const std::shared_ptr<Inbox> pieces = std::make_shared<Inbox>();
 };
@@ -40,7 +40,8 @@ public:
             auto request = found->second;
             request->came += came.kind == IOK_KIND_PUSH ? bytes.size() : 0;
             request->pieces->put(came, bytes, whole);
-            if (came.kind == IOK_KIND_END) request->pieces->end(error_of(IOK_STATUS_CLOSED, Fate::none, "it has ended"));
+            if (came.kind == IOK_KIND_END)
+                request->pieces->end(error_of(IOK_STATUS_CLOSED, Fate::none, "it has ended"));
         }
     }
 
@@ -76,9 +77,9 @@ public:
 
 }  // namespace detail
 
-// A client's request. It is answered once: by `reply`, by `error`, or by `begin`, `send` as often as needed and `finish`. One
-// that is never answered gets the listener's `timeout=`. It belongs to its listener's thread. A client that has left is no
-// error: `is_gone` tells.
+// A client's request. It is answered once: by `reply`, by `error`, or by `begin`, `send` as often as needed and
+// `finish`. One that is never answered gets the listener's `timeout=`. It belongs to its listener's thread. A client
+// that has left is no error: `is_gone` tells.
 class Request {
 public:
     // What the client asked, as its protocol has it. It points into this Request.
@@ -134,8 +135,8 @@ public:
         return sent;
     }
 
-    // What else comes of it, where the protocol has that; `Reply::is_end()` is true for the last. Taking a piece makes room
-    // for more. Errors: lost (the client has left), closed (after the last).
+    // What else comes of it, where the protocol has that; `Reply::is_end()` is true for the last. Taking a piece makes
+    // room for more. Errors: lost (the client has left), closed (after the last).
     Future<Reply> piece() {
         credit();
         return Future<Reply>(state_->pieces->next(listener_->channel.get()));
@@ -173,8 +174,8 @@ private:
     bool has_begun_ = false;
 };
 
-// Where clients connect; made by `listen`. It belongs to the thread that made it, whose channel its requests come by, and
-// ends with its object.
+// Where clients connect; made by `listen`. It belongs to the thread that made it, whose channel its requests come by,
+// and ends with its object.
 class Listener {
 public:
     Listener(Listener&&) noexcept = default;
@@ -201,8 +202,8 @@ public:
     // Stops listening and drops its clients; the address is free then. Twice is harmless.
     void close() { (void)leave(Milliseconds(0), Milliseconds(0)).get(); }
 
-    // Leaves as politely as its protocol can: whoever asks about its health is told so; `delay` later nobody is let in any
-    // more; what is under way has `drain` to finish. Meanwhile `next` goes on.
+    // Leaves as politely as its protocol can: whoever asks about its health is told so; `delay` later nobody is let in
+    // any more; what is under way has `drain` to finish. Meanwhile `next` goes on.
     Future<Ok> close_gently(Milliseconds drain, Milliseconds delay = Milliseconds(0)) { return leave(drain, delay); }
 
 private:
@@ -268,7 +269,8 @@ inline Result<Listener> Kernel::listen(std::string_view url, const Query& option
     auto listener = std::make_shared<detail::ListenerState>(state_, channel().state());
     detail::Ref<detail::Op> op(new detail::Op);
     std::string whole = detail::with_options(url, options);
-    listener->channel->submit(op.get(), {IOK_OP_LISTEN}, 0, [&](Buffer& out) { out.append(whole.data(), whole.size()); });
+    listener->channel->submit(op.get(), {IOK_OP_LISTEN}, 0,
+                              [&](Buffer& out) { out.append(whole.data(), whole.size()); });
     listener->channel->wait([&op] { return op->done; });
     if (!op->is_ok()) return op->error();
     listener->number = op->head.endpoint;

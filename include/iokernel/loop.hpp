@@ -70,8 +70,8 @@ struct Promise<void> : PromiseBase {
 
 }  // namespace detail
 
-// A coroutine that begins when it is awaited, run or detached. Exceptions in it go to who awaits it. Destroying it ends it
-// where it waits, and cancels what it waits for.
+// A coroutine that begins when it is awaited, run or detached. Exceptions in it go to who awaits it. Destroying it ends
+// it where it waits, and cancels what it waits for.
 template <class T>
 class [[nodiscard]] Task {
 public:
@@ -127,8 +127,8 @@ inline Task<void> detail::Promise<void>::get_return_object() {
 inline void detach(Task<void> task) { std::move(task).detach(); }
 
 // Runs coroutines of one thread: `Loop loop(kernel); loop.run(main());`. It drives the thread's channel, timers and
-// descriptors of yours; what a turn asks for goes to the kernel in one call. It may be opened and closed at any time; what
-// still sleeps or watches then is never resumed.
+// descriptors of yours; what a turn asks for goes to the kernel in one call. It may be opened and closed at any time;
+// what still sleeps or watches then is never resumed.
 class Loop {
 public:
     explicit Loop(const Kernel& kernel) : channel_(kernel.channel()), batch_(channel_), state_(channel_.state()) {
@@ -227,9 +227,7 @@ private:
     }
 
     // A coroutine that was resumed before may have ended it.
-    bool is_watched(Watch* watch) const {
-        return std::find(watches_.begin(), watches_.end(), watch) != watches_.end();
-    }
+    bool is_watched(Watch* watch) const { return std::find(watches_.begin(), watches_.end(), watch) != watches_.end(); }
 
     static void resume(Watch& watch, short came) {
         watch.came_ = came;

@@ -119,15 +119,33 @@ private:
     std::string text_;
 };
 
-class RemoteError : public Exception { using Exception::Exception; };
-class Timeout : public Exception { using Exception::Exception; };
-class Unavailable : public Exception { using Exception::Exception; };
-class ConnectionLost : public Exception { using Exception::Exception; };
-class Overloaded : public Exception { using Exception::Exception; };
-class Cancelled : public Exception { using Exception::Exception; };
-class BadRequest : public Exception { using Exception::Exception; };
-class BadConfig : public BadRequest { using BadRequest::BadRequest; };
-class Closed : public Exception { using Exception::Exception; };
+class RemoteError : public Exception {
+    using Exception::Exception;
+};
+class Timeout : public Exception {
+    using Exception::Exception;
+};
+class Unavailable : public Exception {
+    using Exception::Exception;
+};
+class ConnectionLost : public Exception {
+    using Exception::Exception;
+};
+class Overloaded : public Exception {
+    using Exception::Exception;
+};
+class Cancelled : public Exception {
+    using Exception::Exception;
+};
+class BadRequest : public Exception {
+    using Exception::Exception;
+};
+class BadConfig : public BadRequest {
+    using BadRequest::BadRequest;
+};
+class Closed : public Exception {
+    using Exception::Exception;
+};
 
 [[noreturn]] inline void raise(Error error) {
     switch (error.kind()) {

@@ -38,8 +38,8 @@ struct Fault {
 
 // One value: `std::get_if<std::string>(&value.is)`, or `value.as<std::string>()`. Integers are int64_t where they fit.
 struct Value {
-    using Is = std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Bytes, Array, Map, Set,
-                            Fault, BigNumber, Attributed, Ext>;
+    using Is = std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Bytes, Array, Map,
+                            Set, Fault, BigNumber, Attributed, Ext>;
     Is is;
 
     Value() = default;

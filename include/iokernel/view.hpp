@@ -8,15 +8,15 @@
 namespace iokernel {
 
 enum class Kind : std::uint8_t {
-    invalid,     // no value is there, or its bytes are none
+    invalid,  // no value is there, or its bytes are none
     nil,
     boolean,
     integer,
-    number,      // a double
+    number,  // a double
     text,
     bytes,
     array,
-    set,         // RESP3's; elements as an array's
+    set,  // RESP3's; elements as an array's
     map,
     error,       // an error inside of a reply
     big_number,  // an integer of any size: its digits are its text
@@ -31,8 +31,8 @@ struct Token {
     Kind kind = Kind::invalid;
     bool is_unsigned = false;
     std::int8_t ext_type = 0;
-    std::uint64_t bits = 0;    // of a boolean, an integer or a double
-    std::size_t size = 0;      // bytes of text and the like, elements of an array, members of a map
+    std::uint64_t bits = 0;      // of a boolean, an integer or a double
+    std::size_t size = 0;        // bytes of text and the like, elements of an array, members of a map
     const char* data = nullptr;  // what follows the head
 };
 
@@ -61,20 +61,36 @@ public:
         if (code >= 0xe0) return integer(static_cast<std::uint64_t>(static_cast<std::int8_t>(code)), false);
         switch (code) {
         case 0xc0: return sized(Kind::nil, 0);
-        case 0xc2: case 0xc3: return scalar(Kind::boolean, code & 1);
-        case 0xc4: case 0xc5: case 0xc6: return blob(Kind::bytes, number(std::size_t{1} << (code - 0xc4)));
-        case 0xc7: case 0xc8: case 0xc9: return ext(number(std::size_t{1} << (code - 0xc7)));
+        case 0xc2:
+        case 0xc3: return scalar(Kind::boolean, code & 1);
+        case 0xc4:
+        case 0xc5:
+        case 0xc6: return blob(Kind::bytes, number(std::size_t{1} << (code - 0xc4)));
+        case 0xc7:
+        case 0xc8:
+        case 0xc9: return ext(number(std::size_t{1} << (code - 0xc7)));
         case 0xca: return single();
         case 0xcb: return scalar(Kind::number, number(8));
-        case 0xcc: case 0xcd: case 0xce: case 0xcf: return integer(number(std::size_t{1} << (code - 0xcc)), true);
+        case 0xcc:
+        case 0xcd:
+        case 0xce:
+        case 0xcf: return integer(number(std::size_t{1} << (code - 0xcc)), true);
         case 0xd0: return integer(static_cast<std::uint64_t>(static_cast<std::int8_t>(number(1))), false);
         case 0xd1: return integer(static_cast<std::uint64_t>(static_cast<std::int16_t>(number(2))), false);
         case 0xd2: return integer(static_cast<std::uint64_t>(static_cast<std::int32_t>(number(4))), false);
         case 0xd3: return integer(number(8), false);
-        case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return ext(std::size_t{1} << (code - 0xd4));
-        case 0xd9: case 0xda: case 0xdb: return blob(Kind::text, number(std::size_t{1} << (code - 0xd9)));
-        case 0xdc: case 0xdd: return sized(Kind::array, number(std::size_t{2} << (code - 0xdc)));
-        case 0xde: case 0xdf: return sized(Kind::map, number(std::size_t{2} << (code - 0xde)));
+        case 0xd4:
+        case 0xd5:
+        case 0xd6:
+        case 0xd7:
+        case 0xd8: return ext(std::size_t{1} << (code - 0xd4));
+        case 0xd9:
+        case 0xda:
+        case 0xdb: return blob(Kind::text, number(std::size_t{1} << (code - 0xd9)));
+        case 0xdc:
+        case 0xdd: return sized(Kind::array, number(std::size_t{2} << (code - 0xdc)));
+        case 0xde:
+        case 0xdf: return sized(Kind::map, number(std::size_t{2} << (code - 0xde)));
         default: return failed();
         }
     }
@@ -181,7 +197,9 @@ public:
             read();
             return;
         }
-        token_.kind = encoding == IOK_ENCODING_NONE ? Kind::nil : encoding == IOK_ENCODING_TEXT ? Kind::text : Kind::bytes;
+        token_.kind = encoding == IOK_ENCODING_NONE   ? Kind::nil
+                      : encoding == IOK_ENCODING_TEXT ? Kind::text
+                                                      : Kind::bytes;
         token_.data = payload.data();
         token_.size = payload.size();
         is_bare_ = true;
@@ -223,7 +241,9 @@ public:
     // Text, bytes, the digits of a big number; empty for anything else. `kind` tells them apart.
     std::string_view text() const noexcept {
         switch (kind()) {
-        case Kind::text: case Kind::bytes: case Kind::big_number: return {token_.data, token_.size};
+        case Kind::text:
+        case Kind::bytes:
+        case Kind::big_number: return {token_.data, token_.size};
         default: return {};
         }
     }
@@ -314,7 +334,9 @@ public:
     }
 
 private:
-    bool has_parts() const noexcept { return kind() >= Kind::array && kind() != Kind::big_number && kind() != Kind::ext; }
+    bool has_parts() const noexcept {
+        return kind() >= Kind::array && kind() != Kind::big_number && kind() != Kind::ext;
+    }
 
     std::string_view rest() const noexcept {
         return {token_.data, static_cast<std::size_t>(whole_.data() + whole_.size() - token_.data)};

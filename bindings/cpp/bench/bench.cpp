@@ -1,5 +1,5 @@
-// What a message costs a program in C++, beside hiredis. Prints one JSON line for each case; each figure is the median of
-// five runs. Redis is found at IOK_REDIS.
+// What a message costs a program in C++, beside hiredis. Prints one JSON line for each case; each figure is the median
+// of five runs. Redis is found at IOK_REDIS.
 #include <hiredis/hiredis.h>
 #include <iokernel.hpp>
 
@@ -38,8 +38,8 @@ void measure(const char* name, const char* side, int messages, const Work& work)
         cpu_ns.push_back((now(CLOCK_THREAD_CPUTIME_ID) - cpu) * 1e9 / messages);
         per_second.push_back(messages / (now(CLOCK_MONOTONIC) - start));
     }
-    std::printf("{\"case\": \"%s\", \"side\": \"%s\", \"per_second\": %.0f, \"cpu_ns\": %.0f}\n", name, side, median(per_second),
-                median(cpu_ns));
+    std::printf("{\"case\": \"%s\", \"side\": \"%s\", \"per_second\": %.0f, \"cpu_ns\": %.0f}\n", name, side,
+                median(per_second), median(cpu_ns));
     std::fflush(stdout);
 }
 
@@ -52,8 +52,9 @@ void measure_latency(const char* side, const Work& work) {
         work();
         took.push_back(now(CLOCK_MONOTONIC) - start);
     }
-    std::printf("{\"case\": \"get, blocking, one at a time\", \"side\": \"%s\", \"p50_us\": %.1f, \"per_second\": %.0f}\n", side,
-                median(took) * 1e6, 1 / median(took));
+    std::printf(
+        "{\"case\": \"get, blocking, one at a time\", \"side\": \"%s\", \"p50_us\": %.1f, \"per_second\": %.0f}\n",
+        side, median(took) * 1e6, 1 / median(took));
     std::fflush(stdout);
 }
 
@@ -129,7 +130,8 @@ void with_noops(Kernel& kernel) {
     while (done < noops) {
         {
             Batch batch(channel);
-            while (sent < noops && sent - done < 256) kernel.echo(nullptr).then([&done](Result<Reply>) { done++; }), sent++;
+            while (sent < noops && sent - done < 256)
+                kernel.echo(nullptr).then([&done](Result<Reply>) { done++; }), sent++;
         }
         must(channel.wait(Milliseconds(5000)) > 0);
     }

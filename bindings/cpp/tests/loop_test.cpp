@@ -1,5 +1,5 @@
-// Coroutines and listeners: `loop_test URL [TEST...]`. The Loop, an event loop of somebody else's, tasks that end early,
-// and clients of ours.
+// Coroutines and listeners: `loop_test URL [TEST...]`. The Loop, an event loop of somebody else's, tasks that end
+// early, and clients of ours.
 #include <iokernel.hpp>
 
 #include <sys/epoll.h>
@@ -34,9 +34,7 @@ Task<int> deep(Endpoint& redis, int depth) {
     co_return 1 + co_await deep(redis, depth - 1);
 }
 
-Task<> fails(Endpoint& redis) {
-    (co_await redis.request("NOSUCH")).value();
-}
+Task<> fails(Endpoint& redis) { (co_await redis.request("NOSUCH")).value(); }
 
 // A command in the shell, and the loop that waits for what it says.
 class Command {
@@ -216,7 +214,8 @@ TEST(a_listener_serves_many) {
     };
     auto main = [&]() -> Task<> {
         detach(serve());
-        Command curl("curl -s '" + listener.url() + "/[1-200]'; curl -s -o /dev/null -w '%{http_code}' " + listener.url() + "/wrong");
+        Command curl("curl -s '" + listener.url() + "/[1-200]'; curl -s -o /dev/null -w '%{http_code}' " +
+                     listener.url() + "/wrong");
         std::string wanted, said = co_await curl.said(loop);
         for (int i = 1; i <= 200; i++) wanted += "/" + std::to_string(i);
         CHECK(said == wanted + "500");

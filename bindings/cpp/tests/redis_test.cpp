@@ -1,4 +1,5 @@
-// The wrapper beside a real server: `redis_test URL [TEST...]`. Order, ends, cancelling, who owns what, and what is left.
+// The wrapper beside a real server: `redis_test URL [TEST...]`. Order, ends, cancelling, who owns what, and what is
+// left.
 #include <iokernel.hpp>
 
 #include <sys/wait.h>
@@ -31,7 +32,8 @@ TEST(futures_end_in_any_order) {
     Opened at;
     std::vector<Future<Reply>> futures;
     for (int i = 0; i < 1000; i++) futures.push_back(at.redis.request("ECHO", i));
-    for (int i = 999; i >= 0; i--) CHECK(futures[static_cast<std::size_t>(i)].get().value().text() == std::to_string(i));
+    for (int i = 999; i >= 0; i--)
+        CHECK(futures[static_cast<std::size_t>(i)].get().value().text() == std::to_string(i));
 }
 
 TEST(a_batch_goes_in_one_piece_and_keeps_its_order) {
@@ -48,7 +50,9 @@ TEST(a_batch_goes_in_one_piece_and_keeps_its_order) {
 
 TEST(commands_in_one_request_are_answered_by_one_array) {
     Opened at;
-    auto reply = at.redis.call(list("SET", "b:a", 1), list("INCR", "b:a"), list("LPUSH", "b:a", "x"), list("GET", "b:a")).value();
+    auto reply =
+        at.redis.call(list("SET", "b:a", 1), list("INCR", "b:a"), list("LPUSH", "b:a", "x"), list("GET", "b:a"))
+            .value();
     View view = reply.view();
     CHECK(view.size() == 4 && view[0].text() == "OK" && view[1].integer() == 2 && view[3].text() == "2");
     CHECK(view[2].is_error() && view[2].error().code == "WRONGTYPE");
@@ -64,9 +68,11 @@ TEST(errors_tell_whose_they_are) {
     CHECK(failed.error().endpoint == at.redis.url() && failed.error().peer != 0 && failed.error().code == "WRONGTYPE");
     CHECK(failed.error().text().find("WRONGTYPE Operation against a key") == 0);
     auto none = at.redis.call("SET", "x", nullptr);
-    CHECK(!none && none.error().kind() == ErrorKind::bad_request && none.error().text().find("nil") != std::string::npos);
+    CHECK(!none && none.error().kind() == ErrorKind::bad_request &&
+          none.error().text().find("nil") != std::string::npos);
     auto wrong = at.kernel.open(url, {{"heartbeat", "soon"}});
-    CHECK(!wrong && wrong.error().kind() == ErrorKind::bad_config && wrong.error().text().find("soon") != std::string::npos);
+    CHECK(!wrong && wrong.error().kind() == ErrorKind::bad_config &&
+          wrong.error().text().find("soon") != std::string::npos);
     CHECK(!at.redis.call(within(0ms), "PING") && at.redis.call(within(-1s), "PING").error().fate == Fate::not_sent);
 }
 
@@ -78,7 +84,8 @@ TEST(a_reply_is_looked_at_where_it_lies) {
     int seen = 0, failed = 0;
     at.redis.look([&](Result<View> view) { seen += view && view->text() == "small"; }, "GET", "l:small");
     at.redis.look([&](Result<View> view) { seen += view && view->text() == large; }, "GET", "l:large");
-    at.redis.look([&](Result<View> view) { failed += !view && view.error().code == "WRONGTYPE"; }, within(5s), "LPUSH", "l:small", 1);
+    at.redis.look([&](Result<View> view) { failed += !view && view.error().code == "WRONGTYPE"; }, within(5s), "LPUSH",
+                  "l:small", 1);
     while (seen + failed < 3) CHECK(at.kernel.channel().wait(5s) > 0);
     CHECK(seen == 2 && failed == 1);
     at.redis.call("DEL", "l:large", "l:small").value();
@@ -208,7 +215,8 @@ TEST(a_subscription_ends_with_its_object) {
         CHECK(!cancelled.get());
     }
     for (int i = 0; i < 500 && !at.redis.call("PUBSUB", "CHANNELS").value().view().size(); i++) break;
-    for (int i = 0; i < 500 && at.redis.call("PUBSUB", "CHANNELS").value().view().size(); i++) std::this_thread::sleep_for(10ms);
+    for (int i = 0; i < 500 && at.redis.call("PUBSUB", "CHANNELS").value().view().size(); i++)
+        std::this_thread::sleep_for(10ms);
     CHECK(at.redis.call("PUBSUB", "CHANNELS").value().view().size() == 0);
     auto refused = at.redis.subscribe("GET", "x").get();
     CHECK(!refused && refused.error().kind() == ErrorKind::bad_request);
@@ -255,7 +263,8 @@ TEST(threads_share_an_endpoint) {
     std::atomic<int> right{0};
     for (int thread = 0; thread < 4; thread++)
         threads.emplace_back([&, thread] {
-            for (int i = 0; i < 500; i++) right += at.redis.call("ECHO", thread * 1000 + i).value().text() == std::to_string(thread * 1000 + i);
+            for (int i = 0; i < 500; i++)
+                right += at.redis.call("ECHO", thread * 1000 + i).value().text() == std::to_string(thread * 1000 + i);
         });
     for (auto& each : threads) each.join();
     CHECK(right == 2000 && conns(at.redis) == before);
@@ -318,7 +327,8 @@ TEST(counters_gauges_and_histograms) {
     std::uint64_t before = counter.value();
     counter.inc();
     counter.inc(6);
-    CHECK(counter.value() == before + 7 && kernel.counter("cpp_orders", {{"shop", "north"}}).value().value() == before + 7);
+    CHECK(counter.value() == before + 7 &&
+          kernel.counter("cpp_orders", {{"shop", "north"}}).value().value() == before + 7);
     Gauge gauge = kernel.gauge("cpp_depth").value();
     gauge.set(2.5);
     gauge.add(-1);

@@ -47,9 +47,7 @@ std::string text(View view) { return std::string(view.text()); }
 std::int64_t number(View view) { return view.integer().value(); }
 Milliseconds time_of(View view) { return Milliseconds(number(view)); }
 
-Milliseconds since(Clock::time_point start) {
-    return std::chrono::duration_cast<Milliseconds>(Clock::now() - start);
-}
+Milliseconds since(Clock::time_point start) { return std::chrono::duration_cast<Milliseconds>(Clock::now() - start); }
 
 // Whether a reply is what a scenario says: `{"bytes": "v"}`.
 bool matches(View found, View wanted) {
@@ -81,7 +79,8 @@ void is_error(const Error& error, View wanted) {
     check(name == wanted["error"].text(), "%s: %s: expected %s", what.c_str(), name.c_str(),
           text(wanted["error"]).c_str());
     if (wanted["code"]) check(error.code == wanted["code"].text(), "%s: code %s", what.c_str(), error.code.c_str());
-    if (wanted["fate"]) check(fate_name(error.fate) == wanted["fate"].text(), "%s: %s", what.c_str(), fate_name(error.fate));
+    if (wanted["fate"])
+        check(fate_name(error.fate) == wanted["fate"].text(), "%s: %s", what.c_str(), fate_name(error.fate));
     if (wanted["names"]) check(what.find(text(wanted["names"])) != what.npos, "%s: expected a name", what.c_str());
 }
 
@@ -190,7 +189,8 @@ void pubsub(View one) {
     for (std::int64_t i = 0; i < count; i++) at.redis.send(words(filled(one["publish"], i))).value();
     for (std::int64_t i = 0; i < count; i++) {
         auto message = news.next().get().value();
-        check(message.view()[2].text() == std::to_string(i), "message %" PRId64 " is %s", i, text(message.view()[2]).c_str());
+        check(message.view()[2].text() == std::to_string(i), "message %" PRId64 " is %s", i,
+              text(message.view()[2]).c_str());
     }
     news.close();
     auto after = news.next().get();
@@ -439,7 +439,9 @@ void loops(View one) {
 double cpu_ms() {
     rusage used;
     getrusage(RUSAGE_SELF, &used);
-    auto ms = [](timeval time) { return static_cast<double>(time.tv_sec) * 1000 + static_cast<double>(time.tv_usec) / 1000; };
+    auto ms = [](timeval time) {
+        return static_cast<double>(time.tv_sec) * 1000 + static_cast<double>(time.tv_usec) / 1000;
+    };
     return ms(used.ru_utime) + ms(used.ru_stime);
 }
 
@@ -460,7 +462,8 @@ void idle(View one) {
 // A kernel with an admin endpoint, and somebody else who asks it while we hang.
 class Hanging {
 public:
-    explicit Hanging(View one) : folder_(make_folder()), kernel(Kernel::start({{"admin", "unix:" + socket()}}).value()) {
+    explicit Hanging(View one)
+        : folder_(make_folder()), kernel(Kernel::start({{"admin", "unix:" + socket()}}).value()) {
         ask_ = "sleep 0.3; curl -s -m 5 --unix-socket " + socket() + " http://localhost" + text(one["path"]);
     }
     ~Hanging() {

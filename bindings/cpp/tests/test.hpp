@@ -1,4 +1,5 @@
-// Tests that name themselves: `TEST(name) { CHECK(...); }`, then `run_tests(argc, argv)`, which runs those named, or all.
+// Tests that name themselves: `TEST(name) { CHECK(...); }`, then `run_tests(argc, argv)`, which runs those named, or
+// all.
 #pragma once
 
 #include <cstdio>
@@ -20,8 +21,8 @@ struct Registered {
     Registered(const char* name, void (*run)()) { tests().push_back({name, run}); }
 };
 
-#define TEST(name)                                       \
-    static void name();                                  \
+#define TEST(name)                                          \
+    static void name();                                     \
     static const Registered registered_##name(#name, name); \
     static void name()
 

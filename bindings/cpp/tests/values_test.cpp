@@ -91,10 +91,11 @@ TEST(what_goes_comes_back) {
 TEST(types_of_the_language_are_taken) {
     std::map<std::string, std::vector<int>> map{{"a", {1, 2}}, {"b", {}}};
     std::vector<std::byte> raw{std::byte{1}, std::byte{255}};
-    std::string bytes = packed(list("text", "s"s, std::string_view("v"), iokernel::bytes("b"), raw, map, 1.5f, 'a',
-                                    std::optional<int>(), std::optional<int>(3), std::array<int, 2>{4, 5}, nullptr, true));
-    Value wanted = Array{"text", "s",     "v",       Bytes{"b"}, Bytes{"\x01\xff"}, Map{{"a", Array{1, 2}}, {"b", Array{}}},
-                         1.5,    97,      nullptr,   3,          Array{4, 5},       nullptr,
+    std::string bytes =
+        packed(list("text", "s"s, std::string_view("v"), iokernel::bytes("b"), raw, map, 1.5f, 'a',
+                    std::optional<int>(), std::optional<int>(3), std::array<int, 2>{4, 5}, nullptr, true));
+    Value wanted = Array{"text", "s", "v",     Bytes{"b"}, Bytes{"\x01\xff"}, Map{{"a", Array{1, 2}}, {"b", Array{}}},
+                         1.5,    97,  nullptr, 3,          Array{4, 5},       nullptr,
                          true};
     CHECK(to_value(View(bytes)) == wanted);
 }
@@ -115,7 +116,8 @@ TEST(bare_payloads_are_values) {
     CHECK(View(IOK_ENCODING_BYTES, "ab").kind() == Kind::bytes && View(IOK_ENCODING_TEXT, "ab").text() == "ab");
     CHECK(View(IOK_ENCODING_NONE, "").is_nil() && View(IOK_ENCODING_BYTES, "").kind() == Kind::bytes);
     CHECK(to_value(View(IOK_ENCODING_RAW, "+OK\r\n")) == Value(Bytes{"+OK\r\n"}));
-    CHECK(packed(View(IOK_ENCODING_TEXT, "ab")) == packed("ab") && hex(packed(View(IOK_ENCODING_BYTES, "a"))) == "c40161");
+    CHECK(packed(View(IOK_ENCODING_TEXT, "ab")) == packed("ab") &&
+          hex(packed(View(IOK_ENCODING_BYTES, "a"))) == "c40161");
 }
 
 TEST(errors_inside_of_a_reply) {
@@ -168,7 +170,8 @@ TEST(deep_nesting_ends) {
 
 TEST(urls_hide_their_secrets) {
     CHECK(detail::shown("redis://app:secret@host:1/3?x=y") == "redis://app:***@host:1/3");
-    CHECK(detail::shown("redis://:secret@host") == "redis://:***@host" && detail::shown("redis://host?p=q") == "redis://host");
+    CHECK(detail::shown("redis://:secret@host") == "redis://:***@host" &&
+          detail::shown("redis://host?p=q") == "redis://host");
     CHECK(detail::with_options("redis://h", {{"a b", "c&d"}}) == "redis://h?a%20b=c%26d");
     CHECK(detail::with_options("redis://h?x=1", {{"a", "b"}}) == "redis://h?x=1&a=b");
 }
@@ -185,12 +188,12 @@ TEST(results_hold_one_of_two) {
         (void)late.value();
         CHECK(!"it threw nothing");
     } catch (const Timeout& timeout) {
-        CHECK(timeout.error().fate == Fate::maybe_executed && std::strcmp(timeout.what(), "late (maybe executed)") == 0);
+        CHECK(timeout.error().fate == Fate::maybe_executed &&
+              std::strcmp(timeout.what(), "late (maybe executed)") == 0);
     }
     try {
         raise(detail::error_of(IOK_STATUS_BAD_CONFIG));
-    } catch (const BadRequest&) {
-    }
+    } catch (const BadRequest&) {}
 #endif
 }
 
