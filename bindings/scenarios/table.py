@@ -63,6 +63,8 @@ def cell(result: str, reason: str) -> str:
 
 def render(columns: Mapping[str, Column], languages: Sequence[str], names: Sequence[str]) -> str:
     shown = [language for language in languages if language in columns]
+    if not shown:
+        return "\n"
     reasons: list[str] = []
 
     def text(value: str) -> str:
