@@ -2,7 +2,7 @@
 #
 #   make build            the library, the header, and .venv/bin/python that imports the binding
 #   make demo             500 tasks on one connection, a ten-second C call, and what the server saw of it
-#   make test             everything; or test-rust, test-python, test-c
+#   make test             everything; or test-rust, test-python, test-c, test-bindings (the other languages)
 #   make lint             formatting, clippy, types, the header
 #   make bench            us and the other clients side by side
 #   make fuzz, make soak  for SECONDS=60
@@ -19,13 +19,16 @@ STAGE   := $(CURDIR)/build/stage
 PYTHON  := .venv/bin/python
 RUN     := $(PYTHON) tests/run.py
 
+# Languages whose scenarios and tests `make test-bindings` runs: suites of tests/run.py.
+BINDINGS := ruby lua luajit perl node cpp
+
 # Where bash, zsh and fish look for completions, in this order.
 COMPLETION := share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
 
 # Where bindings find the library of this tree, also when it is built elsewhere.
 export IOKERNEL_LIBRARY ?= $(TARGET)/release/libiokernel.so
 
-.PHONY: build library header setup stage c demo test test-rust test-python test-c lint bench fuzz soak loom asan tsan install clean
+.PHONY: build library header setup stage c cpp demo test test-rust test-python test-c test-bindings lint bench fuzz soak loom asan tsan install clean
 
 build: setup library
 
@@ -49,11 +52,17 @@ c: stage
 	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
 	cmake --build build/c-asan --parallel
 
+cpp: stage
+	cmake -S bindings/cpp -B build/cpp -DCMAKE_PREFIX_PATH=$(STAGE) -DPython3_EXECUTABLE=$(abspath $(PYTHON))
+	cmake --build build/cpp --parallel
+	cmake -S bindings/cpp -B build/cpp-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
+	cmake --build build/cpp-asan --parallel
+
 demo: build
 	$(PYTHON) examples/demo.py
 
 test: build
-	$(RUN) rust python c
+	$(RUN) rust python c $(BINDINGS) table
 
 test-rust: setup
 	$(RUN) rust
@@ -63,6 +72,9 @@ test-python: build
 
 test-c: build
 	$(RUN) c
+
+test-bindings: build
+	$(RUN) $(BINDINGS)
 
 lint: setup
 	cargo fmt --all --check
@@ -95,8 +107,9 @@ asan tsan:
 	tests/sanitize.sh $@
 
 install: library
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
-	install -m 644 include/iokernel.h $(DESTDIR)$(PREFIX)/include/
+	install -d $(DESTDIR)$(PREFIX)/include/iokernel $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 include/iokernel.h include/iokernel.hpp $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/iokernel/*.hpp $(DESTDIR)$(PREFIX)/include/iokernel/
 	install -m 755 $(TARGET)/release/libiokernel.so $(DESTDIR)$(LIBDIR)/libiokernel.so.$(VERSION)
 	ln -sf libiokernel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libiokernel.so.0
 	ln -sf libiokernel.so.0 $(DESTDIR)$(LIBDIR)/libiokernel.so

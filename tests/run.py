@@ -42,16 +42,23 @@ Read = Callable[[str], Count]
 
 @dataclass(frozen=True)
 class Step:
-    """One command; with `read`, it is a test runner whose output is counted. `again` runs only what failed."""
+    """One command; with `read`, it is a test runner whose output is counted. `again` runs only what failed. A step that
+    is `optional` counts as skipped where its program is not installed."""
 
     command: list[str]
     read: Read | None = None
     again: list[str] | None = None
+    optional: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        return self.optional and shutil.which(self.command[0]) is None
 
 
-# How pytest, nextest and ctest name what failed, and pytest why.
+# How pytest, nextest, ctest, TAP and minitest name what failed, and pytest why.
 FAILED = re.compile(
-    r"^(?:(?:FAILED|ERROR) \S+::|E {3}|\s+(?:FLAKY|FAIL|TIMEOUT|SIG\w+) .*\[|.*\*\*\*(?:Failed|Timeout|Exception))"
+    r"^(?:(?:FAILED|ERROR) \S+::|E {3}|\s+(?:FLAKY|FAIL|TIMEOUT|SIG\w+) .*\[|.*\*\*\*(?:Failed|Timeout|Exception)"
+    r"|not ok |(?:Failure|Error):$|\w+#test_\w+)"
 )
 MOST_TOLD = 60
 MOST_AGAIN = 5
@@ -75,6 +82,10 @@ def suite(name: str, steps: list[Step]) -> Count:
     total = Count()
     for step in steps:
         say(f"{name}: {' '.join(step.command)}")
+        if step.is_missing:
+            say(f"{name}: going on without: {step.command[0]}")
+            total += Count(skipped=1)
+            continue
         code, output = run(step.command)
         count = step.read(output) if step.read else Count()
         told.extend(line for line in output.splitlines() if step.read and FAILED.match(line))
@@ -153,6 +164,30 @@ def read_ctest(output: str) -> Count:
     return Count(total - failed - skipped, failed, skipped)
 
 
+def read_scenarios(output: str) -> Count:
+    return words(output, r"^\d+ passed, \d+ failed, \d+ skipped$", passed="passed", failed="failed", skipped="skipped")
+
+
+def read_tap(output: str) -> Count:
+    """Also `prove -v`. A file that skips itself is one test skipped."""
+    skipped = len(re.findall(r"^(?:ok \d+|1\.\.0)\b.*# *SKIP", output, re.MULTILINE | re.IGNORECASE))
+    whole = len(re.findall(r"^1\.\.0\b.*# *SKIP", output, re.MULTILINE | re.IGNORECASE))
+    passed = len(re.findall(r"^ok \d+", output, re.MULTILINE)) - (skipped - whole)
+    return Count(passed, len(re.findall(r"^not ok \d+(?!.*# *TODO)", output, re.MULTILINE)), skipped)
+
+
+def read_minitest(output: str) -> Count:
+    line = r"^\d+ runs, \d+ assertions, \d+ failures, \d+ errors, \d+ skips$"
+    count = words(output, line, passed="runs", failed="failures|errors", skipped="skips")
+    return Count(count.passed - count.failed - count.skipped, count.failed, count.skipped)
+
+
+def read_node(output: str) -> Count:
+    """Its spec reporter begins the lines with another sign than TAP does."""
+    found = {word: sum(numbers(rf"^\S {word} (\d+)$", output)) for word in ("pass", "fail", "skipped")}
+    return Count(found["pass"], found["fail"], found["skipped"])
+
+
 def rust() -> list[Step]:
     """nextest where it is installed: it bounds each test's time. It runs no doc tests, so cargo does these."""
     if not shutil.which("cargo-nextest"):
@@ -167,7 +202,8 @@ def python() -> list[Step]:
     pytest = [sys.executable, "-m", "pytest"]
     suites = list(filter(os.path.isdir, PYTHON_SUITES))
     many = [*pytest, "-n", "3", "--dist", "worksteal", *suites]
-    return [Step(many, read_pytest, [*pytest, "--last-failed", "--last-failed-no-failures=none", *suites])]
+    tests = Step(many, read_pytest, [*pytest, "--last-failed", "--last-failed-no-failures=none", *suites])
+    return [tests, scenarios("python")]
 
 
 def c() -> list[Step]:
@@ -177,7 +213,46 @@ def c() -> list[Step]:
     return [Step(["make", "--no-print-directory", "c"]), *tests]
 
 
-SUITES: dict[str, Callable[[], list[Step]]] = {"rust": rust, "python": python, "c": c}
+def cpp() -> list[Step]:
+    """As C's; and the scenarios."""
+    ctest = ["ctest", "--output-on-failure", "--repeat", "until-pass:2", "--test-dir"]
+    tests = [Step([*ctest, build], read_ctest) for build in ("build/cpp", "build/cpp-asan")]
+    return [Step(["make", "--no-print-directory", "cpp"]), *tests, scenarios("cpp")]
+
+
+def scenarios(language: str) -> Step:
+    """The shared ones, beside a server of their own."""
+    command = [sys.executable, "bindings/scenarios/run.py", language]
+    return Step(command, read_scenarios, [*command, "--last-failed"])
+
+
+# The tests that a language has beside the scenarios.
+LANGUAGES = {
+    "ruby": [Step(["ruby", "bindings/ruby/tests/run.rb"], read_minitest, optional=True)],
+    "lua": [Step(["lua5.4", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
+    "luajit": [Step(["luajit", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
+    "perl": [Step(["prove", "-v", "-Ibindings/perl/lib", "bindings/perl/t"], read_tap, optional=True)],
+    "node": [Step(["node", "--test", "bindings/node/test/"], read_node, optional=True)],
+}
+
+
+def binding(language: str) -> Callable[[], list[Step]]:
+    return lambda: [scenarios(language), *LANGUAGES[language]]
+
+
+def table() -> list[Step]:
+    """The README says of the scenarios what the runs before this one said."""
+    return [Step([sys.executable, "bindings/scenarios/run.py", "--check"])]
+
+
+SUITES: dict[str, Callable[[], list[Step]]] = {
+    "rust": rust,
+    "python": python,
+    "c": c,
+    "cpp": cpp,
+    **{language: binding(language) for language in LANGUAGES},
+    "table": table,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

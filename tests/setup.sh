@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .stamps
 
-# A command that must be there, and the Debian package that brings it.
+# A command that must be there, and the Debian package that brings it; `-` for a package without one.
 needs="
   cc gcc
   cmake cmake
@@ -32,6 +32,28 @@ needs="
   pgbouncer pgbouncer
   curl curl
   stunnel4 stunnel4
+  c++ g++
+  - libhiredis-dev
+  ruby ruby
+  puma puma
+  unicorn unicorn
+  - ruby-dev
+  - ruby-ffi
+  - ruby-msgpack
+  - ruby-minitest
+  lua5.4 lua5.4
+  luajit luajit
+  - liblua5.4-dev
+  - libluajit-5.1-dev
+  - lua-luv
+  - lua-posix
+  - lua-cjson
+  - libffi-platypus-perl
+  - libdata-messagepack-perl
+  - libanyevent-perl
+  - libev-perl
+  - libio-async-perl
+  - libmojolicious-perl
 "
 
 main() {
@@ -57,10 +79,16 @@ system() {
 missing() {
   local command package
   while read -r command package; do
-    if [ -n "$command" ] && ! command -v "$command" >/dev/null; then
-      [ "$1" = 1 ] && echo "$command" || echo "$package"
+    if [ -n "$command" ] && ! is_there "$command" "$package"; then
+      [ "$1" = 1 ] && [ "$command" != - ] && echo "$command" || echo "$package"
     fi
   done <<<"$needs" | sort -u | xargs
+}
+
+# A package without a command is there if dpkg has the list of its files.
+is_there() {
+  [ "$1" = - ] || { command -v "$1" >/dev/null; return; }
+  compgen -G "/var/lib/dpkg/info/$2.list" >/dev/null || compgen -G "/var/lib/dpkg/info/$2:*.list" >/dev/null
 }
 
 # Servers are installed to be started by tests, each a private instance: none may start by itself. A policy-rc.d
