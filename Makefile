@@ -48,15 +48,15 @@ stage: library
 
 c: stage
 	cmake -S tests/c -B build/c -DCMAKE_PREFIX_PATH=$(STAGE) -DPython3_EXECUTABLE=$(abspath $(PYTHON))
-	cmake --build build/c --parallel
+	cmake --build build/c --parallel 2
 	cmake -S tests/c -B build/c-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
-	cmake --build build/c-asan --parallel
+	cmake --build build/c-asan --parallel 2
 
 cpp: stage
 	cmake -S bindings/cpp -B build/cpp -DCMAKE_PREFIX_PATH=$(STAGE) -DPython3_EXECUTABLE=$(abspath $(PYTHON))
-	cmake --build build/cpp --parallel
+	cmake --build build/cpp --parallel 2
 	cmake -S bindings/cpp -B build/cpp-asan -DCMAKE_PREFIX_PATH=$(STAGE) -DIOK_SANITIZE=address -DPython3_EXECUTABLE=$(abspath $(PYTHON))
-	cmake --build build/cpp-asan --parallel
+	cmake --build build/cpp-asan --parallel 2
 
 demo: build
 	$(PYTHON) examples/demo.py
