@@ -337,7 +337,7 @@ function Channel:finish(status)
   if self.ended then
     return
   end
-  if self.watcher then
+  if self.watcher and status ~= STATUS.FORKED then
     self.watcher.stop()
   end
   self:abandon(status)

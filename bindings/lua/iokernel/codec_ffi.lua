@@ -450,7 +450,8 @@ end
 --- A value as MessagePack.
 function codec.pack(value)
   local writer = codec.writer(256)
-  return text(writer.buf, put(writer, 0, value))
+  local count = put(writer, 0, value)
+  return text(writer.buf, count)
 end
 
 --- One value of MessagePack.
