@@ -1,7 +1,8 @@
 --- Us and the clients that Lua's users would pick, side by side: `IOK_REDIS=redis://127.0.0.1:6379 luajit bench.lua`.
 --
--- One line of JSON for each case and side: `per_second` (the median of the rounds), and `cpu_ns`, what the program's own
--- thread used for each message, or `p50_us`. The sides take turns, so that what the machine does besides meets all.
+-- One line of JSON for each case and side: `per_second` (the median of the rounds), and `cpu_ns`, what the program's
+-- own thread used for each message, or `p50_us`. The sides take turns, so that what the machine does besides meets
+-- all.
 local folder = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = folder .. "/?.lua;" .. folder .. "/../tests/?.lua;" .. package.path
 

@@ -1,8 +1,8 @@
 --- Counters, sums, gauges and histograms: cells of shared memory that count without a call into the library's thread.
 --
 -- `kernel:counter("orders", {help =, unit =, labels = {shop = "north"}})`; a gauge takes `merge` too (`"sum"`, `"max"`
--- or `"min"`: what several processes make), a histogram `buckets` (upper bounds, growing, 128 at most). The same name and
--- labels give the same object. They survive forks, and the kernel. A `_total` at the end of a name is left out, as
+-- or `"min"`: what several processes make), a histogram `buckets` (upper bounds, growing, 128 at most). The same name
+-- and labels give the same object. They survive forks, and the kernel. A `_total` at the end of a name is left out, as
 -- exporters add it. Raises ConfigError for a wrong name, unit or label.
 --
 -- In LuaJIT an addition is a load and a store: threads of one process that count in the same series need labels that

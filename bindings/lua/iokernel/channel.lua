@@ -1,7 +1,7 @@
 --- A channel: who waits for which completion, and when to submit.
 --
--- A waiter is a coroutine, or a table with `settle(self, value, problem, slot, kind)`. Its slot is the lower half of its
--- tag, and is free again when its last completion has come.
+-- A waiter is a coroutine, or a table with `settle(self, value, problem, slot, kind)`. Its slot is the lower half of
+-- its tag, and is free again when its last completion has come.
 local abi = require("iokernel.abi")
 local core = require("iokernel.core_of_runtime")
 local errors = require("iokernel.errors")
@@ -30,7 +30,8 @@ Deaf.__index = Deaf
 function Deaf.settle() end
 local deaf = setmetatable({}, Deaf)
 
---- Opens a channel of a kernel. `names`: the URLs of endpoints by their numbers; `config`: as `iok_channel_open` has it.
+--- Opens a channel of a kernel. `names`: the URLs of endpoints by their numbers; `config`: as `iok_channel_open` has
+-- it.
 function Channel.open(handle, names, config, record_max)
   local made, status = core.channel_open(handle, config or "", record_max or abi.RECORD_MAX)
   if not made then

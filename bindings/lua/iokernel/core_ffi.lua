@@ -1,7 +1,7 @@
 --- What the Lua sources need of the library, for LuaJIT: plain C calls, and memory that no other thread writes.
 --
--- Cursors of the ring are never read here: a trace would hoist the load out of its loop. `iokernel.core` is the same for
--- Lua 5.3 and later, in C.
+-- Cursors of the ring are never read here: a trace would hoist the load out of its loop. `iokernel.core` is the same
+-- for Lua 5.3 and later, in C.
 local ffi = require("ffi")
 local abi = require("iokernel.abi")
 local codec = require("iokernel.codec_ffi")
@@ -234,9 +234,8 @@ local function cut(self, stop, op, flags, endpoint, timeout_ms, high, low, key)
     local place = first + piece * self.record_max
     -- Pieces move towards the end by less than their size, and overlap themselves.
     ffi.C.memmove(place + SUBMISSION_BYTES, first + SUBMISSION_BYTES + piece * step, bytes)
-    local more = piece < pieces - 1 and MORE or 0
-    local total = piece == 0 and payload or 0
-    put_head(place, SUBMISSION_BYTES + bytes, op, flags + more, endpoint, timeout_ms, high, low, key, total, self.marker)
+    local total, marked = piece == 0 and payload or 0, flags + (piece < pieces - 1 and MORE or 0)
+    put_head(place, SUBMISSION_BYTES + bytes, op, marked, endpoint, timeout_ms, high, low, key, total, self.marker)
   end
   return stop + (pieces - 1) * SUBMISSION_BYTES
 end

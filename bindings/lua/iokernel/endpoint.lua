@@ -15,7 +15,8 @@ Requests.mix(Endpoint)
 --- See `iokernel.open`.
 function Endpoint.open(kernel, url)
   local number = kernel:open_number(url)
-  local self = setmetatable({ kernel = kernel, full_url = url, number = number, flags = 0, timeout_ms = 0, key = 0 }, Endpoint)
+  local fields = { kernel = kernel, full_url = url, number = number, flags = 0, timeout_ms = 0, key = 0 }
+  local self = setmetatable(fields, Endpoint)
   self.of = self
   kernel.mortal[self] = true
   return self
@@ -52,25 +53,25 @@ function Endpoint:subscribe(...)
   return require("iokernel.subscription").open(self, number_of(self), ...)
 end
 
---- How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles; used as a
--- subscription. When more than `buffer` (nil: 1024) states wait in it unread, the oldest are dropped.
+--- How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles; used as
+-- a subscription. When more than `buffer` (nil: 1024) states wait in it unread, the oldest are dropped.
 function Endpoint:watch(buffer)
   return require("iokernel.subscription").watch(self.kernel, number_of(self), buffer)
 end
 
 --- Tells the peers of an endpoint opened as `scheme+app://label`: the whole set, each time. Each is `"host:port"`, or a
--- table with `address` and, where wanted, `weight`, `priority` and `role`. Raises BadRequest, and changes nothing, if one
--- of them is wrong or the endpoint finds its peers by itself.
+-- table with `address` and, where wanted, `weight`, `priority` and `role`. Raises BadRequest, and changes nothing, if
+-- one of them is wrong or the endpoint finds its peers by itself.
 function Endpoint:set_peers(peers)
   local packed = core.pack(peers)
   self.kernel:ask(OP.PEERS, 0, number_of(self), 0, 0, packed)
   self.of.peers = packed
 end
 
---- A connection of one's own, for transactions and what else changes a connection: `cache:lease(function(conn) ... end)`
--- gives it to the function, takes it back, and returns what that returned. Without a function it returns the Lease, to
--- be given back by `release`, or in Lua 5.4 by `local conn <close> = cache:lease()`. `with{timeout =}` says how long
--- to wait for it.
+--- A connection of one's own, for transactions and what else changes a connection: `cache:lease(function(conn) ...
+-- end)` gives it to the function, takes it back, and returns what that returned. Without a function it returns the
+-- Lease, to be given back by `release`, or in Lua 5.4 by `local conn <close> = cache:lease()`. `with{timeout =}` says
+-- how long to wait for it.
 function Endpoint:lease(fn)
   return require("iokernel.lease").take(self, number_of(self), fn)
 end

@@ -30,7 +30,8 @@ local function with_notes(self)
 end
 
 local function class(name, parent, tostring)
-  local made = setmetatable({ name = name, parent = parent }, { __index = parent, __tostring = function() return name end })
+  local made = { name = name, parent = parent }
+  setmetatable(made, { __index = parent, __tostring = function() return name end })
   made.metatable = { __index = named(made), __tostring = tostring or parent and parent.metatable.__tostring }
   errors[name] = made
   return made

@@ -30,8 +30,8 @@ iokernel.join = Kernel.join
 --- Opens a service in the default kernel and returns at once; names, connections, heartbeats live from here on.
 --
 -- Options are those of the URL's query: `open("redis://host", {heartbeat = "5s", max_inflight = 200})`. Raises
--- ConfigError (with `key`, `value`, `expected`) for a URL or an option that is wrong; that the peer cannot be reached is
--- seen by requests, `wait_ready` and `state`.
+-- ConfigError (with `key`, `value`, `expected`) for a URL or an option that is wrong; that the peer cannot be reached
+-- is seen by requests, `wait_ready` and `state`.
 function iokernel.open(url, options)
   return Kernel.default():open(url, options)
 end

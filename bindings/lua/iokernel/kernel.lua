@@ -226,8 +226,8 @@ function Kernel:echo(value)
   return future
 end
 
---- How it is: `ready` (every endpoint opened with `require=true` is up), `missing` (the URLs of those that are not), and
--- `endpoints`, each with its `endpoint` (a number), `url`, `state` and `required`.
+--- How it is: `ready` (every endpoint opened with `require=true` is up), `missing` (the URLs of those that are not),
+-- and `endpoints`, each with its `endpoint` (a number), `url`, `state` and `required`.
 function Kernel:state()
   return (self:ask(OP.STATE, 0, 0, 0, 0, ""))
 end

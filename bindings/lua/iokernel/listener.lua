@@ -14,7 +14,8 @@ Listener.__index = Listener
 
 --- See `iokernel.listen`.
 function Listener.open(kernel, url)
-  local self = setmetatable({ kernel = kernel, live = {}, queue = {}, first = 1, last = 0, is_closed = false }, Listener)
+  local fields = { kernel = kernel, live = {}, queue = {}, first = 1, last = 0, is_closed = false }
+  local self = setmetatable(fields, Listener)
   self.channel = kernel:channel()
   self.news = News.of(self.channel)
   self.bound_url, self.number = kernel:ask(OP.LISTEN, 0, 0, 0, 0, url)
@@ -97,8 +98,8 @@ end
 
 --- Gives every request to `handler`, until the listener is closed. What it returns is the reply; a RemoteError that it
 -- raises (`error(iokernel.remote("ERR", "why"))`) is the client's error; what else it raises is told on the standard
--- error and becomes `ERR`. It may also call `request:reply`, or `begin` and what follows, itself. In a task each handler
--- is a task of its own; elsewhere they run one after the other.
+-- error and becomes `ERR`. It may also call `request:reply`, or `begin` and what follows, itself. In a task each
+-- handler is a task of its own; elsewhere they run one after the other.
 function Listener:serve(handler)
   for request in self do
     if tasks.current() then

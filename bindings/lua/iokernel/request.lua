@@ -10,9 +10,10 @@ local SEND_AHEAD_BYTES = 262144
 --- What is taken of a stream that has more in store is given back in portions of this.
 local CREDIT_BYTES = 65536
 
---- A client's request: `args` is what it asked, `peer` the number of its connection. Exactly one of `reply`, `error` and
--- `begin`. Where the protocol has requests whose messages go both ways, `for piece in request do` gives what else comes,
--- `last_word` what came with their end, and a reply may come in parts: `begin`, `send` as often as needed, `finish`.
+--- A client's request: `args` is what it asked, `peer` the number of its connection. Exactly one of `reply`, `error`
+-- and `begin`. Where the protocol has requests whose messages go both ways, `for piece in request do` gives what else
+-- comes, `last_word` what came with their end, and a reply may come in parts: `begin`, `send` as often as needed,
+-- `finish`.
 local Request = {}
 Request.__index = Request
 
@@ -75,8 +76,8 @@ local function is_over(self)
   self.listener.live[self.low] = nil
 end
 
---- Answers. Raises BadRequest for a value that cannot be packed, Closed after the listener's end. A client that has left
--- meanwhile is no error.
+--- Answers. Raises BadRequest for a value that cannot be packed, Closed after the listener's end. A client that has
+-- left meanwhile is no error.
 function Request:reply(value)
   if self.settled and self.lost then
     return
@@ -130,8 +131,8 @@ local function wait(self, is_so, seconds)
   end
 end
 
---- Answers with an error: `request:error("ERR", "unknown command")`. After `begin` it shows the client that the reply is
--- not complete, as far as the protocol can.
+--- Answers with an error: `request:error("ERR", "unknown command")`. After `begin` it shows the client that the reply
+-- is not complete, as far as the protocol can.
 function Request:error(code, message)
   local problem = errors.remote(code, message)
   if not self.begun then
@@ -151,8 +152,8 @@ function Request:begin(value)
   end
 end
 
---- Sends one more part, or a message of a lane. Waits while too much is under way, at most `seconds` (nil: as long as it
--- takes); then Timeout is raised, and what was sent still goes. Raises ConnectionLost if the client has left.
+--- Sends one more part, or a message of a lane. Waits while too much is under way, at most `seconds` (nil: as long as
+-- it takes); then Timeout is raised, and what was sent still goes. Raises ConnectionLost if the client has left.
 function Request:send(value, seconds)
   submit(self, value)
   wait(self, is_ahead_little, seconds)

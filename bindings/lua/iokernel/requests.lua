@@ -1,7 +1,7 @@
 --- What endpoints and leases have in common: requests.
 --
--- An object has `kernel`, `of` (whose `number` the endpoint's is, 0 where it has to be opened first), and what goes with
--- each request: `flags`, `timeout_ms`, `key`.
+-- An object has `kernel`, `of` (whose `number` the endpoint's is, 0 where it has to be opened first), and what goes
+-- with each request: `flags`, `timeout_ms`, `key`.
 local abi = require("iokernel.abi")
 local errors = require("iokernel.errors")
 local Future = require("iokernel.future")
@@ -153,9 +153,9 @@ end
 
 --- The same with options for each request: `cache:with{timeout = 0.1, idempotent = true}:call("GET", "key")`.
 --
--- `timeout`: seconds; nil means the endpoint's own (`timeout=30s`), `math.huge` none. `idempotent`: it may be sent again
--- when its fate is in doubt. `route`, an integer: requests of one route go to one peer, for as long as the peers stay
--- the same. Cheap, and worth keeping.
+-- `timeout`: seconds; nil means the endpoint's own (`timeout=30s`), `math.huge` none. `idempotent`: it may be sent
+-- again when its fate is in doubt. `route`, an integer: requests of one route go to one peer, for as long as the peers
+-- stay the same. Cheap, and worth keeping.
 function Requests:with(given)
   local flags, key = self.flags, self.key
   for name in pairs(given) do

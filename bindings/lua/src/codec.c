@@ -393,7 +393,12 @@ static int core_setup(lua_State *L) {
 }
 
 void open_codec(lua_State *L) {
-  static const luaL_Reg functions[] = {{"pack", core_pack}, {"unpack", core_unpack}, {"setup", core_setup}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"pack", core_pack},
+      {"unpack", core_unpack},
+      {"setup", core_setup},
+      {NULL, NULL},
+  };
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, "iokernel.bytes");
   lua_pushcfunction(L, bytes_gc);

@@ -5,7 +5,9 @@ package.path = folder .. "/?.lua;" .. package.path
 
 local support = require("support")
 
-local FILES = { "values", "errors", "calls", "tasks", "embedding", "subscriptions", "listeners", "processes", "observing", "examples" }
+local FILES = {
+  "values", "errors", "calls", "tasks", "embedding", "subscriptions", "listeners", "processes", "observing", "examples",
+}
 
 -- Every test as `{"file: what it shows", fn}`.
 local function collect()

@@ -60,12 +60,12 @@ local function is_error(problem, wanted)
   check(iokernel.is(problem, iokernel.Error), "%s: expected an error of iokernel", tostring(problem))
   local found = { error = problem.status_name:lower(), code = problem.code, fate = problem.fate }
   for key, value in pairs(found) do
-    check(wanted[key] == nil or wanted[key] == value, "%s: %s %s: expected %s", tostring(problem), key, value, wanted[key])
+    local is_so = wanted[key] == nil or wanted[key] == value
+    check(is_so, "%s: %s %s: expected %s", tostring(problem), key, value, wanted[key])
   end
   check(wanted.fate == nil or found.fate, "%s: expected the fate %s", tostring(problem), wanted.fate)
-  if wanted.names then
-    check(tostring(problem):find(wanted.names, 1, true), "%s: expected that it names %s", tostring(problem), wanted.names)
-  end
+  local text, name = tostring(problem), wanted.names or ""
+  check(text:find(name, 1, true), "%s: expected that it names %s", text, name)
 end
 
 -- The call ends as a scenario says: `reply` or `error`.
@@ -421,7 +421,8 @@ function scenarios.threads(one)
     redis:call("DEL", "s:thread:a", "s:thread:b")
     local threads, token = {}, kernel:share()
     for at, name in ipairs({ "a", "b" }) do
-      threads[at] = support.luv.new_thread(ask_in_a_thread, package.path, package.cpath, token, REDIS, name, one.requests)
+      local path, cpath = package.path, package.cpath
+      threads[at] = support.luv.new_thread(ask_in_a_thread, path, cpath, token, REDIS, name, one.requests)
     end
     for _, thread in ipairs(threads) do
       thread:join()
@@ -469,8 +470,8 @@ local function asked_while(hang, path, prepare)
   local folder = support.make_folder()
   local kernel = iokernel.Kernel({ admin = ("unix:%s/admin"):format(folder) })
   local leave = prepare and prepare(kernel)
-  os.execute(("(sleep 0.3; curl -s -m 5 --unix-socket '%s/admin' 'http://localhost%s' >'%s/said'; touch '%s/over') &"):format(
-    folder, path, folder, folder))
+  local ask = "(cd '%s'; sleep 0.3; curl -s -m 5 --unix-socket admin 'http://localhost%s' >said; touch over) &"
+  os.execute(ask:format(folder, path))
   hang()
   local is_over, said = support.read_file(folder .. "/over"), support.read_file(folder .. "/said")
   if leave then

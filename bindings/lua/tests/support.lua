@@ -103,8 +103,8 @@ end
 function support.redis()
   local folder = support.make_folder()
   local socket = folder .. "/redis.sock"
-  os.execute(("cd '%s' && exec redis-server --port 0 --unixsocket '%s' --save '' --appendonly no --daemonize yes "
-    .. "--pidfile '%s/pid' --enable-debug-command yes --logfile '%s/log' >/dev/null"):format(folder, socket, folder, folder))
+  os.execute(("cd '%s' && exec redis-server --port 0 --unixsocket redis.sock --save '' --appendonly no --daemonize yes "
+    .. "--pidfile '%s/pid' --enable-debug-command yes --logfile log >/dev/null"):format(folder, folder))
   for _ = 1, 200 do
     if support.output_of(("redis-cli -s '%s' ping 2>&1"):format(socket)):find("PONG") then
       break

@@ -142,7 +142,7 @@ tests[#tests + 1] = { "large values both ways, beside small ones", with_redis(fu
   end
 end) }
 
-tests[#tests + 1] = { "leases: given back after errors, by their function, by hand, when nobody holds them", with_redis(function(redis)
+tests[#tests + 1] = { "leases are given back: after errors, by hand, when nobody holds them", with_redis(function(redis)
   local kept
   local problem = raised(redis.lease, redis, function(conn)
     kept = conn
@@ -152,7 +152,9 @@ tests[#tests + 1] = { "leases: given back after errors, by their function, by ha
   check(problem == "mine", "%s", problem)
   local closed = raised(kept.call, kept, "PING")
   check(iokernel.is(closed, iokernel.Closed) and closed.status_name == "NO_LEASE", "%s", closed)
-  local first, second = redis:lease(function(conn) return conn:call("ECHO", "a"), conn:with({ timeout = 1 }):call("ECHO", "b") end)
+  local first, second = redis:lease(function(conn)
+    return conn:call("ECHO", "a"), conn:with({ timeout = 1 }):call("ECHO", "b")
+  end)
   check(first == "a" and second == "b", "what the function returns")
   local lease = redis:lease()
   check(lease:call("CLIENT", "ID") > 0 and redis:state().leases == 1, "held")

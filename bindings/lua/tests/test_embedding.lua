@@ -22,7 +22,7 @@ end
 
 local tests = {}
 
-tests[#tests + 1] = { "poll: the descriptor is readable exactly while there is something to take", with_redis(function(redis, kernel)
+tests[#tests + 1] = { "poll: the descriptor is readable while there is something to take", with_redis(function(redis, kernel)
   redis:wait_ready(5)
   check(kernel:fd() >= 0 and core.poll_fds({ kernel:fd() }, 0) == 0, "readable though nothing waits")
   local future = redis("ECHO", "x")
@@ -47,7 +47,7 @@ tests[#tests + 1] = { "poll runs tasks that can go on", with_redis(function(redi
   check(task:result() == "ab", "another's")
 end) }
 
-tests[#tests + 1] = { "luv: coroutines of its user wait, its callbacks block, its timers fire meanwhile", with_redis(function(redis)
+tests[#tests + 1] = { "luv: coroutines wait, callbacks block, timers fire meanwhile", with_redis(function(redis)
   local uv = needs_luv()
   local bridge = require("iokernel.luv")
   local got, ticks, blocked = nil, 0, nil
@@ -70,7 +70,7 @@ tests[#tests + 1] = { "luv: coroutines of its user wait, its callbacks block, it
   check(ticks >= 3, "%d ticks", ticks)
 end) }
 
-tests[#tests + 1] = { "luv: its loop ends when nothing is under way, subscriptions keep it alive", with_redis(function(redis)
+tests[#tests + 1] = { "luv: its loop ends when nothing of ours is left", with_redis(function(redis)
   local uv = needs_luv()
   local bridge = require("iokernel.luv")
   uv.run()
@@ -116,7 +116,7 @@ tests[#tests + 1] = { "luv: an error in a coroutine of its user is not swallowed
   check(uv and redis, "unused")
 end) }
 
-tests[#tests + 1] = { "another thread's state joins the kernel, and leaves it as it is", with_redis(function(redis, kernel)
+tests[#tests + 1] = { "another thread's state joins the kernel, and leaves it open", with_redis(function(redis, kernel)
   local uv = needs_luv()
   local thread = uv.new_thread(function(path, cpath, token, url)
     package.path, package.cpath = path, cpath

@@ -6,8 +6,8 @@ local interpreter = support.is_jit and "luajit" or "lua5.4"
 local examples = support.binding .. "/../../examples/lua"
 
 local function run(file, arguments)
-  return support.output_of(("LUA_PATH='%s' LUA_CPATH='%s' timeout -s KILL 30 %s '%s' %s 2>&1; echo \"status $?\""):format(
-    package.path, package.cpath, interpreter, file, arguments))
+  local command = "LUA_PATH='%s' LUA_CPATH='%s' timeout -s KILL 30 %s '%s' %s 2>&1; echo \"status $?\""
+  return support.output_of(command:format(package.path, package.cpath, interpreter, file, arguments))
 end
 
 local tests = {}

@@ -106,7 +106,7 @@ tests[#tests + 1] = { "a program that does not take has a bounded buffer", in_an
   messages:close()
 end) }
 
-tests[#tests + 1] = { "watch: how an endpoint is, at once and after changes", in_and_out_of_loops(function(redis, kernel)
+tests[#tests + 1] = { "watch: at once, and after changes", in_and_out_of_loops(function(redis, kernel)
   redis:wait_ready(5)
   local watch = redis:watch()
   check(watch:get(5).state == "up", "at once")
