@@ -32,6 +32,9 @@ local function open_stack(handle)
     is_followed = true
     tasks.follow(core.stack_running)
   end
+  if core.stack_running then
+    core.stack_running(tasks.scheduled())
+  end
 end
 
 local function open_handle(self)
@@ -152,20 +155,27 @@ function Kernel:channel()
   return open_channel(self)
 end
 
--- Waits for one operation, of which its endpoint's number matters too.
+-- Waits for one operation, of which its endpoint's number matters too. `hear(value, number)` is told before anything
+-- else of that endpoint comes.
 local Outcome = setmetatable({}, { __index = Future })
 Outcome.__index = Outcome
 
 function Outcome:settle(value, problem)
-  local _, endpoint = self.channel.core:detail()
-  self.endpoint = endpoint
+  if not problem then
+    local _, endpoint = self.channel.core:detail()
+    self.endpoint = endpoint
+    if self.hear then
+      self.hear(value, endpoint)
+    end
+  end
   Future.settle(self, value, problem)
 end
 
 --- One operation, waiting for its end: its value, and the number of its endpoint. Raises what it failed with.
-function Kernel:ask(op, flags, endpoint, timeout_ms, key, payload)
+function Kernel:ask(op, flags, endpoint, timeout_ms, key, payload, hear)
   local channel = self:channel()
   local outcome = setmetatable(Future.new(channel), Outcome)
+  outcome.hear = hear
   local slot, unsent = channel:submit(outcome, op, flags, endpoint, timeout_ms, key, payload)
   channel:scheduled(unsent)
   local good, value = pcall(outcome.result, outcome)

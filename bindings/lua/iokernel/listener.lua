@@ -18,9 +18,11 @@ function Listener.open(kernel, url)
   local self = setmetatable(fields, Listener)
   self.channel = kernel:channel()
   self.news = News.of(self.channel)
-  self.bound_url, self.number = kernel:ask(OP.LISTEN, 0, 0, 0, 0, url)
-  kernel.names[self.number] = options.shown(self.bound_url)
-  self.channel.listeners[self.number] = self
+  kernel:ask(OP.LISTEN, 0, 0, 0, 0, url, function(bound_url, number)
+    self.bound_url, self.number = bound_url, number
+    kernel.names[number] = options.shown(bound_url)
+    self.channel.listeners[number] = self
+  end)
   return self
 end
 

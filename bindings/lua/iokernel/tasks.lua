@@ -299,6 +299,7 @@ end
 --- What it returned, waiting for that; raises what it failed with. Outside of tasks this runs the loop.
 function Task:result()
   local here = tasks.current()
+  assert(self.ended or here or not tasks.bridge, "luv's loop runs the tasks: call uv.run()")
   while not self.ended do
     if here then
       self.signal:wait(here)

@@ -190,9 +190,10 @@ static int core_stack_open(lua_State *L) {
   iok_kernel *kernel = to_kernel(L, 1);
   int32_t number = 0, fd = -1;
   iok_status status = iok.iok_stack_open(kernel, &number, &fd);
+  if (!status) stack_fd = fd;
   if (!status && stack_signal != number) {
     struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART};
-    stack_fd = fd, stack_signal = number;
+    stack_signal = number;
     sigaction(number, &action, NULL);
   }
   if (!status) status = iok.iok_stack_arm(kernel, IOK_STACK_LATE);

@@ -22,7 +22,7 @@ end
 
 local tests = {}
 
-tests[#tests + 1] = { "poll: the descriptor is readable while there is something to take", with_redis(function(redis, kernel)
+tests[#tests + 1] = { "poll: the descriptor is readable while something waits", with_redis(function(redis, kernel)
   redis:wait_ready(5)
   check(kernel:fd() >= 0 and core.poll_fds({ kernel:fd() }, 0) == 0, "readable though nothing waits")
   local future = redis("ECHO", "x")
