@@ -190,20 +190,34 @@ local function refuse(self, high, slot, endpoint)
   end
 end
 
---- Submits what is queued, as much as fits, and wakes the kernel.
-function Channel:flush()
+local function run_dropped(self)
   while self.dropped[1] do
     table.remove(self.dropped, 1)()
   end
-  while not self.ended do
-    local status, high, low, endpoint = self.core:flush()
-    if status == 0 or status == STATUS.FULL then
-      return
-    elseif status == STATUS.TOO_LARGE then
-      refuse(self, high, low, endpoint)
-    else
-      self:finish(status)
+end
+
+-- Something was not taken: leaves it out and goes on, or ends the channel.
+local function not_taken(self, status, high, low, endpoint)
+  while status ~= 0 and status ~= STATUS.FULL do
+    if status ~= STATUS.TOO_LARGE then
+      return self:finish(status)
     end
+    refuse(self, high, low, endpoint)
+    status, high, low, endpoint = self.core:flush()
+  end
+end
+
+--- Submits what is queued, as much as fits, and wakes the kernel. Without a loop of its own, for the sake of traces.
+function Channel:flush()
+  if self.dropped[1] then
+    run_dropped(self)
+  end
+  if self.ended then
+    return
+  end
+  local status, high, low, endpoint = self.core:flush()
+  if status ~= 0 then
+    not_taken(self, status, high, low, endpoint)
   end
 end
 

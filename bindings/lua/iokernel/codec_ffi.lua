@@ -76,7 +76,7 @@ end
 local function put_text(writer, at, value)
   local count = #value
   if count >= 32 then
-    return put_sized(writer, at, value, count, 0xd9)
+    return (put_sized(writer, at, value, count, 0xd9))
   end
   if writer.room < at + count + 1 then
     grow(writer, at, count + 1)
@@ -142,9 +142,9 @@ local function put_number(writer, at, value)
     grow(writer, at, 9)
   end
   if floor(value) == value and value <= EXACT and value >= -EXACT and (value ~= 0 or 1 / value > 0) then
-    return put_whole(writer.buf, at, value)
+    return (put_whole(writer.buf, at, value))
   end
-  return put_double(writer.buf, at, value)
+  return (put_double(writer.buf, at, value))
 end
 
 -- int64_t and uint64_t.
@@ -191,7 +191,7 @@ end
 
 --- The head of a list of `count` elements.
 function codec.put_list_head(writer, at, count)
-  return put_count(writer, at, count, 0x90, 0xdc)
+  return (put_count(writer, at, count, 0x90, 0xdc))
 end
 
 local put
@@ -259,9 +259,9 @@ local function put_table(writer, at, value, depth)
   local metatable = getmetatable(value)
   local kind = type(metatable) == "table" and metatable.__iokernel
   if kind then
-    return put_special(writer, at, value, kind, depth + 1)
+    return (put_special(writer, at, value, kind, depth + 1))
   end
-  return put_list_or_map(writer, at, value, depth + 1)
+  return (put_list_or_map(writer, at, value, depth + 1))
 end
 
 -- cjson's null and its like.
@@ -272,23 +272,24 @@ local function put_userdata(writer, at, value)
   return put_byte(writer, at, 0xc0)
 end
 
---- Writes a value at `at`. Returns where it ends. Raises an error for what has no such form.
+--- Writes a value at `at`. Returns where it ends. Raises an error for what has no such form. Parentheses here and
+-- elsewhere: a trace takes but a few tail calls.
 function put(writer, at, value, depth)
   local kind = type(value)
   if kind == "string" then
-    return put_text(writer, at, value)
+    return (put_text(writer, at, value))
   elseif kind == "number" then
-    return put_number(writer, at, value)
+    return (put_number(writer, at, value))
   elseif kind == "table" then
-    return put_table(writer, at, value, depth or 0)
+    return (put_table(writer, at, value, depth or 0))
   elseif kind == "boolean" then
-    return put_byte(writer, at, value and 0xc3 or 0xc2)
+    return (put_byte(writer, at, value and 0xc3 or 0xc2))
   elseif kind == "nil" then
-    return put_byte(writer, at, 0xc0)
+    return (put_byte(writer, at, 0xc0))
   elseif kind == "cdata" then
-    return put_cdata(writer, at, value)
+    return (put_cdata(writer, at, value))
   elseif kind == "userdata" then
-    return put_userdata(writer, at, value)
+    return (put_userdata(writer, at, value))
   end
   return fail(kind .. ": expected nil, a boolean, number, string or table")
 end
@@ -460,7 +461,7 @@ function codec.unpack(bytes)
   local room = new(buffer, #bytes + 16)
   copy(room, bytes, #bytes)
   fill(room + #bytes, 16)
-  return codec.get_whole(cast("const uint8_t *", room), #bytes)
+  return (codec.get_whole(cast("const uint8_t *", room), #bytes))
 end
 
 return codec

@@ -7,7 +7,7 @@ Future.__index = Future
 
 --- A future of a channel, before its request is queued.
 function Future.new(channel)
-  return setmetatable({ channel = channel, settled = false }, Future)
+  return (setmetatable({ channel = channel, settled = false }, Future))
 end
 
 --- What the channel hands over.

@@ -5,8 +5,7 @@
 local core = require("iokernel.core_of_runtime")
 local errors = require("iokernel.errors")
 
-local create, resume, running, status, yield =
-  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
+local create, resume, running, yield = coroutine.create, coroutine.resume, coroutine.running, coroutine.yield
 local unpack = table.unpack or unpack
 local huge, max, ceil = math.huge, math.max, math.ceil
 
@@ -20,8 +19,6 @@ local head, tail = 1, 0
 local current = nil
 -- Who hears of what runs: markers and the stack door.
 local follow = nil
--- Tasks by their coroutines; weak, for the coroutines of luv's users are nobody's.
-local of_coroutine = setmetatable({}, { __mode = "k" })
 -- Tasks that have not ended, and how many.
 local living, alive = {}, 0
 -- Failures that nobody has asked about.
@@ -189,12 +186,18 @@ function tasks.signal()
   return setmetatable({}, Signal)
 end
 
+local function wake_all(signal)
+  for at = #signal, 1, -1 do
+    local waiting = signal[at]
+    signal[at] = nil
+    tasks.redeem(waiting[1], waiting[2], true, true)
+  end
+end
+
 --- Wakes all that wait.
 function Signal:fire()
-  for at = #self, 1, -1 do
-    local waiting = self[at]
-    self[at] = nil
-    tasks.redeem(waiting[1], waiting[2], true, true)
+  if self[1] then
+    wake_all(self)
   end
 end
 
@@ -230,29 +233,32 @@ local Task = {}
 Task.__index = Task
 tasks.Task = Task
 
---- Begins a task: `spawn(fn, ...)`. It runs from the next turn of the loop on. Returns it.
-function tasks.spawn(fn, ...)
-  local arguments, count = { ... }, select("#", ...)
-  local task = setmetatable({ ended = false, signal = tasks.signal() }, Task)
-  task.coroutine = create(function()
-    return fn(unpack(arguments, 1, count))
-  end)
-  of_coroutine[task.coroutine] = task
-  living[task], alive = true, alive + 1
-  tasks.ready(task.coroutine)
-  return task
-end
-
 local function settle(task, good, ...)
   task.ended, task.good = true, good
   task.results, task.count = { ... }, select("#", ...)
   living[task], alive = nil, alive - 1
+  task.coroutine = nil
   if not good then
-    task.traceback = task.coroutine and debug.traceback(task.coroutine)
     unseen[task] = true
   end
-  task.coroutine = nil
   task.signal:fire()
+end
+
+--- Begins a task: `spawn(fn, ...)`. It runs from the next turn of the loop on. Returns it.
+function tasks.spawn(fn, ...)
+  local arguments, count = { ... }, select("#", ...)
+  local task = setmetatable({ ended = false, signal = tasks.signal() }, Task)
+  -- Where an error that is a text was raised: others say what they are.
+  local function seen(problem)
+    task.traceback = type(problem) == "string" and debug.traceback(problem, 2) or nil
+    return problem
+  end
+  task.coroutine = create(function()
+    settle(task, xpcall(fn, seen, unpack(arguments, 1, count)))
+  end)
+  living[task], alive = true, alive + 1
+  tasks.ready(task.coroutine)
+  return task
 end
 
 local function switch(coroutine)
@@ -274,21 +280,6 @@ end
 --- The coroutine that the scheduler has resumed, also inside of others that this one has resumed.
 function tasks.scheduled()
   return current
-end
-
--- After a resume: is it over?
-local function resumed(coroutine, good, ...)
-  switch(nil)
-  if status(coroutine) ~= "dead" then
-    return
-  end
-  local task = of_coroutine[coroutine]
-  if task then
-    return settle(task, good, ...)
-  elseif not good then
-    -- A coroutine of luv's user, whom nobody else would tell.
-    error(debug.traceback(coroutine, tostring((...))), 0)
-  end
 end
 
 --- True once it has returned, failed or was cancelled.
@@ -353,7 +344,12 @@ function tasks.run_ready()
       head, tail, last = 1, 0, 0
     end
     switch(coroutine)
-    resumed(coroutine, resume(coroutine, good, value))
+    local went, problem = resume(coroutine, good, value)
+    switch(nil)
+    if not went then
+      -- A coroutine of luv's user, whom nobody else would tell: tasks settle themselves.
+      error(debug.traceback(coroutine, tostring(problem)), 0)
+    end
   end
 end
 
