@@ -8,14 +8,15 @@ local tasks = require("iokernel.tasks")
 
 local bridge = {}
 
-local prepare = uv.new_prepare()
-local is_prepared = false
+-- While it is started, luv does not sleep.
+local idle = uv.new_idle()
+local is_awake = false
 local watched = setmetatable({}, { __mode = "k" })
 
--- Runs what is ready, and submits what that queued. Then luv sleeps.
+-- Runs what is ready, and submits what that queued.
 local function turn()
-  is_prepared = false
-  prepare:stop()
+  is_awake = false
+  idle:stop()
   tasks.run_ready()
   for channel, watcher in pairs(watched) do
     channel:flush()
@@ -28,9 +29,9 @@ end
 
 --- `turn` runs before luv sleeps the next time.
 function bridge.wake()
-  if not is_prepared then
-    is_prepared = true
-    prepare:start(turn)
+  if not is_awake then
+    is_awake = true
+    idle:start(turn)
   end
 end
 
@@ -90,8 +91,8 @@ function bridge.close()
   for _, watcher in pairs(watched) do
     watcher.stop()
   end
-  if not prepare:is_closing() then
-    prepare:close()
+  if not idle:is_closing() then
+    idle:close()
   end
   for channel in pairs(tasks.channels) do
     channel.watcher = nil

@@ -188,7 +188,8 @@ scenarios["pushes-lost"] = function(one)
     opened(function(writer)
       local messages = reader:subscribe(unpack(one.subscribe))
       for number = 1, one.messages do
-        writer:call(filled(one.publish, { bytes = ("%0" .. one.bytes .. "d"):format(number):sub(-one.bytes) }))
+        local digits = tostring(number)
+        writer:call(filled(one.publish, { bytes = ("0"):rep(one.bytes - #digits) .. digits }))
       end
       local found, last = 0, 0
       while found + messages.lost < one.messages do
