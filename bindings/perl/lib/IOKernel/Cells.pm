@@ -25,7 +25,7 @@ my %OPTIONS = map { $_ => 1 } qw(help unit labels buckets merge);
 my $lock = 0;
 if ($INC{'threads.pm'}) {
     require threads::shared;
-    threads::shared::share($lock);
+    threads::shared::share(\$lock);
 }
 
 # `about`: help, unit, labels (a hash), and what the kind has beside them.

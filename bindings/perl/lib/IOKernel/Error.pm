@@ -126,8 +126,8 @@ package IOKernel::ConfigError {
 
     sub new ($class, $message, %fields) {
         my $self = $class->SUPER::new($message, %fields);
-        if ($message =~ /^([^:]+): (.*?): expected (.*)/s) {
-            @$self{qw(key value expected)} = ($1, $2 =~ s/^["']|["']$//gr, $3);
+        if (my ($key, $value, $expected) = $message =~ /^([^:]+): (.*?): expected (.*)/s) {
+            @$self{qw(key value expected)} = ($key, $value =~ s/^["']|["']$//gr, $expected);
         }
         return $self;
     }

@@ -149,7 +149,7 @@ sub _pack_object ($value, $class, $depth) {
     if ($value->isa('Math::BigInt')) {
         my $digits = $value->bstr;
         die _cannot($value) unless $digits =~ /^-?[0-9]+\z/a;
-        return $value->blength < 19 ? _pack_integer(0 + $digits) : _ext(EXT_BIG_NUMBER, $digits);
+        return length $digits < 19 ? _pack_integer(0 + $digits) : _ext(EXT_BIG_NUMBER, $digits);
     }
     return _ext(EXT_ERROR, _pack([text($value->code || 'ERR'), text($value->message)], $depth))
         if $value->isa('IOKernel::Error');

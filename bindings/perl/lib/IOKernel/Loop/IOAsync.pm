@@ -16,7 +16,7 @@ sub _prepare ($self) {
 }
 
 sub _watch ($self, $fd, $readable) {
-    open my $handle, '<&=', $fd or die "descriptor $fd: $!\n";
+    open my $handle, '<&', $fd or die "descriptor $fd: $!\n";
     $self->{loop}->watch_io(handle => $handle, on_read_ready => $readable);
     return $handle;
 }

@@ -17,7 +17,7 @@ sub _prepare ($self) {
 }
 
 sub _watch ($self, $fd, $readable) {
-    open my $handle, '<&=', $fd or die "descriptor $fd: $!\n";
+    open my $handle, '<&', $fd or die "descriptor $fd: $!\n";
     $self->{ioloop}->reactor->io($handle => $readable)->watch($handle, 1, 0);
     return $handle;
 }
