@@ -65,17 +65,17 @@ IOKernel - all the networking of a program in one I/O thread that its interprete
 
 =head1 DESCRIPTION
 
-The library resolves names, connects, handshakes, heartbeats, frames, pipelines and measures in a thread of its own. What
-this binding does is to encode requests, to submit them in batches, to wait, and to decode what completes. Which protocol is
-spoken is the URL's scheme; C<docs/> of the source tree has what each one's requests and replies look like, and all
-options.
+The library resolves names, connects, handshakes, heartbeats, frames, pipelines and measures in a thread of its own.
+What this binding does is to encode requests, to submit them in batches, to wait, and to decode what completes. Which
+protocol is spoken is the URL's scheme; C<docs/> of the source tree has what each one's requests and replies look
+like, and all options.
 
 Errors are thrown, as objects: L<IOKernel::Error>.
 
 =head2 Functions
 
-Class methods, of the default kernel, which starts at the first call; the environment variable C<IOKERNEL_ADMIN> gives it
-an admin endpoint.
+Class methods, of the default kernel, which starts at the first call; the environment variable C<IOKERNEL_ADMIN> gives
+it an admin endpoint.
 
 =over 4
 
@@ -114,9 +114,9 @@ starts anew, with no connection of the parent's, at its first use. It is closed 
 
 =item IOKernel::Kernel->new(%config)
 
-C<%config>: what the library takes (C<docs/observability.md>). C<stack>: whether the admin endpoint's C</stack> may ask for
-Perl frames, through C<%SIG> of the signal C<stack_signal> (URG); true where C<admin> is given. C<channel>: options of its
-channels, such as C<< { ring => '4MiB' } >>.
+C<%config>: what the library takes (C<docs/observability.md>). C<stack>: whether the admin endpoint's C</stack> may
+ask for Perl frames, through C<%SIG> of the signal C<stack_signal> (URG); true where C<admin> is given. C<channel>:
+options of its channels, such as C<< { ring => '4MiB' } >>.
 
 =item open, listen, counter, sum, gauge, histogram, marker
 
@@ -139,11 +139,12 @@ Ends everything; what is under way may finish for so long, and fails with IOKern
 
 =item call(@request), call(\%options, @request)
 
-One request, blocking until its reply. Options: C<timeout> in seconds (the endpoint's own, C<timeout=30s>, unless given;
-C<'inf'>: none), C<idempotent> (it may be sent again when its fate is in doubt), C<route> (a number, text or bytes: requests
-of one route go to one peer), C<trace> (a W3C C<traceparent>). Arrays as arguments are a batch, where the protocol has such:
-C<< $cache->call(['SET', 'a', 1], ['GET', 'a']) >>; errors in its reply are IOKernel::RemoteError elements. A handler of
-C<%SIG> runs while it waits; one that dies ends the wait and cancels the request.
+One request, blocking until its reply. Options: C<timeout> in seconds (the endpoint's own, C<timeout=30s>, unless
+given; C<'inf'>: none), C<idempotent> (it may be sent again when its fate is in doubt), C<route> (a number, text or
+bytes: requests of one route go to one peer), C<trace> (a W3C C<traceparent>). Arrays as arguments are a batch, where
+the protocol has such: C<< $cache->call(['SET', 'a', 1], ['GET', 'a']) >>; errors in its reply are
+IOKernel::RemoteError elements. A handler of C<%SIG> runs while it waits; one that dies ends the wait and cancels the
+request.
 
 =item request(...)
 
@@ -163,8 +164,8 @@ C<timeout> for that, and C<buffer>, the messages that may wait unread before mor
 
 =item lease(%options), lease($code, %options)
 
-A connection of one's own: a lease, which has C<call>, C<request> and C<send>, and is given back by C<release>, or when the
-object goes. With code, it is called with the lease, and its value returned. Options: C<timeout>, C<route>.
+A connection of one's own: a lease, which has C<call>, C<request> and C<send>, and is given back by C<release>, or
+when the object goes. With code, it is called with the lease, and its value returned. Options: C<timeout>, C<route>.
 
     $bank->lease(sub ($lease) { $lease->call('WATCH', 'a'); ... });
 
@@ -175,8 +176,8 @@ IOKernel::Unavailable when the time is over.
 
 =item set_peers(@peers)
 
-Tells the peers of an endpoint opened as C<scheme+app://label>: each is C<host:port>, or a hash with C<address>, C<weight>,
-C<priority>, C<role>.
+Tells the peers of an endpoint opened as C<scheme+app://label>: each is C<host:port>, or a hash with C<address>,
+C<weight>, C<priority>, C<role>.
 
 =item in($loop), close, is_closed, url, number, kernel
 
@@ -191,8 +192,8 @@ harmless.
 
 =item next($timeout)
 
-The next message, waiting for it; undef after C<close>. Throws IOKernel::Timeout when the time is over, or what ended it. In
-a loop: what the loop awaits.
+The next message, waiting for it; undef after C<close>. Throws IOKernel::Timeout when the time is over, or what ended
+it. In a loop: what the loop awaits.
 
 =item each($code)
 
@@ -200,8 +201,8 @@ Calls the code with each message, until the end; in a loop, from here on.
 
 =item lost, reconnects
 
-Messages that were dropped because the program left too many unread, and how often the connection was made anew: messages
-sent meanwhile are not delivered.
+Messages that were dropped because the program left too many unread, and how often the connection was made anew:
+messages sent meanwhile are not delivered.
 
 =item accepted, close, is_closed
 
@@ -222,9 +223,9 @@ C<accepted>, in a loop: what it awaits until the peer has accepted. A subscripti
 
 =item serve($handler)
 
-Gives every request to the handler, until the listener is closed. What it returns is the reply; something that has C<then>,
-such as a promise, is replied when it is there. An IOKernel::RemoteError that it dies of is the client's error, anything
-else is warned about and becomes C<ERR>. In a loop it returns at once.
+Gives every request to the handler, until the listener is closed. What it returns is the reply; something that has
+C<then>, such as a promise, is replied when it is there. An IOKernel::RemoteError that it dies of is the client's
+error, anything else is warned about and becomes C<ERR>. In a loop it returns at once.
 
 =item next($timeout)
 
@@ -237,8 +238,9 @@ With C<$drain_seconds> it leaves politely: nobody new is let in after the delay,
 =back
 
 A request has C<args>, C<peer>, C<reply($value)>, C<error($code, $message)>, C<is_gone>. Where the protocol has
-messages both ways, C<next> gives what else comes (undef at its end, C<last_word> then), and a reply may come in parts:
-C<begin($value)>, C<send($piece)>, C<finish($last)>. A request that is let go of without a reply is answered with an error.
+messages both ways, C<next> gives what else comes (undef at its end, C<last_word> then), and a reply may come in
+parts: C<begin($value)>, C<send($piece)>, C<finish($last)>. A request that is let go of without a reply is answered
+with an error.
 
 =head2 Counting
 
@@ -247,17 +249,17 @@ C<begin($value)>, C<send($piece)>, C<finish($last)>. A request that is let go of
     $kernel->gauge('depth', merge => 'max')->set(3);
     $kernel->histogram('render_seconds', unit => 'seconds', buckets => [0.01, 0.1, 1])->time(sub { ... });
 
-Cells of shared memory, which the admin endpoint and other processes read while the program hangs. C<inc($n)> of counters
-(whole numbers) and sums, C<set>, C<inc>, C<dec> of gauges, C<observe> and C<time> of histograms; C<value>. Each change is
-a load and one store of 8 aligned bytes: a reader never sees half of one. Two threads that add to one series at the same
-time need the lock that there is if C<threads> was loaded before this module.
+Cells of shared memory, which the admin endpoint and other processes read while the program hangs. C<inc($n)> of
+counters (whole numbers) and sums, C<set>, C<inc>, C<dec> of gauges, C<observe> and C<time> of histograms; C<value>.
+Each change is a load and one store of 8 aligned bytes: a reader never sees half of one. Two threads that add to one
+series at the same time need the lock that there is if C<threads> was loaded before this module.
 
 =head2 Markers
 
     my $doing = $kernel->marker('render invoice 7');
 
-Shown by the admin endpoint until the object goes (or C<leave>), and beside each request that is submitted meanwhile. They
-may be nested; 56 bytes of text, 15 at a time for each thread.
+Shown by the admin endpoint until the object goes (or C<leave>), and beside each request that is submitted meanwhile.
+They may be nested; 56 bytes of text, 15 at a time for each thread.
 
 =head2 Values
 
@@ -275,21 +277,22 @@ may be nested; 56 bytes of text, 15 at a time for each thread.
 
 A set comes as an array, verbatim text as text.
 
-Perl has one kind of string, and its internal UTF-8 flag says which of the two it is sent as. Literals and what was read
-from a file are bytes; what was decoded, and what holds a character above 255, is text. Where the protocol tells them apart
-and the flag says the wrong thing, C<< IOKernel->text >> and C<< IOKernel->bytes >> make a copy that says the right one. What
-comes is always told apart: text has the flag, also if it is ASCII alone, and bytes have not. Text that is no UTF-8 comes
-as bytes. To Redis both are the same.
+Perl has one kind of string, and its internal UTF-8 flag says which of the two it is sent as. Literals and what was
+read from a file are bytes; what was decoded, and what holds a character above 255, is text. Where the protocol tells
+them apart and the flag says the wrong thing, C<< IOKernel->text >> and C<< IOKernel->bytes >> make a copy that says
+the right one. What comes is always told apart: text has the flag, also if it is ASCII alone, and bytes have not. Text
+that is no UTF-8 comes as bytes. To Redis both are the same.
 
 =head1 PROCESSES, THREADS, SIGNALS
 
-A forked child opens its own kernel, connections and channels at its first use; the parent's futures and subscriptions are
-not answered there, its leases are not held. With C<threads>, a new thread uses the kernels and endpoints of the one that
-made it, through channels of its own; futures, leases, subscriptions, listeners and loops stay with the thread that made them.
+A forked child opens its own kernel, connections and channels at its first use; the parent's futures and subscriptions
+are not answered there, its leases are not held. With C<threads>, a new thread uses the kernels and endpoints of the
+one that made it, through channels of its own; futures, leases, subscriptions, listeners and loops stay with the
+thread that made them.
 
-A handler of C<%SIG> runs while a call waits, and between the statements of this module, which keeps its books whole if it
-dies. C</stack> shows Perl frames of a thread that runs Perl; while it is inside of one C call, Perl runs no handler, and
-the library's native frames say where it is.
+A handler of C<%SIG> runs while a call waits, and between the statements of this module, which keeps its books whole
+if it dies. C</stack> shows Perl frames of a thread that runs Perl; while it is inside of one C call, Perl runs no
+handler, and the library's native frames say where it is.
 
 =head1 SEE ALSO
 

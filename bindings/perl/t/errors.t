@@ -7,9 +7,23 @@ use IOKernel::Record qw(timeout_ms);
 sub caught ($code) { return eval { $code->(); 1 } ? undef : $@ }
 
 my %CLASSES = (
-    -101 => 'BadRequest', -102 => 'Closed', -103 => 'Closed', -104 => 'Closed', -105 => 'ConfigError', -107 => 'BadRequest',
-    -108 => 'BadRequest', -109 => 'Closed', -110 => 'Closed', -201 => 'Overloaded', -202 => 'Timeout', -203 => 'Cancelled',
-    -204 => 'Overloaded', -301 => 'RemoteError', -302 => 'ConnectionLost', -303 => 'Unavailable', -304 => 'ConnectionLost',
+    -101 => 'BadRequest',
+    -102 => 'Closed',
+    -103 => 'Closed',
+    -104 => 'Closed',
+    -105 => 'ConfigError',
+    -107 => 'BadRequest',
+    -108 => 'BadRequest',
+    -109 => 'Closed',
+    -110 => 'Closed',
+    -201 => 'Overloaded',
+    -202 => 'Timeout',
+    -203 => 'Cancelled',
+    -204 => 'Overloaded',
+    -301 => 'RemoteError',
+    -302 => 'ConnectionLost',
+    -303 => 'Unavailable',
+    -304 => 'ConnectionLost',
     -305 => 'Unavailable',
 );
 for my $status (sort keys %CLASSES) {
@@ -25,7 +39,8 @@ ok !IOKernel::Error->of_status(-107)->retriable, 'not retriable';
 my $error = IOKernel::Error->of_status(-302, fate => 2, endpoint => 'redis://a', peer => 3, said => ['X', 'gone']);
 is "$error", 'gone (redis://a, maybe executed)', 'the text has endpoint and fate';
 is join('|', $error->code, $error->fate, $error->peer, $error->endpoint), 'X|maybe_executed|3|redis://a', 'the fields';
-is "${\IOKernel::Error->of_status(-301, fate => 3, said => ['WRONGTYPE', 'no list'])}", 'WRONGTYPE no list', 'of a peer';
+my $remote = IOKernel::Error->of_status(-301, fate => 3, said => ['WRONGTYPE', 'no list']);
+is "$remote", 'WRONGTYPE no list', 'of a peer';
 
 my $wrong = caught(sub { IOKernel->open('redis://127.0.0.1:1', timeout => 'soon') });
 isa_ok $wrong, 'IOKernel::ConfigError';

@@ -30,7 +30,8 @@ subtest 'then' => sub {
     is $future->get(5), 20, 'futures and values';
     is $redis->request('NOSUCH')->catch(sub ($error) { $error->code })->get(5), 'ERR', 'catch';
     is $redis->request('NOSUCH')->then(sub ($reply) { 'none' }, sub ($error) { 'failed' })->get(5), 'failed', 'then';
-    like caught(sub { $redis->request('PING')->then(sub ($reply) { die "oh\n" })->get(5) }), qr/^oh$/, 'what it dies of';
+    my $dies = $redis->request('PING')->then(sub ($reply) { die "oh\n" });
+    like caught(sub { $dies->get(5) }), qr/^oh$/, 'what it dies of';
     isa_ok caught(sub { $redis->request('NOSUCH')->then(sub { 1 })->get(5) }), 'IOKernel::RemoteError', 'goes through';
     my $done = $redis->request('PING');
     $done->get;

@@ -381,18 +381,19 @@ sub in_child ($code) {
 
 sub forked ($scenario) {
     with_redis(sub ($redis, $kernel) {
-        my $ask     = sub { check($redis->call(filled($scenario->{call}, pid => $$)) eq $$, 'a reply of another one') };
-        my $pending = $redis->request('ECHO', 'parent');
+        my $ask      = sub { check($redis->call(filled($scenario->{call}, pid => $$)) eq $$, 'a reply of another one') };
+        my $pending  = $redis->request('BLPOP', 's:forked', 0);
         $ask->();
         my $why = in_child(sub {
             $ask->() for 1 .. 3;
-            check_error(failure(sub { $pending->get }), { error => 'forked' }, q(the parent's future)) unless $pending->[0];
+            check_error($pending->failure, { error => 'forked' }, q(the parent's future));
             my $inner = in_child(sub { $ask->() });
             check($inner eq '', "within: $inner");
         });
         check($why eq '', $why);
         $ask->();
-        check($pending->get eq 'parent', 'the parent has another reply');
+        $redis->call('RPUSH', 's:forked', 'parent');
+        same(told($pending->get(5)), told(['s:forked', 'parent']), q(the parent's future));
     });
     return;
 }

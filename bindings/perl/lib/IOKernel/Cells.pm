@@ -50,7 +50,8 @@ sub new ($class, $kernel, $name, %about) {
         $bounds //= DEFAULT_BUCKETS;
         $spec{buckets} = join ',', @$bounds;
     }
-    my $self = bless { kernel => $kernel, name => $name, labels => {%$labels}, spec => \%spec, bounds => $bounds }, $class;
+    my $self = bless { kernel => $kernel, name => $name, labels => {%$labels}, spec => \%spec }, $class;
+    $self->{bounds} = $bounds;
     $self->_attach;
     return $self;
 }

@@ -18,6 +18,7 @@ use IOKernel::Completion;
 use IOKernel::Error;
 use IOKernel::Future;
 use IOKernel::Library;
+use IOKernel::Process;
 use IOKernel::Record qw(:all);
 use IOKernel::Values qw(decode pack_request unpack_value);
 
@@ -124,7 +125,7 @@ sub request ($self, $flags, $endpoint, $timeout_ms, $key, $arguments, $future) {
 
 # Queues one submission of any kind and size. DONE goes to `future`, everything else to `sink`. Returns its tag.
 sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future = undef, $sink = undef, $tag = undef) {
-    die $self->_ended_error if $self->[ENDED];
+    die $self->ended_error if $self->[ENDED];
     $self->[LOOSE]{$endpoint} = 1 if $flags & FLAG_QUIET;
     $tag //= $future ? ++$self->[NEXT_TAG] : ++$self->[NEXT_LOOSE];
     my ($total, $step) = (length $payload, $self->[PAYLOAD_MAX]);
@@ -254,7 +255,7 @@ sub _hand_out_plain ($self, $run) {
 sub _hand_out ($self, $run, $number, $round) {
     my ($at, $end) = (0, length $$run);
     while ($at < $end) {
-        my ($size, $kind, $flags, $endpoint, $status, $tag, $peer, $fate, $encoding) = unpack "x$at " . COMPLETION, $$run;
+        my ($size, $kind, $flags, @rest) = unpack "x$at " . COMPLETION, $$run;
         my $from = $at + COMPLETION_BYTES;
         my $next = $at + _padded($size);
         my $is_handed = $number-- > 0 || $self->[RUN_COUNT] != $round || $at < $self->[HANDED];
@@ -269,7 +270,7 @@ sub _hand_out ($self, $run, $number, $round) {
             $payload = join '', $self->[PARTS]->@*, $payload;
             $self->[PARTS] = [];
         }
-        my $completion = IOKernel::Completion->new($kind, $endpoint, $status, $tag, $peer, $fate, $encoding, $payload);
+        my $completion = IOKernel::Completion->new($kind, @rest, $payload);
         $self->[HANDED] = $next, $self->_complete($completion);
     }
     return;
@@ -320,6 +321,7 @@ sub _poll_empty ($self) {
 # Submits what is queued, sleeps until something has completed or there is room, and hands it out. False if the
 # deadline (seconds of CLOCK_MONOTONIC; undef: none) is over, or the channel has ended.
 sub turn ($self, $deadline) {
+    ord $IOKernel::Process::HERE or IOKernel::Process::begin_anew();
     return !!0 if $self->[ENDED];
     $self->flush if $self->[OUT] ne '';
     my $slice = SLICE_MS;
@@ -355,7 +357,7 @@ sub await ($self, $future) {
 
 # Ending
 
-sub _ended_error ($self) {
+sub ended_error ($self) {
     my $text = $self->[ENDED] == STATUS_CLOSED ? '' : IOKernel::Library::last_text();
     return IOKernel::Error->of_status($self->[ENDED], fate => 1, text => $text)->located;
 }
@@ -404,6 +406,12 @@ sub close ($self) {
 
 # In a forked child: what the parent has under way is the parent's.
 sub abandon ($self) {
+    for my $future (values $self->[PENDING]->%*) {
+        # Nobody here is called about it.
+        $future->[IOKernel::Future::CALLBACKS] = undef;
+        my $error = IOKernel::Error->of_status(STATUS_FORKED, fate => 2);
+        $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE] = (IOKernel::Future::FAILED, $error);
+    }
     $self->@[PENDING, SINKS, READY, LISTENER] = ({}, {}, [], undef);
     $self->@[SCHEDULE, ENDING] = ();
     $self->[ENDED] ||= STATUS_FORKED;

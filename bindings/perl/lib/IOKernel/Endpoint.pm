@@ -22,8 +22,8 @@ sub new ($class, $kernel, $url) {
 
 # The same endpoint for a loop: its requests give what the loop awaits.
 sub in ($self, $loop) {
-    my %bound = (kernel => $self->{kernel}, origin => $self->_origin, key => 0, loop => $loop, number => $self->_number);
-    my $bound = bless \%bound, ref $self;
+    my $bound = bless { kernel => $self->{kernel}, key => 0, loop => $loop, number => $self->_number }, ref $self;
+    $bound->{origin} = $self->_origin;
     $self->{kernel}->remember($bound);
     return $bound;
 }
@@ -81,12 +81,16 @@ sub lease ($self, @arguments) {
 }
 
 sub set_peers ($self, @peers) {
-    my @told = map { ref $_ eq 'HASH' ? { map { ref || !defined ? $_ : /\A-?[0-9]+\z/ ? 0 + $_ : text($_) } %$_ } : text($_) }
-        @peers;
-    my $told = pack_value(\@told);
+    my $told = pack_value([map { _peer($_) } @peers]);
     $self->{kernel}->block(OP_PEERS, $self->_number, $told);
     $self->_origin->{told} = $told;
     return;
+}
+
+# Texts, and numbers where they are.
+sub _peer ($peer) {
+    return text($peer) unless ref $peer eq 'HASH';
+    return { map { $_ => $peer->{$_} =~ /\A[0-9]+\z/a ? 0 + $peer->{$_} : text($peer->{$_}) } keys %$peer };
 }
 
 sub wait_ready ($self, $timeout = undef) {

@@ -54,7 +54,7 @@ sub failure ($self, $timeout = undef) {
 
 sub _wait ($self, $timeout) {
     my $channel = $self->[CHANNEL];
-    $channel->is_watched and die IOKernel::Error->new('a loop has this future: use then, or what the loop awaits')->located;
+    IOKernel::Error->throw('a loop has this future: use what the loop awaits') if $channel->is_watched;
     my $deadline = defined $timeout && $timeout != 'inf' ? clock_gettime(CLOCK_MONOTONIC) + $timeout : undef;
     until ($self->[STATE]) {
         next if $channel->turn($deadline);
@@ -147,7 +147,8 @@ IOKernel::Future - a reply under way
 =head1 DESCRIPTION
 
 What C<request> gives outside of event loops; a loop's own endpoints give what the loop awaits instead, see
-L<IOKernel::Loop>. A future belongs to the thread that made it, and its request goes on whether somebody keeps it or not.
+L<IOKernel::Loop>. A future belongs to the thread that made it, and its request goes on whether somebody keeps it or
+not.
 
 =head1 METHODS
 
@@ -155,8 +156,8 @@ L<IOKernel::Loop>. A future belongs to the thread that made it, and its request 
 
 =item get($timeout)
 
-The reply, waiting for it. Dies of what the request failed with, an L<IOKernel::Error>. C<$timeout>: seconds to wait here;
-when they are over, an IOKernel::Timeout is thrown, and the request goes on.
+The reply, waiting for it. Dies of what the request failed with, an L<IOKernel::Error>. C<$timeout>: seconds to wait
+here; when they are over, an IOKernel::Timeout is thrown, and the request goes on.
 
 =item failure($timeout)
 

@@ -76,7 +76,7 @@ sub next ($self, $timeout = undef) {
     my $deadline = defined $timeout && $timeout != 'inf' ? clock_gettime(CLOCK_MONOTONIC) + $timeout : undef;
     until (@$queue || $self->{is_over}) {
         next if $self->{channel}->turn($deadline);
-        last if @$queue || $self->{is_over};
+        last if @$queue || $self->{is_over} || $self->{channel}->ended;
         IOKernel::Timeout->throw("no request within $timeout s", status => STATUS_TIMEOUT);
     }
     return shift @$queue;

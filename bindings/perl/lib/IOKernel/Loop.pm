@@ -131,8 +131,8 @@ IOKernel::Loop::Mojo takes C<ioloop> (the singleton).
 
 =item open($url, %options)
 
-An endpoint (see L<IOKernel/Endpoints>) whose C<request>, C<lease>, and whose subscriptions' C<next> and C<accepted>, give
-what the loop awaits. Such a promise has C<cancel>, which ends the request.
+An endpoint (see L<IOKernel/Endpoints>) whose C<request>, C<lease>, and whose subscriptions' C<next> and C<accepted>,
+give what the loop awaits. Such a promise has C<cancel>, which ends the request.
 
     $cache->subscribe('SUBSCRIBE', 'news')->each(sub ($message) { say $message->[2] });
 

@@ -119,6 +119,7 @@ sub next ($self, $timeout = undef) {
     until (@$messages || $self->{is_over}) {
         next if $self->{channel}->turn($deadline);
         last if @$messages || $self->{is_over};
+        die $self->{channel}->ended_error if $self->{channel}->ended;
         IOKernel::Timeout->throw("no message within $timeout s", status => STATUS_TIMEOUT);
     }
     return shift @$messages if @$messages;

@@ -21,8 +21,8 @@ sub quote ($text) {
 
 # Options as `key=value&key=value`. undef leaves an option out.
 sub query ($options) {
-    return join '&',
-        map { quote($_) . '=' . quote(_option($_, $options->{$_})) } grep { defined $options->{$_} } sort keys %$options;
+    my @given = grep { defined $options->{$_} } sort keys %$options;
+    return join '&', map { quote($_) . '=' . quote(_option($_, $options->{$_})) } @given;
 }
 
 sub _option ($key, $value) {

@@ -2,10 +2,10 @@ package IOKernel::Values;
 
 # Values between Perl and MessagePack.
 #
-# This is a codec of our own because those that there are cannot carry what the kernel says: Data::MessagePack 1.02 makes
-# of all strings of a value either text or bytes, makes bytes of a number once it was printed, and dies of any ext, as
-# errors inside of replies are; Data::MessagePack::Stream 1.05 dies of them too. t/values.t shows that, and that it agrees
-# with Data::MessagePack about everything else.
+# This is a codec of our own because those that there are cannot carry what the kernel says: Data::MessagePack 1.02
+# makes of all strings of a value either text or bytes, makes bytes of a number once it was printed, and dies of any
+# ext, as errors inside of replies are; Data::MessagePack::Stream 1.05 dies of them too. t/values.t shows that, and that
+# it agrees with Data::MessagePack about everything else.
 
 use v5.36;
 no warnings qw(experimental::builtin experimental::for_list recursion);

@@ -55,8 +55,9 @@ package IOKernel::Test::IOAsync {
     sub is_there ($class) { return eval { require IO::Async::Timer::Periodic; require IOKernel::Loop::IOAsync; 1 } }
 
     sub new ($class, $kernel) {
-        my $loop = IO::Async::Loop->really_new;
-        return bless { loop => $loop, bridge => IOKernel::Loop::IOAsync->new(kernel => $kernel, loop => $loop) }, $class;
+        my $loop   = IO::Async::Loop->really_new;
+        my $bridge = IOKernel::Loop::IOAsync->new(kernel => $kernel, loop => $loop);
+        return bless { loop => $loop, bridge => $bridge }, $class;
     }
     sub await ($self, $promise) { return $promise->get }
     sub sleep ($self, $seconds) { $self->{loop}->delay_future(after => $seconds)->get; return }

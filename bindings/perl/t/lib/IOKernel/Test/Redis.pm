@@ -29,7 +29,7 @@ sub url  ($self) { return "redis://127.0.0.1:$self->{port}" }
 sub pid  ($self) { return $self->{pid} }
 
 sub _free_port () {
-    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0) or die "a free port: $@\n";
+    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "a free port: $@\n";
     return $socket->sockport;
 }
 
@@ -46,7 +46,7 @@ sub _start ($self) {
     if (!$self->{pid}) {
         open STDOUT, '>', "$self->{folder}/log";
         open STDERR, '>&', \*STDOUT;
-        exec 'redis-server', @options;
+        { exec 'redis-server', @options }
         POSIX::_exit(127);
     }
     my $until = time + WAIT_S;
