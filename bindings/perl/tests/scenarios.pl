@@ -381,7 +381,7 @@ sub in_child ($code) {
 
 sub forked ($scenario) {
     with_redis(sub ($redis, $kernel) {
-        my $ask      = sub { check($redis->call(filled($scenario->{call}, pid => $$)) eq $$, 'a reply of another one') };
+        my $ask      = sub { check($redis->call(filled($scenario->{call}, pid => $$)) eq $$, 'another reply') };
         my $pending  = $redis->request('BLPOP', 's:forked', 0);
         $ask->();
         my $why = in_child(sub {
