@@ -19,16 +19,17 @@ if (!$child) {
     say $client->call({ timeout => 5 }, 'SHOUT', 'hello');
     eval { $client->call('LOOK') };
     say 'served: ', $@->message;
-    $client->send('STOP');
+    $client->call('STOP');
     exit;
 }
 
 # What the handler returns is the reply; a RemoteError that it dies of is the client's error.
 $listener->serve(sub ($request) {
     my ($command, @arguments) = $request->args;
-    return uc $arguments[0]  if $command eq 'SHOUT';
-    return $listener->close  if $command eq 'STOP';
-    die IOKernel::RemoteError->new("$command is no command", code => 'ERR');
+    return uc $arguments[0] if $command eq 'SHOUT';
+    die IOKernel::RemoteError->new("$command is no command", code => 'ERR') if $command ne 'STOP';
+    $request->reply('bye');
+    $listener->close(5);    # It leaves when everybody has.
 });
 
 waitpid $child, 0;

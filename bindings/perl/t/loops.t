@@ -37,6 +37,7 @@ sub in_loop ($class) {
 
     my $slow = $redis->request('BLPOP', 'never', 0);
     $way->sleep(0.05);
+    $slow->catch(sub { }) if $slow->isa('Mojo::Promise');
     ok $slow->cancel || $slow->is_cancelled, 'cancelling';
     $way->sleep(0.05);
     is $redis->state->{requests}, 0, 'ends the request';
@@ -70,10 +71,7 @@ sub in_loop ($class) {
         die IOKernel::RemoteError->new('no', code => 'MINE');
     });
     is $way->await($client->request('NOW')), 'now', 'a listener';
-    SKIP: {
-        skip 'condition variables have no then', 1 unless $client->request('NOW')->can('then');
-        is $way->await($client->request('LATER')), 'later', 'that replies when a promise is kept';
-    }
+    is $way->await($client->request('LATER')), 'later', 'that replies when a promise is kept';
     my $error = caught(sub { $way->await($client->request('NONE')) });
     is $error->code, 'MINE', 'and refuses';
     $listener->close;

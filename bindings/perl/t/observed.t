@@ -13,7 +13,7 @@ my $kernel = IOKernel::Kernel->new(admin => "unix:$socket", name => 'observed');
 
 sub metrics () { return ask($socket, '/metrics') }
 sub json ($path) { return JSON::PP->new->utf8->decode(ask($socket, $path)) }
-sub shown () { return join '|', map { $_->{text} // $_ } json('/state')->{main}{markers}->@* }
+sub shown () { return join '|', map { ref $_ ? $_->{text} : $_ } json('/state')->{main}{markers}->@* }
 
 subtest 'counters' => sub {
     my $orders = $kernel->counter('orders', help => 'Orders paid.', labels => { shop => 'north "1"' });

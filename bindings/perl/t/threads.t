@@ -44,7 +44,12 @@ is_deeply $future->get(5), ['list', 'x'], 'the future is answered';
 $redis->call('PUBLISH', 'c', 'm');
 is $stream->next(5)->[2], 'm', 'the subscription goes on';
 
-my $died = threads->create(sub { eval { $future->get }; ref $@ || $@ })->join;
-ok length $died, 'a future of another thread is of no use';
+my $pending = $redis->request('BLPOP', 'list', 0);
+my $why     = threads->create(sub { "${\$pending->failure}" })->join;
+like $why, qr/belongs to another thread/, 'a future of another thread is of no use';
+like threads->create(sub { eval { $stream->next }; "$@" })->join, qr/belongs to another thread/, 'nor a subscription';
+like threads->create(sub { eval { $lease->call('PING') }; "$@" })->join, qr/not held/, 'nor a lease';
+$redis->call('RPUSH', 'list', 'y');
+is_deeply $pending->get(5), ['list', 'y'], 'they are still good in their own';
 
 done_testing;

@@ -56,8 +56,7 @@ exit main(@ARGV);
 sub main (@names) {
     STDOUT->autoflush(1);
     open my $file, '<:raw', $FILE or die "$FILE: $!\n";
-    local $/;
-    my $scenarios = JSON::PP->new->utf8->decode(<$file>)->{scenarios};
+    my $scenarios = JSON::PP->new->utf8->decode(join '', <$file>)->{scenarios};
     printf "1..%d\n", scalar @$scenarios;
     my ($number, $failed) = (0, 0);
     for my $scenario (@$scenarios) {
@@ -121,7 +120,7 @@ sub check_error ($error, $expected, $what) {
         my $got = $got{$key} // 'none';
         check($got eq $expected->{$key}, "$what: $key $got: expected $expected->{$key}: $error");
     }
-    check($error =~ /\Q$expected->{names}/, "$what: $error: expected $expected->{names} in it") if $expected->{names};
+    check(!!($error =~ /\Q$expected->{names}/), "$what: $error: expected $expected->{names} in it") if $expected->{names};
     return;
 }
 
@@ -414,8 +413,10 @@ sub closing ($scenario) {
     return;
 }
 
+# In a program of its own: the loops of the other scenarios leave watchers of EV, which no new thread may inherit.
 sub in_threads ($scenario) {
     die "SKIP this perl was built without threads\n" unless $Config{useithreads};
+    return apart($scenario->{name}) unless "@ARGV" eq $scenario->{name};
     with_redis(sub ($redis, $kernel) {
         my $ask = sub ($number) {
             my @numbers = map { "$number:$_" } 1 .. $scenario->{requests};
@@ -435,6 +436,16 @@ sub in_threads ($scenario) {
         check((all { $_ eq '' } @said), join ' ', @said, ': replies are not their requests');
         $redis->call('PING');
     });
+    return;
+}
+
+# Shows one scenario in a program of its own.
+sub apart ($name) {
+    local $ENV{IOK_SCENARIOS} = $FILE;
+    open my $program, '-|', $^X, $0, $name or die "$^X: $!\n";
+    my @lines = grep { /^(?:not )?ok / } <$program>;
+    my $is_done = close $program;
+    check($is_done && @lines == 1 && $lines[0] =~ /^ok/, "@lines (exit status $?)");
     return;
 }
 
@@ -521,16 +532,16 @@ sub wait_in_c ($ms) {
 sub stack_while_hung ($scenario) {
     my $ms   = $scenario->{hang};
     my $perl = while_hung($scenario->{path}, sub { }, sub { render_for_ever($ms) });
-    check($perl =~ /render_for_ever/, "in Perl: $perl");
+    check(!!($perl =~ /render_for_ever/), "in Perl: $perl");
     my $c = while_hung($scenario->{path}, sub { }, sub { wait_in_c($ms) });
-    check($c =~ /"function":\s*"[^"]*read/, "in C: $c");
+    check(!!($c =~ /"read\+/), "in C: $c");
     return;
 }
 
 sub counters ($scenario) {
     my $begin = sub ($kernel) { $kernel->counter($scenario->{counter})->inc($scenario->{add}) };
     my $said  = while_hung($scenario->{path}, $begin, sub { wait_in_c(600) });
-    check($said =~ /^\Q$scenario->{line}\E$/m, "there is no line $scenario->{line}");
+    check(!!($said =~ /^\Q$scenario->{line}\E$/m), "there is no line $scenario->{line}");
     return;
 }
 
@@ -538,6 +549,6 @@ sub markers ($scenario) {
     my $marker;
     my $begin = sub ($kernel) { $marker = $kernel->marker($scenario->{marker}) };
     my $said  = while_hung($scenario->{path}, $begin, sub { wait_in_c(600) });
-    check($said =~ /\Q$scenario->{marker}/, "the marker is not in $said");
+    check(!!($said =~ /\Q$scenario->{marker}/), "the marker is not in $said");
     return;
 }

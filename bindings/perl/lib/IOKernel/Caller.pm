@@ -84,7 +84,8 @@ sub send ($self, @request) {
     my $options = ref $request[0] eq 'HASH' ? shift @request : {};
     my ($flags, $timeout_ms, $key, $context) = $self->_options($options);
     my $payload = $context . pack_request(\@request);
-    $channel->submit(OP_REQUEST, $flags | FLAG_QUIET, $self->_number, $timeout_ms, $key, $payload);
+    my $number = $self->{number} || $self->_number;
+    $channel->submit(OP_REQUEST, $flags | FLAG_QUIET, $number, $timeout_ms, $key, $payload);
     $channel->send_now;
     return;
 }

@@ -151,13 +151,14 @@ package IOKernel::Histogram {
 
     # Calls the code and observes how long it took, in seconds, also when it dies.
     sub time ($self, $code) {
-        my $start   = clock_gettime(CLOCK_MONOTONIC);
+        my $start      = clock_gettime(CLOCK_MONOTONIC);
+        my $wants_list = wantarray;
         my @values;
-        my $is_done = eval { @values = wantarray ? $code->() : scalar $code->(); 1 };
+        my $is_done = eval { @values = $wants_list ? $code->() : scalar $code->(); 1 };
         my $why     = $@;
         $self->observe(clock_gettime(CLOCK_MONOTONIC) - $start);
         die $why unless $is_done;
-        return wantarray ? @values : $values[0];
+        return $wants_list ? @values : $values[0];
     }
 }
 

@@ -11,16 +11,16 @@ use v5.36;
 no warnings qw(experimental::for_list);
 
 use List::Util qw(min);
-use Scalar::Util qw(weaken);
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 use IOKernel::Completion;
 use IOKernel::Error;
 use IOKernel::Future;
+use IOKernel::Inbox;
 use IOKernel::Library;
 use IOKernel::Process;
 use IOKernel::Record qw(:all);
-use IOKernel::Values qw(decode pack_request unpack_value);
+use IOKernel::Values qw(pack_request unpack_value);
 
 our $VERSION = '0.1.0';
 
@@ -43,14 +43,14 @@ use constant {
     HANDLE    => 0,
     NAMES     => 1,     # URLs by the numbers of endpoints
     PENDING   => 2,     # futures by tags: who waits for DONE
-    SINKS     => 3,     # code by tags: who takes everything else of a tag
-    LISTENER  => 4,     # code: who takes what has no tag of ours
+    SINKS     => 3,     # inboxes by tags: who takes everything else of a tag
+    LISTENER  => 4,     # an inbox: who takes what has no tag of ours
     OUT       => 5,     # records to be submitted
     NEXT_TAG  => 6,
     NEXT_LOOSE => 7,
     LOOSE     => 8,     # endpoints that one-way submissions went to
     ENDED     => 9,     # the status that ended it, or 0
-    READY     => 10,    # futures whose callbacks are to be called
+    READY     => 10,    # futures and inboxes that are to be told
     RUN_COUNT => 11,    # runs that were handed out
     HANDED    => 12,    # how far into the present run other records than plain replies were handed out
     PARTS     => 13,    # fragments of a message that is not whole yet
@@ -64,9 +64,6 @@ use constant {
 use constant PLAIN => unpack 'L', pack 'SS', KIND_DONE, 0;
 
 my %RING_UNITS = ('' => 1, KiB => 1 << 10, MiB => 1 << 20, GiB => 1 << 30);
-
-# Channels belong to the thread that made them.
-sub CLONE_SKIP { return 1 }
 
 # `kernel`: a handle. `names`: the URLs of its endpoints by their numbers.
 sub new ($class, $kernel, $names, $config = '') {
@@ -84,6 +81,7 @@ sub new ($class, $kernel, $names, $config = '') {
         ($handle, $names, {}, {}, '', 0, QUIET_TAG, {}, 0);
     $self->@[READY, RUN_COUNT, HANDED, PARTS, CELLS, PAYLOAD_MAX] =
         ([], 0, 0, [], $cells, $ring / 4 - SUBMISSION_BYTES);
+    IOKernel::Process::watch($self);
     return $self;
 }
 
@@ -100,9 +98,9 @@ sub watch ($self, $schedule, $ending) {
 
 sub is_watched ($self) { return defined $self->[SCHEDULE] }
 
-# Who takes what clients ask.
-sub listen ($self, $listener) {
-    $self->[LISTENER] = $listener;
+# The inbox of who takes what clients ask.
+sub listen ($self, $inbox) {
+    $self->[LISTENER] = $inbox;
     return;
 }
 
@@ -123,8 +121,8 @@ sub request ($self, $flags, $endpoint, $timeout_ms, $key, $arguments, $future) {
     return $tag;
 }
 
-# Queues one submission of any kind and size. DONE goes to `future`, everything else to `sink`. Returns its tag.
-sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future = undef, $sink = undef, $tag = undef) {
+# Queues one submission of any kind and size. DONE goes to `future`, everything else to the inbox. Returns its tag.
+sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future = undef, $inbox = undef, $tag = undef) {
     die $self->ended_error if $self->[ENDED];
     $self->[LOOSE]{$endpoint} = 1 if $flags & FLAG_QUIET;
     $tag //= $future ? ++$self->[NEXT_TAG] : ++$self->[NEXT_LOOSE];
@@ -140,7 +138,7 @@ sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future 
     }
     $self->[SCHEDULE] && $self->[OUT] eq '' && $self->[SCHEDULE]->();
     $self->[PENDING]{$tag} = $future if $future;
-    $self->[SINKS]{$tag}   = $sink   if $sink;
+    $self->[SINKS]{$tag}   = $inbox  if $inbox;
     $future->[IOKernel::Future::TAG] = $tag if $future;
     $self->[OUT] .= $records;
     return $tag;
@@ -191,7 +189,8 @@ sub _drop_first ($self) {
         $at += _padded($size);
     }
     substr $self->[OUT], 0, $at, '';
-    $self->_complete(IOKernel::Completion->of_status(STATUS_TOO_LARGE, $endpoint, $tag, 1));
+    my $refused = IOKernel::Completion->of_status(STATUS_TOO_LARGE, $endpoint, $tag, 1);
+    $self->_complete($refused, $self->[HANDED]);
     $self->_tell;
     return;
 }
@@ -241,12 +240,13 @@ sub _hand_out_plain ($self, $run) {
         } elsif ($encoding == ENCODING_NONE) {
             $payload = undef;
         }
+        ++$count;
+        my $future = $pending->{$tag} or next;
         # One statement, see above.
-        (my $future = delete $pending->{$tag})
-            ->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] =
+        delete $pending->{$tag},
+            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] =
             (IOKernel::Future::DONE, $payload, $head);
         push @$ready, $future if $future->[IOKernel::Future::CALLBACKS];
-        ++$count;
     }
     return $count;
 }
@@ -266,45 +266,42 @@ sub _hand_out ($self, $run, $number, $round) {
             $self->[HANDED] = $next, push $self->[PARTS]->@*, $payload;
             next;
         }
-        if ($self->[PARTS]->@*) {
-            $payload = join '', $self->[PARTS]->@*, $payload;
-            $self->[PARTS] = [];
-        }
-        my $completion = IOKernel::Completion->new($kind, @rest, $payload);
-        $self->[HANDED] = $next, $self->_complete($completion);
+        $payload = join '', $self->[PARTS]->@*, $payload if $self->[PARTS]->@*;
+        $self->_complete(IOKernel::Completion->new($kind, @rest, $payload), $next);
     }
     return;
 }
 
-sub _complete ($self, $completion) {
-    my $tag = $completion->{tag};
-    if ($completion->{kind} == KIND_DONE) {
-        delete $self->[SINKS]{$tag};
-        if (my $future = delete $self->[PENDING]{$tag}) {
-            my $status = $completion->{status};
-            my $value;
-            my $state = $status || !eval { $value = $completion->value; 1 };
-            $value = $status ? $completion->error($self->[NAMES]) : $@ if $state;
-            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] =
-                ($state ? IOKernel::Future::FAILED : IOKernel::Future::DONE, $value, $completion->{endpoint});
-            push $self->[READY]->@*, $future if $future->[IOKernel::Future::CALLBACKS];
-            return;
-        }
+# Hands out one completion; the run is handed out up to `next` then.
+sub _complete ($self, $completion, $next) {
+    my ($kind, $tag) = @$completion{qw(kind tag)};
+    my ($ready, $pending) = $self->@[READY, PENDING];
+    if ($kind == KIND_DONE && $pending->{$tag}) {
+        my $future = $pending->{$tag};
+        my @result = ($completion->outcome($self->[NAMES]), $completion->{endpoint});
+        # One statement, see above; so below.
+        delete $pending->{$tag}, delete $self->[SINKS]{$tag},
+            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] = @result,
+            push(@$ready, $future), $self->@[PARTS, HANDED] = ([], $next);
+        return;
     }
-    my $sink = $self->[SINKS]{$tag} // $self->[LISTENER];
-    if ($sink) {
-        eval { $sink->($completion); 1 } or warn "iokernel: a completion could not be taken: $@";
-    } elsif ($tag > QUIET_TAG && $completion->{status} && !$self->[ENDED]) {
-        warn 'iokernel: a one-way request failed: ' . $completion->error($self->[NAMES]) . "\n";
+    if (my $inbox = $self->[SINKS]{$tag} // $self->[LISTENER]) {
+        push($inbox->[IOKernel::Inbox::COMPLETIONS]->@*, $completion), push(@$ready, $inbox),
+            $self->@[PARTS, HANDED] = ([], $next);
+        return;
     }
+    $self->@[PARTS, HANDED] = ([], $next);
+    warn 'iokernel: a one-way request failed: ' . $completion->error($self->[NAMES]) . "\n"
+        if $tag > QUIET_TAG && $completion->{status} && !$self->[ENDED];
     return;
 }
 
-# Calls the callbacks of what became ready; they may wait for this channel themselves.
+# Tells what became ready; its callbacks may wait for this channel themselves.
 sub _tell ($self) {
     my $ready = $self->[READY];
-    while (my $future = shift @$ready) {
-        $future->told;
+    while (my $each = $ready->[0]) {
+        $each->told;
+        shift @$ready if @$ready && $ready->[0] == $each;
     }
     return;
 }
@@ -322,6 +319,10 @@ sub _poll_empty ($self) {
 # deadline (seconds of CLOCK_MONOTONIC; undef: none) is over, or the channel has ended.
 sub turn ($self, $deadline) {
     ord $IOKernel::Process::HERE or IOKernel::Process::begin_anew();
+    if ($self->[READY]->@*) {    # An exception has left them.
+        $self->_tell;
+        return !!1;
+    }
     return !!0 if $self->[ENDED];
     $self->flush if $self->[OUT] ne '';
     my $slice = SLICE_MS;
@@ -358,8 +359,14 @@ sub await ($self, $future) {
 # Ending
 
 sub ended_error ($self) {
-    my $text = $self->[ENDED] == STATUS_CLOSED ? '' : IOKernel::Library::last_text();
-    return IOKernel::Error->of_status($self->[ENDED], fate => 1, text => $text)->located;
+    my $status = $self->[ENDED];
+    return IOKernel::Error->of_status($status, fate => 1, text => $self->_why($status))->located;
+}
+
+# What a status alone does not say.
+sub _why ($self, $status) {
+    return 'it belongs to another thread' if $status == STATUS_BAD_HANDLE;
+    return $status == STATUS_CLOSED || $status == STATUS_FORKED ? '' : IOKernel::Library::last_text();
 }
 
 # The channel is of no use any more: whoever waits is told.
@@ -372,8 +379,9 @@ sub _end ($self, $status) {
         $future->_settle(IOKernel::Future::FAILED, IOKernel::Error->of_status($status, fate => 2));
     }
     my $last = IOKernel::Completion->of_status($status, 0, 0, 2);
-    for my $sink (values %$sinks, $self->[LISTENER] // ()) {
-        eval { $sink->($last); 1 } or warn "iokernel: a completion could not be taken: $@";
+    for my $inbox (values %$sinks, $self->[LISTENER] // ()) {
+        push $inbox->[IOKernel::Inbox::COMPLETIONS]->@*, $last;
+        $inbox->told;
     }
     my $ending = $self->[ENDING];
     $self->@[SCHEDULE, ENDING] = ();
@@ -405,19 +413,32 @@ sub close ($self) {
 }
 
 # In a forked child: what the parent has under way is the parent's.
-sub abandon ($self) {
+sub _forked ($self) {
+    my $handle = $self->_abandon(STATUS_FORKED) or return;
+    IOKernel::Library::channel_close($handle);
+    return;
+}
+
+# In another thread: the channel is that of the one that made it.
+sub _cloned ($self) {
+    $self->_abandon(STATUS_BAD_HANDLE);
+    return;
+}
+
+sub _abandon ($self, $status) {
     for my $future (values $self->[PENDING]->%*) {
         # Nobody here is called about it.
         $future->[IOKernel::Future::CALLBACKS] = undef;
-        my $error = IOKernel::Error->of_status(STATUS_FORKED, fate => 2);
+        my $error = IOKernel::Error->of_status($status, fate => 2, text => $self->_why($status));
         $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE] = (IOKernel::Future::FAILED, $error);
     }
     $self->@[PENDING, SINKS, READY, LISTENER] = ({}, {}, [], undef);
     $self->@[SCHEDULE, ENDING] = ();
-    $self->[ENDED] ||= STATUS_FORKED;
+    $self->[ENDED] ||= $status;
     $self->[OUT] = '';
-    $self->_free;
-    return;
+    my $handle = $self->[HANDLE];
+    $self->[HANDLE] = 0;
+    return $handle;
 }
 
 sub _free ($self) {
@@ -429,6 +450,7 @@ sub _free ($self) {
 }
 
 sub DESTROY ($self) {
+    IOKernel::Process::forget($self);
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT';
     local ($@, $!, $?);
     eval { $self->close; 1 } or warn "iokernel: a channel could not be closed: $@";

@@ -5,6 +5,7 @@ package IOKernel::Completion;
 use v5.36;
 
 use IOKernel::Error;
+use IOKernel::Future;
 use IOKernel::Record qw(ENCODING_NONE KIND_DONE);
 use IOKernel::Values qw(decode);
 
@@ -30,6 +31,21 @@ sub of_status ($class, $status, $endpoint, $tag, $fate) {
 
 sub value ($self) { return decode(@$self{qw(encoding payload)}) }
 
+# State and value of the future that waited for it.
+sub outcome ($self, $names) {
+    return (IOKernel::Future::FAILED, $self->error($names)) if $self->{status};
+    my ($value, $why) = $self->_decoded;
+    return defined $why ? (IOKernel::Future::FAILED, $why) : (IOKernel::Future::DONE, $value);
+}
+
+# The value, or undef and why there is none. What a signal's handler dies of is not ours to keep.
+sub _decoded ($self) {
+    my $value;
+    return $value if eval { $value = $self->value; 1 };
+    die $@ if ref $@ || $@ !~ /^MessagePack: /;
+    return (undef, $@);
+}
+
 # `names`: the URLs of endpoints by their numbers.
 sub error ($self, $names) {
     return IOKernel::Error->of_status(
@@ -37,7 +53,7 @@ sub error ($self, $names) {
         fate     => $self->{fate},
         endpoint => $names->{ $self->{endpoint} },
         peer     => $self->{peer},
-        said     => scalar eval { $self->value },
+        said     => ($self->_decoded)[0],
     );
 }
 

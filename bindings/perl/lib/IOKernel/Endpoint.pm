@@ -16,7 +16,7 @@ our $VERSION = '0.1.0';
 sub new ($class, $kernel, $url) {
     my $self = bless { kernel => $kernel, url => $url, key => 0, loop => undef }, $class;
     $self->{number} = $kernel->open_number($url);
-    $kernel->remember($self);
+    IOKernel::Process::watch($self);
     return $self;
 }
 
@@ -24,7 +24,7 @@ sub new ($class, $kernel, $url) {
 sub in ($self, $loop) {
     my $bound = bless { kernel => $self->{kernel}, key => 0, loop => $loop, number => $self->_number }, ref $self;
     $bound->{origin} = $self->_origin;
-    $self->{kernel}->remember($bound);
+    IOKernel::Process::watch($bound);
     return $bound;
 }
 
@@ -59,6 +59,8 @@ sub _forked ($self) {
     return;
 }
 
+sub _cloned ($self) { return }
+
 sub subscribe ($self, @request) {
     return IOKernel::Subscription->subscribe($self, @request);
 }
@@ -71,13 +73,14 @@ sub lease ($self, @arguments) {
     my $block = ref $arguments[0] eq 'CODE' ? shift @arguments : undef;
     my $lease = IOKernel::Lease->new($self, @arguments);
     return $lease->acquire unless $block;
-    my $held = $lease->acquire;
+    my $held       = $lease->acquire;
+    my $wants_list = wantarray;
     my @values;
-    my $is_done = eval { @values = wantarray ? $block->($held) : scalar $block->($held); 1 };
+    my $is_done = eval { @values = $wants_list ? $block->($held) : scalar $block->($held); 1 };
     my $why     = $@;
     $held->release;
     die $why unless $is_done;
-    return wantarray ? @values : $values[0];
+    return $wants_list ? @values : $values[0];
 }
 
 sub set_peers ($self, @peers) {
@@ -115,7 +118,7 @@ sub close ($self) {
 sub is_closed ($self) { return !!$self->_origin->{closed} }
 
 sub DESTROY ($self) {
-    $self->{kernel}->forget($self) if $self->{kernel} && ${^GLOBAL_PHASE} ne 'DESTRUCT';
+    IOKernel::Process::forget($self);
     return;
 }
 

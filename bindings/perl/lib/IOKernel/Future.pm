@@ -25,9 +25,6 @@ use constant {
     INSTEAD   => 6,
 };
 
-# Channels belong to a thread, and what waits for them too.
-sub CLONE_SKIP { return 1 }
-
 sub new ($class, $channel) { return bless [PENDING, undef, undef, $channel], $class }
 
 sub is_ready  ($self) { return $self->_look != PENDING }
@@ -117,8 +114,7 @@ sub _settle ($self, $state, $value) {
 # Tells who wants to know. A callback that dies is warned about: nobody else hears of it.
 sub told ($self) {
     my $callbacks = $self->[CALLBACKS] or return;
-    $self->[CALLBACKS] = undef;
-    for my $callback (@$callbacks) {
+    while (my $callback = shift @$callbacks) {
         eval { $callback->($self); 1 } or warn "iokernel: a callback died: $@";
     }
     return;

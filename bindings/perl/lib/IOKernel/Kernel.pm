@@ -2,8 +2,6 @@ package IOKernel::Kernel;
 
 use v5.36;
 
-use Scalar::Util qw(blessed refaddr weaken);
-
 use IOKernel::Cells;
 use IOKernel::Channel;
 use IOKernel::Endpoint;
@@ -37,7 +35,7 @@ sub new ($class, %config) {
 
 # Nothing of a process is left: it opens again at its first use.
 sub _reset ($self) {
-    @$self{qw(handle channel names mortal is_borrowed)} = (0, undef, {}, {}, 0);
+    @$self{qw(handle channel names is_borrowed)} = (0, undef, {}, 0);
     return;
 }
 
@@ -98,17 +96,6 @@ sub open_number ($self, $url) {
     my $number = $done->[IOKernel::Future::HEAD] & 0xFFFF_FFFF;
     $self->{names}{$number} = shown($url);
     return $number;
-}
-
-# Something whose number means nothing in a forked child.
-sub remember ($self, $one) {
-    weaken($self->{mortal}{ refaddr $one } = $one);
-    return;
-}
-
-sub forget ($self, $one) {
-    delete $self->{mortal}{ refaddr $one };
-    return;
 }
 
 # The surface
@@ -172,23 +159,18 @@ sub is_closed ($self) { return !!$self->{closed} }
 
 # A forked child begins anew; a thread has the kernel of the one that made it, and channels of its own.
 sub _forked ($self) {
-    my ($channel, @mortal) = ($self->{channel}, grep { defined } values $self->{mortal}->%*);
-    $channel->abandon if $channel;
     IOKernel::Stack::forget();
     $self->_reset;
-    $_->_forked for @mortal;
-    $self->remember($_) for @mortal;
     return;
 }
 
 sub _cloned ($self) {
-    my @mortal = grep { blessed $_ } values $self->{mortal}->%*;
-    @$self{qw(channel mortal is_borrowed)} = (undef, {}, 1);
-    $self->remember($_) for @mortal;
+    @$self{qw(channel is_borrowed)} = (undef, 1);
     return;
 }
 
 sub DESTROY ($self) {
+    IOKernel::Process::forget($self);
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || !$self->{handle} || $self->{is_borrowed};
     return unless ord $IOKernel::Process::HERE;
     local ($@, $!, $?);

@@ -11,9 +11,6 @@ use IOKernel::Route qw(route_key);
 
 our $VERSION = '0.1.0';
 
-# Leases belong to the thread that took them.
-sub CLONE_SKIP { return 1 }
-
 sub new ($class, $endpoint, %options) {
     my $self = bless {
         kernel   => $endpoint->kernel,
@@ -50,7 +47,7 @@ sub acquire ($self) {
 
 sub _hold ($self, $number, $key) {
     @$self{qw(number key)} = ($number, $key);
-    $self->{kernel}->remember($self);
+    IOKernel::Process::watch($self);
     return $self;
 }
 
@@ -82,15 +79,18 @@ sub _routed ($self, $route) {
     die IOKernel::Error->of_value('route: a lease is bound to its peer: expected none')->located;
 }
 
+# A lease belongs to the process, and to the thread, that took it.
 sub _forked ($self) {
     $self->{number} = 0;
     return;
 }
 
+sub _cloned ($self) { return $self->_forked }
+
 sub DESTROY ($self) {
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || !$self->{kernel};
     local ($@, $!, $?);
-    $self->{kernel}->forget($self);
+    IOKernel::Process::forget($self);
     eval { $self->release; 1 } or warn "iokernel: a lease could not be given back: $@";
     return;
 }

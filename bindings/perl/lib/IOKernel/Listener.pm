@@ -7,14 +7,12 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 use IOKernel::Error;
 use IOKernel::Future;
+use IOKernel::Inbox;
 use IOKernel::Record qw(:all);
 use IOKernel::Request;
 use IOKernel::Values qw(pack_value);
 
 our $VERSION = '0.1.0';
-
-# Listeners belong to the thread that made them.
-sub CLONE_SKIP { return 1 }
 
 # Made by `listen` of a kernel, in a channel of its own, or of a loop, in the loop's.
 sub new ($class, $kernel, $channel, $url) {
@@ -26,8 +24,7 @@ sub new ($class, $kernel, $channel, $url) {
         is_over => 0,
         loop    => undef,
     }, $class;
-    weaken(my $weak = $self);
-    $channel->listen(sub ($completion) { $weak->_take($completion) if $weak });
+    $channel->listen(IOKernel::Inbox->new($self));
     utf8::encode($url);
     # In a loop as well this waits: binding takes no time.
     my $future = IOKernel::Future->new($channel);
@@ -43,13 +40,27 @@ sub url       ($self) { return $self->{url} }
 sub is_closed ($self) { return !!$self->{is_over} }
 
 # What the channel hands over.
+sub _take_all ($self, $completions) {
+    while (my $completion = $completions->[0]) {
+        if ($completion->{kind} == KIND_REQUEST) {
+            my $request = IOKernel::Request->new($self, @$completion{qw(tag peer)}, $completion->value);
+            weaken($self->{live}{ $completion->{tag} } = $request);
+            push($self->{queue}->@*, $request), shift @$completions;
+        } else {
+            shift @$completions;
+            $self->_take($completion);
+        }
+    }
+    my $queue = $self->{queue};
+    while (@$queue && $self->{handler}) {
+        $self->_handle($self->{handler}, shift @$queue);
+    }
+    return;
+}
+
+# Everything but requests.
 sub _take ($self, $completion) {
     my ($kind, $tag) = @$completion{qw(kind tag)};
-    if ($kind == KIND_REQUEST) {
-        my $request = IOKernel::Request->new($self, $tag, $completion->{peer}, $completion->value);
-        weaken($self->{live}{$tag} = $request);
-        return $self->_request($request);
-    }
     if ($kind == KIND_DONE) {
         return $self->_ended if $self->{channel}->ended;
         warn 'iokernel: a reply was not sent: ' . $completion->error($self->{kernel}{names}) . "\n"
@@ -59,15 +70,6 @@ sub _take ($self, $completion) {
     my $request = $self->{live}{$tag} or return;
     delete $self->{live}{$tag} if $kind == KIND_GONE;
     $request->_take($completion);
-    return;
-}
-
-sub _request ($self, $request) {
-    if (my $handler = $self->{handler}) {
-        $self->_handle($handler, $request);
-    } else {
-        push $self->{queue}->@*, $request;
-    }
     return;
 }
 
@@ -85,7 +87,7 @@ sub next ($self, $timeout = undef) {
 sub serve ($self, $handler) {
     if ($self->{channel}->is_watched) {
         $self->{handler} = $handler;
-        $self->_handle($handler, $_) for splice $self->{queue}->@*;
+        $self->_take_all([]);
         return $self;
     }
     while (my $request = $self->next) {
@@ -98,15 +100,19 @@ sub serve ($self, $handler) {
 sub _handle ($self, $handler, $request) {
     my $value;
     return $self->_failed($request, $@) unless eval { $value = $handler->($request); 1 };
-    if (blessed $value && $value->can('then')) {
-        $value->then(
-            sub ($later = undef, @) { $self->_answer($request, $later) },
-            sub ($error, @)         { $self->_failed($request, $error) },
-        );
-        return;
+    if (blessed $value) {
+        my $answer = sub ($later = undef, @) { $self->_answer($request, $later) };
+        my $refuse = sub ($error, @) { $self->_failed($request, $error) };
+        return if _follow($self->{loop}, $value, $answer, $refuse);
     }
     $self->_answer($request, $value);
     return;
+}
+
+# Calls one of them when a promise of the loop's kind, or a future, is settled. False if it is neither.
+sub _follow ($loop, $value, $done, $failed) {
+    return $value->then($done, $failed) if $value->isa('IOKernel::Future');
+    return $loop && $loop->_follow($value, $done, $failed);
 }
 
 sub _answer ($self, $request, $value) {

@@ -11,14 +11,11 @@ use IOKernel::URL qw(with_options);
 
 our $VERSION = '0.1.0';
 
-# Loops belong to the thread that made them.
-sub CLONE_SKIP { return 1 }
-
 sub new ($class, %options) {
     my $self = bless { kernel => delete $options{kernel} // IOKernel->kernel, channel => undef, %options }, $class;
     $self->_prepare;
     $self->channel;
-    $self->{kernel}->remember($self);
+    IOKernel::Process::watch($self);
     return $self;
 }
 
@@ -58,7 +55,7 @@ sub listen ($self, $url, %options) {
     return $listener;
 }
 
-# What the loop awaits: settled as the future is. `_settled` of the loop's own makes it.
+# What the loop awaits: settled as the future is.
 sub promise ($self, $future) {
     my ($promise, $done, $failed) = $self->_promise($future);
     $future->on_ready(sub ($was) {
@@ -70,10 +67,12 @@ sub promise ($self, $future) {
 
 # In a forked child the descriptors that the loop watches are the parent's: they are left to it.
 sub _forked ($self) {
-    $self->{channel}->abandon if $self->{channel};
     $self->{channel} = undef;
     return;
 }
+
+# Nor does another thread watch them.
+sub _cloned ($self) { return $self->_forked }
 
 sub close ($self) {
     my $channel = $self->{channel} or return;
@@ -85,7 +84,7 @@ sub close ($self) {
 sub DESTROY ($self) {
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || !$self->{kernel};
     local ($@, $!, $?);
-    $self->{kernel}->forget($self);
+    IOKernel::Process::forget($self);
     eval { $self->close; 1 } or warn "iokernel: a loop's channel could not be closed: $@";
     return;
 }

@@ -25,13 +25,12 @@ my %slots;
 my %entered;
 
 sub CLONE { (%slots, %entered) = (); return }
-sub CLONE_SKIP { return 1 }
 
 # Enters one, which is left when the object goes, or by `leave`.
 sub new ($class, $kernel, $text) {
     my $handle = $kernel->_handle;
     my $slot   = _slot($handle);
-    my $self   = bless { handle => $handle, slot => $slot, place => undef, serial => 0, pid => $$ }, $class;
+    my $self   = bless { handle => $handle, slot => $slot, place => undef, serial => 0, thread => $IOKernel::Process::THREAD }, $class;
     $self->_enter(_shown($text)) if $slot;
     push $entered{$handle}->@*, $self->{serial};
     return $self;
@@ -94,7 +93,7 @@ sub _enter ($self, $text) {
 # Leaves it. Twice is harmless.
 sub leave ($self) {
     my $serial = delete $self->{serial};
-    return unless defined $serial && ord $IOKernel::Process::HERE && $self->{pid} == $$;
+    return unless defined $serial && ord $IOKernel::Process::HERE && $self->{thread} == $IOKernel::Process::THREAD;
     my $around = $entered{ $self->{handle} } // [];
     for my $at (reverse 0 .. $#$around) {
         next if $around->[$at] != $serial;

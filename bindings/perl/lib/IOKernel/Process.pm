@@ -6,7 +6,7 @@ use v5.36;
 
 use FFI::Platypus 2.00;
 use FFI::Platypus::Buffer qw(window);
-use Scalar::Util qw(blessed refaddr weaken);
+use Scalar::Util qw(refaddr weaken);
 
 use IOKernel::Library;
 
@@ -25,7 +25,10 @@ my $page = _page();
 _mark();
 window $HERE, $page, 1;
 
-# Whatever has handles of a process: told by its method `_forked`, and by `_cloned` in another thread.
+# Grows with each thread that begins: an object that another thread made has a smaller one.
+our $THREAD = 0;
+
+# Whatever has handles: told by its method `_forked` in a forked child, by `_cloned` in another thread.
 my %holders;
 
 sub _page () {
@@ -58,13 +61,15 @@ sub forget ($holder) {
 # In a forked child: nothing of the parent's is touched; everything opens again at its first use.
 sub begin_anew () {
     _mark();
-    defined $_ and $_->_forked for values %holders;
+    my @holders = grep { defined } values %holders;
+    $_->_forked for @holders;
     return;
 }
 
 # Perl calls this in each thread that begins, with a copy of everything.
 sub CLONE ($class) {
-    my @copied = grep { blessed $_ } values %holders;
+    ++$THREAD;
+    my @copied = grep { defined } values %holders;
     %holders = ();
     for my $holder (@copied) {
         watch($holder);

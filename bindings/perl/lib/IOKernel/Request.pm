@@ -16,8 +16,6 @@ use constant {
     CREDIT_BYTES => 64 << 10,
 };
 
-sub CLONE_SKIP { return 1 }
-
 sub new ($class, $listener, $tag, $peer, $arguments) {
     return bless {
         listener   => $listener,

@@ -58,9 +58,9 @@ sub forget () {
 # The handler. No argument of any call is told: there may be secrets among them.
 sub _tell ($name) {
     local ($!, $@);
-    my $told  = '';
-    my $level = 0;
-    my ($file, $line) = (caller 0)[1, 2];
+    my $told = '';
+    # Perl calls handlers inside of an eval of its own.
+    my ($level, undef, $file, $line) = (1, caller 1);
     while ($level++ < FRAMES_MAX) {
         my @frame = caller $level;
         my $within = @frame ? $frame[3] : 'main';

@@ -7,6 +7,7 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 use IOKernel::Error;
 use IOKernel::Future;
+use IOKernel::Inbox;
 use IOKernel::Record qw(:all);
 use IOKernel::Values qw(pack_request);
 
@@ -17,9 +18,6 @@ use constant {
     MESSAGES_MAX => 65536,
     STATES_MAX   => 1024,
 };
-
-# Subscriptions belong to the thread that made them.
-sub CLONE_SKIP { return 1 }
 
 # A request that keeps giving. A hash in front of it has `timeout` and `buffer`.
 sub subscribe ($class, $endpoint, @request) {
@@ -61,39 +59,48 @@ sub _begin ($class, $kernel, $loop, $op, $number, $timeout_ms, $payload, %how) {
     # Nothing but the program keeps it: one that is let go of is cancelled.
     weaken(my $weak = $self);
     $self->{end}->on_ready(sub ($end) { $weak->_ended($end->[IOKernel::Future::VALUE]) if $weak });
-    my $sink = sub ($completion) { $weak->_take($completion) if $weak };
-    $self->{tag} = $channel->submit($op, 0, $number, $timeout_ms, 0, $payload, $self->{end}, $sink);
+    my $inbox = IOKernel::Inbox->new($self);
+    $self->{tag} = $channel->submit($op, 0, $number, $timeout_ms, 0, $payload, $self->{end}, $inbox);
     return $self if $loop;
     $channel->await($self->{accepted});
     $self->{accepted}->get;
     return $self;
 }
 
-# What the channel hands over.
-sub _take ($self, $completion) {
-    my $kind = $completion->{kind};
-    if ($kind == KIND_ACCEPTED) {
-        $self->{reconnects}++;
-        $self->{accepted}->_settle(IOKernel::Future::DONE, $self);
-    } elsif ($kind == KIND_LOST) {
-        $self->{lost} += $completion->value;
-    } elsif ($kind == KIND_PUSH) {
-        $self->_message($completion->value);
+# What the channel hands over. What changes and what was taken change in one statement, as in IOKernel::Channel.
+sub _take_all ($self, $completions) {
+    while (my $completion = $completions->[0]) {
+        my $kind = $completion->{kind};
+        if ($kind == KIND_PUSH) {
+            my $message = $completion->value;
+            my $room    = $self->{messages}->@* < $self->{buffer};
+            my ($taken, @dropped) = $room ? $self->{messages} : $self->{keeps} eq 'newest' ? ($self->{messages}, 1) : [];
+            push(@$taken, $message), $self->{lost} += !$room, shift(@$completions), splice @$taken, 0, scalar @dropped;
+        } elsif ($kind == KIND_LOST) {
+            my $lost = $completion->value;
+            $self->{lost} += $lost, shift @$completions;
+        } else {
+            $self->{reconnects} += $kind == KIND_ACCEPTED, shift @$completions;
+        }
     }
+    $self->_tell;
     return;
 }
 
-sub _message ($self, $message) {
+# Tells whoever waits.
+sub _tell ($self) {
+    my $accepted = $self->{accepted};
+    if ($self->{reconnects} >= 0 && !$accepted->[IOKernel::Future::STATE]) {
+        $accepted->_settle(IOKernel::Future::DONE, $self);
+        weaken($accepted->[IOKernel::Future::VALUE]);
+    }
     my $messages = $self->{messages};
-    if ($self->{on_message}) {
-        $self->{on_message}->($message);
-    } elsif (my $waiting = shift $self->{waiting}->@*) {
-        $waiting->_settle(IOKernel::Future::DONE, $message);
-    } elsif (@$messages < $self->{buffer}) {
-        push @$messages, $message;
-    } else {
-        $self->{lost}++;
-        push @$messages, $message and shift @$messages if $self->{keeps} eq 'newest';
+    while (@$messages && $self->{waiting}->@*) {
+        (shift $self->{waiting}->@*)->_settle(IOKernel::Future::DONE, shift @$messages);
+    }
+    while (@$messages && $self->{on_message}) {
+        my $message = shift @$messages;
+        eval { $self->{on_message}->($message); 1 } or warn "iokernel: a callback died: $@";
     }
     return;
 }
@@ -106,7 +113,6 @@ sub _ended ($self, $why) {
     my @settled = $error ? (IOKernel::Future::FAILED, $error) : (IOKernel::Future::DONE, undef);
     $self->{accepted}->_settle(IOKernel::Future::FAILED, $error // $self->_over);
     $_->_settle(@settled) for splice $self->{waiting}->@*;
-    delete $self->{on_message};
     return;
 }
 
@@ -142,8 +148,8 @@ sub _next_in_loop ($self) {
 # Calls `$callback->($message)` for each: until the end, or, in a loop, from here on.
 sub each ($self, $callback) {
     if ($self->{loop}) {
-        $callback->($_) for splice $self->{messages}->@*;
-        $self->{on_message} = $callback unless $self->{is_over};
+        $self->{on_message} = $callback;
+        $self->_tell;
         return $self;
     }
     while (defined(my $message = $self->next)) {

@@ -30,6 +30,15 @@ sub _promise ($self, $future) {
     return ($condvar, sub ($value) { $condvar->send($value) }, sub ($error) { $condvar->croak($error) });
 }
 
+sub _follow ($self, $promise, $done, $failed) {
+    return 0 unless $promise->isa('AnyEvent::CondVar');
+    $promise->cb(sub ($kept) {
+        my $value;
+        return eval { $value = $kept->recv; 1 } ? $done->($value) : $failed->($@);
+    });
+    return 1;
+}
+
 package IOKernel::Loop::AnyEvent::CondVar {
     our @ISA = 'AnyEvent::CondVar';
 

@@ -36,9 +36,15 @@ sub _promise ($self, $future) {
     $promise->on_cancel(sub { $future->cancel });
     return (
         $promise,
-        sub ($value) { $promise->done($value)           unless $promise->is_ready },
-        sub ($error) { $promise->fail($error, 'iokernel') unless $promise->is_ready },
+        sub ($value) { $promise->done($value) unless $promise->is_ready },
+        sub ($error) { $promise->fail($error) unless $promise->is_ready },
     );
+}
+
+sub _follow ($self, $promise, $done, $failed) {
+    return 0 unless $promise->isa('Future');
+    $promise->on_done($done)->on_fail($failed)->retain;
+    return 1;
 }
 
 1;

@@ -39,6 +39,12 @@ sub _promise ($self, $future) {
     return ($promise, sub ($value) { $promise->resolve($value) }, sub ($error) { $promise->reject($error) });
 }
 
+sub _follow ($self, $promise, $done, $failed) {
+    return 0 unless $promise->isa('Mojo::Promise');
+    $promise->then($done, $failed);
+    return 1;
+}
+
 package IOKernel::Loop::Mojo::Promise {
     use parent -norequire, 'Mojo::Promise';
 

@@ -9,6 +9,8 @@ use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
+use IOKernel::Process;
+
 use constant WAIT_S => 10;
 
 # True if the program is there.
@@ -19,6 +21,7 @@ sub is_there ($class) {
 sub new ($class) {
     for (1 .. 5) {
         my $self = bless { folder => File::Temp->newdir, owner => $$, port => _free_port() }, $class;
+        $self->{thread} = $IOKernel::Process::THREAD;
         return $self if $self->_start;
     }
     die "redis-server does not start\n";
@@ -58,7 +61,7 @@ sub _start ($self) {
 }
 
 sub DESTROY ($self) {
-    return unless $self->{pid} && $self->{owner} == $$;
+    return unless $self->{pid} && $self->{owner} == $$ && $self->{thread} == $IOKernel::Process::THREAD;
     local ($?, $!);
     kill KILL => $self->{pid};
     waitpid $self->{pid}, 0;
