@@ -100,8 +100,13 @@ export interface RequestOptions {
   idempotent?: boolean;
   /** Requests of one route go to one peer, for as long as the peers stay the same. An integer of 64 bits. */
   route?: number | bigint;
-  /** Cancels: what is under way then rejects with Cancelled, unless its reply came first. */
+  /** Cancels: what is under way then rejects with Cancelled, unless its reply came first. Ends subscriptions. */
   signal?: AbortSignal;
+}
+
+export interface StreamOptions extends RequestOptions {
+  /** Messages of a subscription that may wait unread; more are dropped and counted in `lost`. 65536. */
+  buffer?: number;
 }
 
 /** What endpoints and leases have in common. */
@@ -125,25 +130,31 @@ export interface Requests {
   with(options: RequestOptions): Requests;
 }
 
+/** Requests of an endpoint: those that keep giving, too. */
+export interface Streams extends Requests {
+  /**
+   * A request that keeps giving: `await subscribe("SUBSCRIBE", "news")`. Resolves when it stands, rejects if the peer
+   * refuses it.
+   */
+  subscribe<T = any>(...request: Given[]): Promise<Subscription<T>>;
+  with(options: StreamOptions): Streams;
+}
+
 /** A service, alive in the background from `open` until `close()`. */
-export class Endpoint implements Requests {
+export class Endpoint implements Streams {
   private constructor();
   call<T = any>(...args: Given[]): Promise<T>;
   callSync<T = any>(...args: Given[]): T;
   send(...args: Given[]): boolean;
   drained(): Promise<void>;
-  with(options: RequestOptions): Requests;
+  with(options: StreamOptions): Streams;
   /** Its URL without password and options. */
   readonly url: string;
   readonly kernel: Kernel;
   readonly closed: boolean;
-  /**
-   * A request that keeps giving: `await subscribe("SUBSCRIBE", "news")`. Resolves when it stands, rejects if the peer
-   * refuses it. An object as the last argument is the options.
-   */
-  subscribe<T = any>(...request: [...Given[], SubscribeOptions] | Given[]): Promise<Subscription<T>>;
+  subscribe<T = any>(...request: Given[]): Promise<Subscription<T>>;
   /** How it is, as `state()` has it: at once, and after each change of its state, its peers or their roles. */
-  watch(options?: { buffer?: number }): Promise<Subscription<State>>;
+  watch(options?: { buffer?: number; signal?: AbortSignal }): Promise<Subscription<State>>;
   /** A connection of one's own, given back when what `use` returns is settled. */
   lease<T>(use: (lease: Lease) => T | Promise<T>): Promise<T>;
   lease<T>(options: LeaseOptions, use: (lease: Lease) => T | Promise<T>): Promise<T>;
@@ -162,13 +173,6 @@ export class Endpoint implements Requests {
   [Symbol.asyncDispose](): Promise<void>;
   /** What `attach` in another thread of this process makes the same endpoint of; for `workerData` and messages. */
   share(): Shared;
-}
-
-export interface SubscribeOptions {
-  /** Messages that may wait unread; more are dropped and counted in `lost`. 65536. */
-  buffer?: number;
-  /** For being accepted. */
-  timeout?: Duration;
 }
 
 export interface LeaseOptions {
@@ -325,7 +329,7 @@ export class Kernel {
   /** How it is: `ready`, `missing`, `endpoints`. */
   state(): Promise<{ ready: boolean; missing: string[]; endpoints: State[]; [key: string]: any }>;
   /** `state()` at once, and after each change. */
-  watch(options?: { buffer?: number }): Promise<Subscription<any>>;
+  watch(options?: { buffer?: number; signal?: AbortSignal }): Promise<Subscription<any>>;
   /** Resolves when every endpoint opened with `require: true` is up. Undefined: waits as long as it takes. */
   waitReady(timeout?: Duration): Promise<void>;
   /** What `attach` in another thread of this process makes the same kernel of. */

@@ -91,6 +91,11 @@ function opened(result) {
 
 const endOf = (status, slot) => new Completion(KIND_DONE, 0, status, slot, 0, 0, 2, 0, null, 0, 0);
 
+/** What a signal has ended here. */
+function cancelled(signal, fate) {
+  return because(errorFor(CANCELLED, { fate, said: ["CANCELLED", "cancelled by the program"] }), signal);
+}
+
 /** A Cancelled that says what the program's signal said. */
 function because(error, signal) {
   error.cause = signal.reason;
@@ -118,6 +123,7 @@ class Channel {
     this._quiet = 0;
     this._scheduled = false;
     this._drained = [];
+    this._signals = new Map();
     this._turn = () => this.flush();
     /** Takes what is no answer to anything of ours: a listener has a channel of its own. */
     this.listener = null;
@@ -154,22 +160,40 @@ class Channel {
 
   /** A promise of what `begin` asks for; the signal ends it. */
   _abortable(signal, begin) {
-    if (signal.aborted) throw because(errorFor(CANCELLED, { fate: 1, said: ["CANCELLED", "aborted before it began"] }), signal);
+    if (signal.aborted) throw cancelled(signal, 1);
     return new Promise((resolve, reject) => {
-      const abort = () => this.cancel(waiter);
-      const over = () => signal.removeEventListener("abort", abort);
       const replied = (value) => {
-        over();
+        this._unheed(signal, waiter);
         resolve(value);
       };
       const failed = (error) => {
-        over();
+        this._unheed(signal, waiter);
         reject(error.status === CANCELLED ? because(error, signal) : error);
       };
       const waiter = new Waiter(replied, failed, null);
       begin(waiter);
-      signal.addEventListener("abort", abort, { once: true });
+      this._heed(signal, waiter);
     });
+  }
+
+  /** All that one signal may end share one listener. */
+  _heed(signal, waiter) {
+    let heeding = this._signals.get(signal);
+    if (!heeding) {
+      const waiters = new Set();
+      heeding = { waiters, abort: () => waiters.forEach((one) => this.cancel(one)) };
+      this._signals.set(signal, heeding);
+      signal.addEventListener("abort", heeding.abort, { once: true });
+    }
+    heeding.waiters.add(waiter);
+  }
+
+  _unheed(signal, waiter) {
+    const heeding = this._signals.get(signal);
+    heeding.waiters.delete(waiter);
+    if (heeding.waiters.size > 0) return;
+    this._signals.delete(signal);
+    signal.removeEventListener("abort", heeding.abort);
   }
 
   /** One request that blocks this thread. */
@@ -416,4 +440,4 @@ class Channel {
   }
 }
 
-module.exports = { Channel, Waiter, opened };
+module.exports = { Channel, Waiter, cancelled, opened };

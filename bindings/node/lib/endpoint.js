@@ -8,7 +8,7 @@ const { milliseconds, routeKey, shown } = require("./options");
 const { Address } = require("./outbox");
 const records = require("./records");
 const { Requests } = require("./requests");
-const { subscribe, watch } = require("./subscription");
+const { watch } = require("./subscription");
 const { pack } = require("./values");
 
 const { FLAG_ROUTE, OP_CLOSE, OP_OPEN, OP_PEERS, OP_STATE } = records;
@@ -44,10 +44,6 @@ class Endpoint extends Requests {
 
   _route(route) {
     return [FLAG_ROUTE, ...routeKey(route)];
-  }
-
-  async subscribe(...request) {
-    return subscribe(this._kernel, this._address(), request, {});
   }
 
   async watch(options) {

@@ -6,6 +6,7 @@ const { milliseconds } = require("./options");
 const { Address } = require("./outbox");
 const { FLAG_IDEMPOTENT } = require("./records");
 const markers = require("./marker");
+const { subscribe } = require("./subscription");
 
 class Requests {
   constructor(kernel, to, flags) {
@@ -14,6 +15,7 @@ class Requests {
     this._to = to;
     this._flags = flags;
     this._signal = undefined;
+    this._buffer = undefined;
   }
 
   /** One request; a promise of its reply. */
@@ -35,12 +37,17 @@ class Requests {
     return this._channel.send(this._flags, this._address(), args);
   }
 
+  /** A request that keeps giving. Resolves to a Subscription when it stands. */
+  async subscribe(...request) {
+    return subscribe(this._kernel, this._address(), request, { buffer: this._buffer, signal: this._signal });
+  }
+
   /** A promise of when what `send` was given is with the kernel. */
   drained() {
     return this._channel.drained();
   }
 
-  /** The same with other options: `timeout`, `idempotent`, `route`, `signal`. */
+  /** The same with other options: `timeout`, `idempotent`, `route`, `signal`, `buffer`. */
   with(options) {
     return new View(this, options);
   }
@@ -55,14 +62,15 @@ class Requests {
 
 /** An endpoint or a lease, with options for its requests. */
 class View extends Requests {
-  constructor(of, { timeout, idempotent, route, signal }) {
+  constructor(of, { timeout, idempotent, route, signal, buffer }) {
     const { number, ms, key, keyHigh } = of._to;
     const [routeFlag, ...routed] = route === undefined ? [0, key, keyHigh] : of._route(route);
     const time = timeout === undefined ? ms : milliseconds(timeout);
     const kept = idempotent === undefined ? of._flags : of._flags & ~FLAG_IDEMPOTENT;
     super(of._kernel, new Address(number, time, ...routed), kept | (idempotent ? FLAG_IDEMPOTENT : 0) | routeFlag);
     this._of = of;
-    this._signal = signal === undefined ? of._signal : signal;
+    this._signal = signal ?? of._signal;
+    this._buffer = buffer ?? of._buffer;
   }
 
   _route(route) {

@@ -2,7 +2,7 @@
 
 /** Subscriptions: requests that keep giving. */
 
-const { Waiter } = require("./channel");
+const { Waiter, cancelled } = require("./channel");
 const { Closed, Timeout, badRequest } = require("./errors");
 const { milliseconds } = require("./options");
 const { Address } = require("./outbox");
@@ -24,9 +24,12 @@ class Sink {
   }
 }
 
+/** Ends a subscription whose signal says so; the signal may outlive it. */
+const abortOf = (weak) => () => weak.deref()?.close();
+
 class Subscription {
   /** Made by `Endpoint.subscribe`. */
-  constructor(kernel, { buffer = 65536 } = {}) {
+  constructor(kernel, { buffer = 65536, signal }) {
     if (!(buffer > 0)) throw badRequest(`buffer: ${buffer}: expected how many messages may wait`);
     this.lost = 0;
     this.reconnects = -1;
@@ -36,6 +39,8 @@ class Subscription {
     this._waiting = [];
     this._closed = false;
     this._error = null;
+    this._signal = signal;
+    this._abort = signal && abortOf(new WeakRef(this));
     this._channel = kernel.channel;
     this._names = kernel.names;
     this._sink = new Sink(this);
@@ -44,10 +49,13 @@ class Subscription {
 
   /** Begins it. Resolves to it when it stands. */
   async _begin(op, to, payload) {
+    if (this._signal?.aborted) throw cancelled(this._signal, 1);
     this._channel.submit(op, 0, to, payload, this._waiter);
+    this._signal?.addEventListener("abort", this._abort, { once: true });
     forgotten.register(this, { channel: this._channel, waiter: this._waiter }, this);
     await new Promise((resolve) => this._wait(resolve));
     if (this._error) throw this._error;
+    if (this._signal?.aborted) throw cancelled(this._signal, 2);
     this.reconnects = Math.max(this.reconnects, 0);
     return this;
   }
@@ -91,6 +99,7 @@ class Subscription {
   _over() {
     this._closed = true;
     forgotten.unregister(this);
+    this._signal?.removeEventListener("abort", this._abort);
   }
 
   _wait(resolve) {
@@ -184,8 +193,8 @@ function subscribe(kernel, to, request, options) {
   return new Subscription(kernel, options)._begin(OP_STREAM, to, pack(request));
 }
 
-function watch(kernel, number, { buffer = 1024 } = {}) {
-  return new Watch(kernel, { buffer })._begin(OP_WATCH, new Address(number));
+function watch(kernel, number, { buffer = 1024, signal } = {}) {
+  return new Watch(kernel, { buffer, signal })._begin(OP_WATCH, new Address(number));
 }
 
 module.exports = { Subscription, Watch, subscribe, watch };
