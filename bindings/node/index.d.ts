@@ -208,7 +208,7 @@ export class Lease implements Requests {
  * sent meanwhile is not delivered.
  */
 export class Subscription<T = any> implements AsyncIterableIterator<T> {
-  private constructor();
+  protected constructor();
   /** Messages that were dropped because the program left too many unread. */
   lost: number;
   /** How often its connection was made again. */

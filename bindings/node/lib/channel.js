@@ -9,11 +9,12 @@ const { addon } = require("./library");
 const { errorFor, check } = require("./errors");
 const { Completion, Inbox } = require("./inbox");
 const { Address, Outbox } = require("./outbox");
-const { decode, plain } = require("./values");
+const { decode, plain, view } = require("./values");
 const options = require("./options");
 const records = require("./records");
 
-const { COMPLETION_BYTES, ENCODING_BYTES, ENCODING_TEXT, FLAG_QUIET, KIND_DONE, OP_CANCEL, OP_REPLY, OP_REQUEST } = records;
+const { COMPLETION_BYTES, ENCODING_BYTES, ENCODING_TEXT, FLAG_QUIET, KIND_DONE } = records;
+const { OP_CANCEL, OP_REPLY, OP_REQUEST } = records;
 const { FULL, INTERRUPTED, OK, TIMED_OUT, TOO_LARGE } = records;
 
 const RING_BYTES = 1 << 20;
@@ -135,22 +136,22 @@ class Channel {
 
   // Submitting
 
-  /** One request with a promise of its reply. `to`: an Address. */
-  request(flags, to, args, signal) {
+  /** One request with a promise of its reply. `to`: an Address. `op`: what it is, if it is no ordinary one. */
+  request(flags, to, args, signal, op = OP_REQUEST) {
     if (signal !== undefined) {
-      return this._abortable(signal, (waiter) => this._request(flags, to, args, waiter));
+      return this._abortable(signal, (waiter) => this._request(op, flags, to, args, waiter));
     }
     const promise = new Promise(capture);
-    this._request(flags, to, args, new Waiter(newResolve, newReject, null));
+    this._request(op, flags, to, args, new Waiter(newResolve, newReject, null));
     return promise;
   }
 
-  _request(flags, to, args, waiter) {
+  _request(op, flags, to, args, waiter) {
     if (this.ended) throw this._endedError();
     prepare(args);
     const slot = this._take(waiter);
     try {
-      this._outbox.value(OP_REQUEST, flags, to, slot, 0, args);
+      this._outbox.value(op, flags, to, slot, 0, args);
     } catch (error) {
       this._leave(slot);
       throw error;
@@ -199,7 +200,7 @@ class Channel {
   /** One request that blocks this thread. */
   requestNow(flags, to, args) {
     const outcome = new Outcome();
-    this._request(flags, to, args, new Waiter(outcome.resolve, outcome.reject, null));
+    this._request(OP_REQUEST, flags, to, args, new Waiter(outcome.resolve, outcome.reject, null));
     return this._result(outcome);
   }
 
@@ -374,7 +375,7 @@ class Channel {
   _reply(waiter, encoding, slab, start, end) {
     if (encoding === ENCODING_BYTES) {
       this._inbox.lent = true;
-      waiter.resolve(slab.subarray(start, end));
+      waiter.resolve(view(slab, start, end));
     } else if (encoding === ENCODING_TEXT) {
       waiter.resolve(slab.utf8Slice(start, end));
     } else {

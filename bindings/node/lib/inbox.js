@@ -50,12 +50,9 @@ class Inbox {
   constructor(handle) {
     this._handle = handle;
     this._parts = new Map();
+    /** Whether messages are under way of which a part is missing. */
+    this.hasParts = false;
     this._renew(SLAB_BYTES);
-  }
-
-  /** Whether messages are under way of which a part is missing. */
-  get hasParts() {
-    return this._parts.size > 0;
   }
 
   _renew(size) {
@@ -114,10 +111,12 @@ class Inbox {
       }
       message = { data: Buffer.allocUnsafeSlow(total), filled: 0 };
       this._parts.set(key, message);
+      this.hasParts = true;
     }
     message.filled += one.data.copy(message.data, message.filled, one.start, one.end);
     if (flags & FLAG_MORE) return null;
     this._parts.delete(key);
+    this.hasParts = this._parts.size > 0;
     [one.data, one.start, one.end] = [message.data, 0, message.filled];
     return one;
   }

@@ -13,7 +13,8 @@
 
 const { Counter, Gauge, Histogram, Sum } = require("./cells");
 const { Endpoint, Lease } = require("./endpoint");
-const errors = require("./errors");
+const { BadRequest, Cancelled, Closed, ConfigError, ConnectionLost, IOKernelError } = require("./errors");
+const { Overloaded, RemoteError, Timeout, Unavailable } = require("./errors");
 const { Kernel, attach, defaultKernel } = require("./kernel");
 const { Listener } = require("./listener");
 const { Request } = require("./request");
@@ -28,29 +29,30 @@ const gauge = (name, options) => defaultKernel().gauge(name, options);
 const histogram = (name, options) => defaultKernel().histogram(name, options);
 const marker = (text, fields, work) => defaultKernel().marker(text, fields, work);
 
+// Written out one by one: so `import` finds the names.
 module.exports = {
   Attributed,
-  BadRequest: errors.BadRequest,
-  Cancelled: errors.Cancelled,
-  Closed: errors.Closed,
-  ConfigError: errors.ConfigError,
-  ConnectionLost: errors.ConnectionLost,
+  BadRequest,
+  Cancelled,
+  Closed,
+  ConfigError,
+  ConnectionLost,
   Counter,
   Endpoint,
   Extension,
   Gauge,
   Histogram,
-  IOKernelError: errors.IOKernelError,
+  IOKernelError,
   Kernel,
   Lease,
   Listener,
-  Overloaded: errors.Overloaded,
-  RemoteError: errors.RemoteError,
+  Overloaded,
+  RemoteError,
   Request,
   Subscription,
   Sum,
-  Timeout: errors.Timeout,
-  Unavailable: errors.Unavailable,
+  Timeout,
+  Unavailable,
   Watch,
   attach,
   counter,

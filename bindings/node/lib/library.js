@@ -60,4 +60,4 @@ function load() {
   );
 }
 
-module.exports = { addon: load() };
+module.exports = { addon: load(), libraryPath };

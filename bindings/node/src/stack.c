@@ -1,8 +1,8 @@
 /* Lets `/stack` show JavaScript frames: of a thread that computes, V8 is interrupted at its next safe point.
  *
  * The signal's handler only rings a bell. A helper thread asks V8 to interrupt the thread, which then writes its frames
- * and a zero byte. A thread that does not come to a safe point soon (it sleeps, or is in a call into C) is left to its
- * native frames: the helper writes the zero byte. V8's functions have no C interface and are looked up by their names
+ * and a zero byte. A thread that runs no JavaScript, or does not come to a safe point soon (it sleeps, or is in a call
+ * into C), is left to its native frames: the helper writes the zero byte. V8's functions have no C interface and are looked up by their names
  * in this very node; where one is missing there are native frames.
  */
 #define _GNU_SOURCE
@@ -53,21 +53,12 @@ static atomic_uint answered;
 static __thread void *own_isolate __attribute__((tls_model("initial-exec")));
 static __thread napi_env own_env __attribute__((tls_model("initial-exec")));
 
-static void end_text(void) {
-    ssize_t written = write(pipe_fd, "", 1);
-    (void)written;
-}
-
 static void on_signal(int number, siginfo_t *about, void *context) {
     (void)number, (void)about, (void)context;
     int before = errno;
-    if (own_isolate) {
-        atomic_store(&asked_isolate, own_isolate);
-        atomic_fetch_add(&asked, 1);
-        sem_post(&bell);
-    } else {
-        end_text();
-    }
+    atomic_store(&asked_isolate, own_isolate);
+    atomic_fetch_add(&asked, 1);
+    sem_post(&bell);
     errno = before;
 }
 
@@ -95,6 +86,11 @@ static size_t describe(char *out, void *isolate) {
     return at;
 }
 
+static void tell(const char *text, size_t length) {
+    ssize_t written = write(pipe_fd, text, length);
+    (void)written; /* Where there is no room, whoever reads does without. */
+}
+
 /* On the thread that was asked, at a safe point of V8. */
 static void on_interrupt(void *isolate, void *data) {
     char text[TEXT_BYTES + 1];
@@ -102,11 +98,10 @@ static void on_interrupt(void *isolate, void *data) {
     if (!atomic_compare_exchange_strong(&answered, &before, number)) return;
     size_t length = describe(text, isolate);
     text[length] = 0;
-    ssize_t written = write(pipe_fd, text, length + 1);
-    (void)written;
+    tell(text, length + 1);
 }
 
-/* A thread that has ended meanwhile is not asked. */
+/* A thread that runs no JavaScript, or has ended meanwhile, is not asked. */
 static void interrupt(unsigned number) {
     pthread_mutex_lock(&asking);
     void *isolate = atomic_load(&asked_isolate);
@@ -124,7 +119,7 @@ static void *helper(void *unused) {
         atomic_store(&answered, before);
         interrupt(number);
         nanosleep(&patience, NULL);
-        if (atomic_compare_exchange_strong(&answered, &before, number)) end_text();
+        if (atomic_compare_exchange_strong(&answered, &before, number)) tell("", 1);
     }
     return NULL;
 }
