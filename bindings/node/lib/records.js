@@ -1,0 +1,48 @@
+"use strict";
+
+/** The numbers and shapes of records, as the ABI has them (version 1). */
+
+module.exports = {
+  OP_ECHO: 1,
+  OP_OPEN: 2,
+  OP_LISTEN: 3,
+  OP_CLOSE: 4,
+  OP_REQUEST: 5,
+  OP_STREAM: 6,
+  OP_CANCEL: 7,
+  OP_LEASE: 8,
+  OP_RELEASE: 9,
+  OP_REPLY: 10,
+  OP_STATE: 11,
+  OP_PEERS: 12,
+  OP_WATCH: 13,
+
+  FLAG_MORE: 1,
+  FLAG_IDEMPOTENT: 2,
+  FLAG_QUIET: 4,
+  FLAG_UNTIL_UP: 8,
+  FLAG_ROUTE: 16,
+
+  KIND_DONE: 1,
+  KIND_PUSH: 2,
+  KIND_REQUEST: 3,
+  KIND_LOST: 4,
+  KIND_ACCEPTED: 5,
+  KIND_GONE: 6,
+  KIND_TICK: 7,
+
+  ENCODING_NONE: 0,
+  ENCODING_MSGPACK: 1,
+  ENCODING_BYTES: 2,
+  ENCODING_TEXT: 3,
+
+  SUBMISSION_BYTES: 40,
+  COMPLETION_BYTES: 72,
+  TIMEOUT_NONE: 0xffffffff,
+
+  OK: 0,
+  TOO_LARGE: -108,
+  FULL: -201,
+  TIMED_OUT: -202,
+  INTERRUPTED: -205,
+};
