@@ -1,0 +1,446 @@
+# frozen_string_literal: true
+
+module IOKernel
+  # One completion, its payload whole.
+  Completion = Struct.new(:kind, :endpoint, :status, :tag, :peer, :fate, :encoding, :payload) do
+    def value
+      Values.decode(encoding, payload.dup)
+    end
+
+    def error(urls)
+      said = begin
+        value
+      rescue StandardError
+        nil
+      end
+      Error.for(status, fate, endpoint: urls[endpoint], peer: peer, said: said)
+    end
+  end
+  private_constant :Completion
+
+  # The way of one thread to the kernel: submissions gathered for one call, completions copied out at once and given to
+  # who waits for them.
+  #
+  # A waiter has `done?`, and is told by `resolve` and `fail` of one reply, or, as a sink, of each completion by
+  # `completion`.
+  #
+  # What another thread or a signal raises here (Timeout.timeout, Thread#raise, Ctrl-C) comes at a branch or a return,
+  # so statements in a row without either belong together, and between them the state is whole.
+  class Channel
+    include Records
+
+    OK, FULL, TIMED_OUT, INTERRUPTED, TOO_LARGE = 0, -201, -202, -205, -108
+    # Tags from here on belong to requests that nobody waits for.
+    QUIET_TAG = 1 << 61
+    # Bytes of gathered submissions after which the kernel is given them without waiting for the turn's end.
+    GATHER_BYTES = 1 << 15
+    # Larger requests go the way that knows fragments.
+    SMALL_BYTES = 1 << 14
+    # How long a channel that closes waits for its one-way submissions to be written.
+    SETTLE_S = 1.0
+
+    # What ended it: a status below 0; 0 while it lives.
+    attr_reader :ended
+    # It is at work: whoever comes in between (a handler of a signal, a finalizer) uses another channel.
+    attr_reader :busy
+    # Who takes requests of clients.
+    attr_accessor :listener
+
+    def self.release(pointer)
+      Library.iok_channel_close(pointer)
+    end
+
+    # `handle`: of iok_channel_open; closed when nobody holds it any more. `urls`: of endpoints, by their numbers.
+    def initialize(handle, urls, ring_bytes)
+      @handle = handle
+      @urls = urls
+      @payload_max = ring_bytes / 4 - SUBMISSION_BYTES
+      @first = FFI::MemoryPointer.new(:pointer)
+      @bytes = FFI::MemoryPointer.new(:size_t)
+      @cells = Array.new(2) { FFI::MemoryPointer.new(:size_t) }
+      @out = +"".b
+      @unsent = nil
+      @progress = [0, @cells[0]]
+      @run = nil
+      @at = 0
+      @parts = []
+      @packer = Values.packer
+      @unpacker = Values.unpacker
+      @next_tag = 0
+      @next_quiet = QUIET_TAG
+      @pending = {}
+      @sinks = {}
+      @loose = {}
+      @dropped = []
+      @gathering = false
+      @room = Room.new(self)
+      @busy = false
+      @ended = 0
+      @thread = Thread.current
+    end
+
+    # Submitting
+
+    # Queues one request, or another operation whose payload is one value. Its future.
+    def request(value, op, flags, endpoint, timeout_ms, key)
+      payload = Values.pack(value, @packer)
+      size = SUBMISSION_BYTES + payload.bytesize
+      return submit(op, flags, endpoint, timeout_ms, key, payload, new_future) if size > SMALL_BYTES || @ended != 0
+
+      waiter = new_future
+      waiter.tag = tag = @next_tag += 1
+      [size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, marker << 32, payload]
+        .pack(SUBMISSIONS[size & 7], buffer: @out)
+      @pending[tag] = waiter
+    end
+
+    # Queues one submission of any kind and size, for a waiter (a future), a sink, or nobody.
+    def submit(op, flags, endpoint, timeout_ms, key, payload, waiter = nil, sink: nil, tag: nil)
+      raise ended_error unless @ended.zero?
+
+      tag ||= if flags & FLAG_QUIET == 0
+                @next_tag += 1
+              else
+                @loose[endpoint] = true
+                @next_quiet += 1
+              end
+      waiter.tag = tag if waiter
+      @out << fragments(op, flags, endpoint, timeout_ms, tag, key, payload)
+      @pending[tag] = waiter if waiter
+      @sinks[tag] = sink if sink
+      waiter || tag
+    end
+
+    # What was queued goes, unless more of it is being gathered. A thread that is ahead of the kernel waits here.
+    def submitted
+      return if @gathering && @out.bytesize < GATHER_BYTES
+
+      flush
+      wait(@room) if @unsent && !@busy
+    end
+
+    # What the block queues goes in one call.
+    def gather
+      before, @gathering = @gathering, true
+      yield
+    ensure
+      @gathering = before
+      submitted unless before || @ended != 0
+    end
+
+    # Asks to end what is under way; who waited hears no more of it, `instead` takes what comes all the same. False if
+    # it had ended.
+    def cancel(tag, instead = nil)
+      return false unless @pending.delete(tag) || @sinks.delete(tag)
+
+      @pending[tag] = instead if instead
+      return true unless @ended.zero?
+
+      @out << [SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0].pack("Q5")
+      submitted
+      true
+    end
+
+    # Cancels at the next occasion. Any thread, also from a finalizer.
+    def drop(tag)
+      @dropped << tag
+    end
+
+    # Submits what is queued, as much as fits.
+    def flush
+      return if @busy
+
+      @busy = true
+      begin
+        take_dropped unless @dropped.empty?
+        submit_unsent if @unsent
+        until @unsent || @out.empty? || @ended != 0
+          @cells[0].write(:size_t, 0)
+          @progress = [0, @cells[0]]
+          @unsent, @out = @out, +"".b
+          submit_unsent
+        end
+      ensure
+        @busy = false
+      end
+    end
+
+    # Something waits to be submitted.
+    def more?
+      !(@unsent.nil? && @out.empty? && @dropped.empty?)
+    end
+
+    # The ring has taken all that was submitted, or will take nothing any more.
+    def room?
+      @unsent.nil? || @ended != 0
+    end
+
+    # Completing
+
+    # Hands out what has completed: one run of the ring. How many completions there were.
+    def poll
+      return 0 if @busy
+
+      @busy = true
+      begin
+        dispatch if @run
+        count = Library.iok_poll(@handle, @first, @bytes)
+        if count.zero?
+          status = Library.iok_channel_status(@handle)
+          finish(status) unless status.zero?
+        else
+          size = @bytes.read(:size_t)
+          @run, @at = @first.read_pointer.get_bytes(0, size), 0
+          Library.iok_advance(@handle, size)
+          dispatch
+        end
+        count
+      ensure
+        @busy = false
+      end
+    end
+
+    # Waiting
+
+    # Sleeps until `waiter.done?`. False if `timeout` seconds passed before.
+    def wait(waiter, timeout = nil)
+      raise ThreadError, "this belongs to another thread: wait there" unless Thread.current.equal?(@thread)
+      raise ThreadError, "this waits for a channel inside of which it is running: wait elsewhere" if @busy
+
+      deadline = Clock.deadline(timeout)
+      flush
+      until waiter.done?
+        next if poll.positive? && (waiter.done? || !more?)
+        break unless @ended.zero?
+
+        flush if more?
+        break unless waiter.done? || sleep_until(deadline)
+      end
+      waiter.done?
+    end
+
+    # Something has come for a waiter.
+    def wake(waiter); end
+
+    # Who runs here may use it.
+    def here?
+      Thread.current.equal?(@thread)
+    end
+
+    # A descriptor that is readable while completions wait.
+    def fd
+      Library.iok_channel_fd(@handle)
+    end
+
+    # Ending
+
+    # Ends everything under way. The thread that uses the channel.
+    def close
+      return if @handle.nil?
+
+      settle if @ended.zero? && !@loose.empty? && !@busy
+      finish(-103)
+      detach&.free
+    end
+
+    # Takes the handle away, for another object to use it.
+    def detach
+      handle, @handle = @handle, nil
+      handle
+    end
+
+    # A future of this channel.
+    def new_future
+      Future.new(self)
+    end
+
+    private
+
+    # The number of the marker to submit with; 0 leaves it to the library, which knows the thread's own.
+    def marker
+      0
+    end
+
+    # The records of one submission, of which each but the last says that more follows.
+    def fragments(op, flags, endpoint, timeout_ms, tag, key, payload)
+      total = payload.bytesize
+      whole = total <= @payload_max
+      (0...[total, 1].max).step(@payload_max).each_with_object(+"".b) do |at, records|
+        part = whole ? payload : payload.byteslice(at, @payload_max)
+        more = at + @payload_max < total ? FLAG_MORE : 0
+        size = SUBMISSION_BYTES + part.bytesize
+        bytes_total = whole || at.positive? ? 0 : total
+        [size | op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key, bytes_total | marker << 32, part]
+          .pack(SUBMISSIONS[size & 7], buffer: records)
+      end
+    end
+
+    def take_dropped
+      while (tag = @dropped.shift)
+        next unless @pending.delete(tag) || @sinks.delete(tag)
+
+        @out << [SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0].pack("Q5")
+      end
+    end
+
+    # How much of `@unsent` the ring has taken: a call that was made counts in its cell, whatever came after it.
+    def unsent_at
+      start, cell = @progress
+      start + cell.read(:size_t)
+    end
+
+    def submit_unsent
+      while (at = unsent_at) < @unsent.bytesize
+        if at.positive?
+          cell = @progress[1].equal?(@cells[0]) ? @cells[1] : @cells[0]
+          cell.write(:size_t, 0)
+          @progress = [at, cell]
+        end
+        rest = at.zero? ? @unsent : @unsent.byteslice(at..)
+        status = Library.iok_submit_batch(@handle, rest, rest.bytesize, @progress[1])
+        return if status == FULL
+        return finish(status) unless status == OK || status == TOO_LARGE
+
+        leave_out if status == TOO_LARGE
+      end
+      @unsent = nil
+    end
+
+    # One record was too large: its request fails, and what is behind it goes on.
+    def leave_out
+      at = unsent_at
+      endpoint, tag = nil
+      loop do
+        size, _, flags, endpoint, tag = @unsent.unpack(SUBMISSION_HEAD, offset: at)
+        at += (size + 7) & ~7
+        break if flags & FLAG_MORE == 0
+      end
+      @cells[0].write(:size_t, 0)
+      @progress = [at, @cells[0]]
+      complete(Completion.new(KIND_DONE, endpoint, TOO_LARGE, tag, 0, 1, 0, ""))
+    end
+
+    # Hands out `@run`. A record that is seen twice finds nobody waiting.
+    def dispatch
+      data, at = @run, @at
+      limit = data.bytesize
+      while at < limit
+        size, word, status, tag, encoding = data.unpack(BRIEF, offset: at)
+        waiter = @pending.delete(tag) if word == KIND_DONE && status.zero? && @parts.empty?
+        if waiter
+          deliver(waiter, encoding, data.byteslice(at + COMPLETION_BYTES, size - COMPLETION_BYTES))
+        else
+          other(data, at, size)
+        end
+        @at = at += (size + 7) & ~7
+      end
+      @run = nil
+    end
+
+    def deliver(waiter, encoding, payload)
+      case encoding
+      when ENCODING_BYTES then waiter.resolve(payload)
+      when ENCODING_TEXT then waiter.resolve(payload.force_encoding(Encoding::UTF_8))
+      else waiter.resolve(Values.decode(encoding, payload, @unpacker))
+      end
+    rescue MessagePack::UnpackError, EOFError, ArgumentError => error
+      waiter.fail(Error.new("a reply that cannot be read: #{error.message}", fate: :replied))
+    end
+
+    # Completions that are no plain replies.
+    def other(data, at, size)
+      _, kind, flags, endpoint, status, tag, peer, fate, encoding = data.unpack(COMPLETION, offset: at)
+      return if kind == KIND_TICK
+
+      payload = data.byteslice(at + COMPLETION_BYTES, size - COMPLETION_BYTES)
+      return @parts << payload if flags & FLAG_MORE != 0
+
+      unless @parts.empty?
+        payload = (@parts << payload).join
+        @parts.clear
+      end
+      complete(Completion.new(kind, endpoint, status, tag, peer, fate, encoding, payload))
+    end
+
+    def complete(done)
+      if done.kind == KIND_DONE
+        waiter = @pending.delete(done.tag)
+        return done.status.zero? ? deliver(waiter, done.encoding, done.payload) : waiter.fail(done.error(@urls)) if waiter
+
+        sink = @sinks.delete(done.tag)
+        return Log.warn("a one-way request failed: #{done.error(@urls).message}") if
+          sink.nil? && listener.nil? && done.tag > QUIET_TAG && done.status != OK
+      else
+        sink = @sinks[done.tag]
+      end
+      (sink || listener)&.completion(done)
+    end
+
+    # The real wait, in which other threads run. False: the deadline is over.
+    def sleep_until(deadline)
+      left = deadline ? Clock.left_ms(deadline) : -1
+      return false if left.zero?
+
+      status = Library.iok_wait(@handle, left)
+      finish(status) unless [OK, TIMED_OUT, INTERRUPTED].include?(status)
+      true
+    end
+
+    def ended_error
+      Error.for(@ended, 1, text: @ended == -103 ? "" : Library.last_error)
+    end
+
+    # The channel is of no use any more: whoever waits is told.
+    def finish(status)
+      return unless @ended.zero?
+
+      @ended = status
+      @unsent = nil
+      @out.clear
+      waiting, @pending = @pending, {}
+      waiting.each_value { |waiter| waiter.fail(Error.for(status, 2)) }
+      sinks, @sinks = @sinks, {}
+      sinks.each { |tag, sink| sink.completion(Completion.new(KIND_DONE, 0, status, tag, 0, 2, 0, "")) }
+      listener&.completion(Completion.new(KIND_DONE, 0, status, 0, 0, 0, 0, ""))
+    end
+
+    # One-way submissions are written before the channel goes: once their endpoints are up, they are.
+    def settle
+      states = @loose.keys.map do |endpoint|
+        submit(OP_STATE, FLAG_UNTIL_UP, endpoint, (SETTLE_S * 1000).to_i, 0, "", new_future)
+      end
+      states.each { |state| wait(state, SETTLE_S) }
+    end
+  end
+  private_constant :Channel
+
+  # Waits until the ring has taken everything.
+  Room = Struct.new(:channel) do
+    def done?
+      channel.room?
+    end
+  end
+  private_constant :Room
+
+  # Times to wait until.
+  module Clock
+    def self.now
+      Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    end
+
+    # When so many seconds are over; nil: never.
+    def self.deadline(timeout)
+      now + timeout if timeout && timeout != Float::INFINITY
+    end
+
+    def self.left(deadline)
+      [deadline - now, 0].max
+    end
+
+    # Milliseconds from now, rounded up; 0 once it is over.
+    def self.left_ms(deadline)
+      [(left(deadline) * 1000).ceil, 0x7fffffff].min
+    end
+  end
+  private_constant :Clock
+end

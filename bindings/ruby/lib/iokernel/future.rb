@@ -1,0 +1,80 @@
+# frozen_string_literal: true
+
+module IOKernel
+  # A reply under way, for the thread (or the fibers of the scheduler) that asked: `cache.async("GET", "key")`.
+  class Future
+    PENDING = Object.new
+    Failure = Struct.new(:error)
+    private_constant :PENDING, :Failure
+
+    # The number of the request. For the channel.
+    attr_accessor :tag
+
+    def initialize(channel)
+      @channel = channel
+      @tag = 0
+      @outcome = PENDING
+    end
+
+    # The reply, waiting for it. Raises what the request failed with. `timeout`: seconds to wait here; when they are
+    # over, Timeout is raised and the request goes on.
+    def value(timeout = nil)
+      wait(timeout) if PENDING.equal?(@outcome)
+      raise @outcome.error if Failure === @outcome
+
+      @outcome
+    end
+
+    # What the request failed with, or nil; waits as `value` does.
+    def error(timeout = nil)
+      wait(timeout) if PENDING.equal?(@outcome)
+      @outcome.error if Failure === @outcome
+    end
+
+    # True once `value` would not wait.
+    def done?
+      !PENDING.equal?(@outcome)
+    end
+
+    # Takes what has completed, without waiting. True once `value` would not wait.
+    def ready?
+      @channel.poll unless done?
+      done?
+    end
+
+    # Ends the request. False if it had ended.
+    def cancel
+      return false if done? || !@channel.cancel(@tag)
+
+      fail(Cancelled.new("cancelled by the program", status: -203, fate: :maybe_executed))
+      true
+    end
+
+    # True after `cancel`.
+    def cancelled?
+      Failure === @outcome && @outcome.error.is_a?(Cancelled)
+    end
+
+    # For the channel: the reply is there.
+    def resolve(value)
+      @outcome = value
+    end
+
+    # For the channel: there will be no reply.
+    def fail(error)
+      @outcome = Failure.new(error)
+    end
+
+    def inspect
+      "#<IOKernel::Future #{done? ? Failure === @outcome ? "failed" : "done" : "pending"}>"
+    end
+
+    private
+
+    def wait(timeout)
+      return if @channel.wait(self, timeout)
+
+      raise Timeout.new("no reply within #{timeout} s; the request goes on", status: -202)
+    end
+  end
+end
