@@ -29,7 +29,7 @@ module IOKernel
   class Channel
     include Records
 
-    OK, FULL, TIMED_OUT, INTERRUPTED, TOO_LARGE = 0, -201, -202, -205, -108
+    OK, FULL, TIMED_OUT, INTERRUPTED, TOO_LARGE, FORKED = 0, -201, -202, -205, -108, -104
     # Tags from here on belong to requests that nobody waits for.
     QUIET_TAG = 1 << 61
     # Bytes of gathered submissions after which the kernel is given them without waiting for the turn's end.
@@ -395,6 +395,7 @@ module IOKernel
       return unless @ended.zero?
 
       @ended = status
+      Fork.notice if status == FORKED
       @unsent = nil
       @out.clear
       waiting, @pending = @pending, {}

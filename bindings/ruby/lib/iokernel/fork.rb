@@ -15,7 +15,15 @@ module IOKernel
       end
     end
 
+    @pid = Process.pid
+
+    # A handle of the parent's was used: it may be that a fork went past the hook.
+    def self.notice
+      in_child unless @pid == Process.pid
+    end
+
     def self.in_child
+      @pid = Process.pid
       IOKernel.forked
       Stack.forget
       Kernel.forked

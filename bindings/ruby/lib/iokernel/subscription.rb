@@ -32,7 +32,7 @@ module IOKernel
       @channel.wait(@inbox)
       raise @inbox.error if @inbox.error
 
-      @inbox.opening = false
+      @inbox.awaited = 0
       is_settled = true
     ensure
       close unless is_settled || @tag.nil?
@@ -106,8 +106,8 @@ module IOKernel
     include Records
 
     attr_reader :messages, :lost, :accepted, :closed, :error
-    # The peer's acceptance is waited for, not messages.
-    attr_writer :opening
+    # So many acceptances are waited for; 0: messages are.
+    attr_writer :awaited
 
     def initialize(channel, urls, buffer, keeps_newest)
       @channel = channel
@@ -117,13 +117,13 @@ module IOKernel
       @messages = []
       @lost = 0
       @accepted = 0
-      @opening = true
+      @awaited = 1
       @closed = false
       @error = nil
     end
 
     def done?
-      @closed || (@opening ? @accepted.positive? : !@messages.empty?)
+      @closed || (@awaited.zero? ? !@messages.empty? : @accepted >= @awaited)
     end
 
     def completion(done)
