@@ -45,8 +45,8 @@ module IOKernel
       default_kernel.open(url, **options, &block)
     end
 
-    # Listens in the default kernel: `listen("http://127.0.0.1:0")`. `url` of the result has the port. Raises ConfigError
-    # for a URL or option that is wrong, Error if the system refuses the address.
+    # Listens in the default kernel: `listen("http://127.0.0.1:0")`. `url` of the result has the port. Raises
+    # ConfigError for a URL or option that is wrong, Error if the system refuses the address.
     def listen(url, **options)
       default_kernel.listen(url, **options)
     end
@@ -71,15 +71,15 @@ module IOKernel
       default_kernel.marker(text, **fields, &block)
     end
 
-    # The kernel of `open` and `listen`, started at their first call. The environment variable IOKERNEL_ADMIN gives it an
-    # admin endpoint, as `Kernel.new(admin: ...)` does.
+    # The kernel of `open` and `listen`, started at their first call. The environment variable IOKERNEL_ADMIN gives it
+    # an admin endpoint, as `Kernel.new(admin: ...)` does.
     def default_kernel
       kernel = @default
       return kernel if kernel && !kernel.closed?
 
       @lock.synchronize do
-        @default = Kernel.new(name: "iokernel", admin: ENV.fetch("IOKERNEL_ADMIN", nil)) if @default.nil? || @default.closed?
-        @default
+        @default = nil if @default&.closed?
+        @default ||= Kernel.new(name: "iokernel", admin: ENV.fetch("IOKERNEL_ADMIN", nil))
       end
     end
 

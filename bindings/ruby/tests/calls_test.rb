@@ -54,7 +54,8 @@ class CallsTest < Test
     cache = redis
     cache.wait_ready(5)
     calls = count_calls(:iok_submit_batch) do
-      assert_equal Array.new(50, &:to_s), cache.gather { Array.new(50) { |n| cache.async("ECHO", n.to_s) } }.map(&:value)
+      futures = cache.gather { Array.new(50) { |n| cache.async("ECHO", n.to_s) } }
+      assert_equal Array.new(50, &:to_s), futures.map(&:value)
     end
     assert_equal 1, calls
   end

@@ -38,8 +38,9 @@ class ErrorsTest < Test
   end
 
   def test_every_status_has_its_class
-    found = {-103 => IOKernel::Closed, -105 => IOKernel::ConfigError, -202 => IOKernel::Timeout, -301 => IOKernel::RemoteError,
-             -302 => IOKernel::ConnectionLost, -305 => IOKernel::Unavailable, -401 => IOKernel::Error, -999 => IOKernel::Error}
+    found = {-103 => IOKernel::Closed, -105 => IOKernel::ConfigError, -202 => IOKernel::Timeout,
+             -301 => IOKernel::RemoteError, -302 => IOKernel::ConnectionLost, -305 => IOKernel::Unavailable,
+             -401 => IOKernel::Error, -999 => IOKernel::Error}
     found.each { |status, kind| assert_instance_of kind, IOKernel::Error.for(status) }
     assert_equal "UNKNOWN", IOKernel::Error.for(-999).status_name
     refute_empty IOKernel::Error.for(-302).message

@@ -25,7 +25,8 @@ class ForkTest < Test
     said = in_child do
       one.marker("in the child") { counter.increment }
       one.echo(1)
-      [service.call("ECHO", "x"), service.subscribe("SUBSCRIBE", "fork:a") { |a| a.class }, one.state["ready"]].join(" ")
+      kind = service.subscribe("SUBSCRIBE", "fork:a", &:class)
+      [service.call("ECHO", "x"), kind, one.state["ready"]].join(" ")
     end
     assert_equal "x IOKernel::Subscription true", said
   end

@@ -180,7 +180,9 @@ module Scenarios
     opened(channel: channel_options(one["channel"])) do |reader|
       opened do |writer|
         reader.subscribe(*one["subscribe"]) do |messages|
-          one["messages"].times { |number| writer.call(*filled(one["publish"], bytes: number.to_s.rjust(one["bytes"], "0"))) }
+          one["messages"].times do |number|
+            writer.call(*filled(one["publish"], bytes: number.to_s.rjust(one["bytes"], "0")))
+          end
           found = []
           begin
             found << messages.get(2)[2].to_i while found.size + messages.lost < one["messages"]
@@ -343,7 +345,8 @@ module Scenarios
   def loops(one)
     opened do |redis|
       ask = lambda do |number|
-        Loop.run { check(redis.call(*filled(one["call"], number: number)) == number.to_s, "another reply in #{number}") }
+        found = Loop.run { redis.call(*filled(one["call"], number: number)) }
+        check(found == number.to_s, "#{found.inspect}: expected #{number}")
       end
       ask.call(0)
       before = open_files

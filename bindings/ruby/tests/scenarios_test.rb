@@ -10,7 +10,8 @@ class ScenariosTest < Test
   %w[select async].each do |loop_kind|
     define_method(:"test_scenarios_in_loops_of_#{loop_kind}") do
       skip "redis-server is not installed" unless Server.installed?
-      skip "the gem async is not installed" if loop_kind == "async" && !Gem::Specification.find_all_by_name("async").any?
+      is_there = loop_kind == "select" || Gem::Specification.find_all_by_name(loop_kind).any?
+      skip "the gem #{loop_kind} is not installed" unless is_there
 
       server = Server.new
       environment = {"IOK_SCENARIOS" => LISTED, "IOK_REDIS" => server.url, "IOK_LOOP" => loop_kind}

@@ -6,10 +6,13 @@ require_relative "helper"
 class TypesTest < Test
   SIGNATURES = File.expand_path("../sig", __dir__)
   INTERNAL = {
-    "Kernel" => %i[urls area handle channel open_channel channel_over block open_number wait_until_up mark_mortal forked],
+    "Kernel" => %i[urls area handle channel open_channel channel_over block open_number wait_until_up mark_mortal
+                   forked],
     "Future" => %i[tag tag= resolve fail], "Endpoint" => %i[forked], "Lease" => %i[forked], "Request" => %i[lose],
     "Listener" => %i[done? completion reply lose_all]
   }.freeze
+
+  OF_OBJECTS = %i[inspect == eql? hash message to_s].freeze
 
   def setup
     super
@@ -36,7 +39,7 @@ class TypesTest < Test
 
       ours = Object.const_get("IOKernel").const_get(name.to_s.split("::").last)
       wanted = entry.decls.flat_map { |decl| decl.decl.members }.filter_map { |member| named(member) }.flatten
-      found = ours.public_instance_methods(false) - INTERNAL.fetch(name.name.to_s, []) - %i[inspect == eql? hash message to_s]
+      found = ours.public_instance_methods(false) - INTERNAL.fetch(name.name.to_s, []) - OF_OBJECTS
       assert_equal wanted.sort, (found & wanted | (found - wanted)).sort, name.to_s
     end
   end
@@ -44,7 +47,8 @@ class TypesTest < Test
   # The names of the methods of instances that a member stands for.
   def named(member)
     case member
-    when RBS::AST::Members::MethodDefinition then member.name unless member.kind == :singleton || member.name == :initialize
+    when RBS::AST::Members::MethodDefinition
+      member.name unless member.kind == :singleton || member.name == :initialize
     when RBS::AST::Members::AttrReader then member.name
     when RBS::AST::Members::AttrAccessor then [member.name, :"#{member.name}="]
     end

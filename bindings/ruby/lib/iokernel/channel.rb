@@ -34,6 +34,8 @@ module IOKernel
     QUIET_TAG = 1 << 61
     # Bytes of gathered submissions after which the kernel is given them without waiting for the turn's end.
     GATHER_BYTES = 1 << 15
+    # What a buffer of submissions has room for at first.
+    CAPACITY = 1 << 13
     # Larger requests go the way that knows fragments.
     SMALL_BYTES = 1 << 14
     # How long a channel that closes waits for its one-way submissions to be written.
@@ -58,7 +60,7 @@ module IOKernel
       @first = FFI::MemoryPointer.new(:pointer)
       @bytes = FFI::MemoryPointer.new(:size_t)
       @cells = Array.new(2) { FFI::MemoryPointer.new(:size_t) }
-      @out = +"".b
+      @out = String.new(capacity: CAPACITY)
       @unsent = nil
       @progress = [0, @cells[0]]
       @run = nil
@@ -157,7 +159,7 @@ module IOKernel
         until @unsent || @out.empty? || @ended != 0
           @cells[0].write(:size_t, 0)
           @progress = [0, @cells[0]]
-          @unsent, @out = @out, +"".b
+          @unsent, @out = @out, String.new(capacity: CAPACITY)
           submit_unsent
         end
       ensure
@@ -265,12 +267,13 @@ module IOKernel
     def fragments(op, flags, endpoint, timeout_ms, tag, key, payload)
       total = payload.bytesize
       whole = total <= @payload_max
-      (0...[total, 1].max).step(@payload_max).each_with_object(+"".b) do |at, records|
+      (0...[total, 1].max).step(@payload_max).each_with_object(String.new(capacity: CAPACITY)) do |at, records|
         part = whole ? payload : payload.byteslice(at, @payload_max)
         more = at + @payload_max < total ? FLAG_MORE : 0
         size = SUBMISSION_BYTES + part.bytesize
         bytes_total = whole || at.positive? ? 0 : total
-        [size | op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key, bytes_total | marker << 32, part]
+        first = size | op << 32 | (flags | more) << 48
+        [first, endpoint | timeout_ms << 32, tag, key, bytes_total | marker << 32, part]
           .pack(SUBMISSIONS[size & 7], buffer: records)
       end
     end
@@ -320,19 +323,23 @@ module IOKernel
       complete(Completion.new(KIND_DONE, endpoint, TOO_LARGE, tag, 0, 1, 0, ""))
     end
 
-    # Hands out `@run`. A record that is seen twice finds nobody waiting.
+    # Hands out `@run`. A reply that is seen twice finds nobody waiting; what else comes is seen once.
     def dispatch
       data, at = @run, @at
       limit = data.bytesize
       while at < limit
         size, word, status, tag, encoding = data.unpack(BRIEF, offset: at)
-        waiter = @pending.delete(tag) if word == KIND_DONE && status.zero? && @parts.empty?
+        waiter = @pending[tag] if word == KIND_DONE && status.zero? && @parts.empty?
         if waiter
           deliver(waiter, encoding, data.byteslice(at + COMPLETION_BYTES, size - COMPLETION_BYTES))
+          @pending.delete(tag)
+          @at = at += (size + 7) & ~7
         else
-          other(data, at, size)
+          Thread.handle_interrupt(Object => :never) do
+            other(data, at, size)
+            @at = at += (size + 7) & ~7
+          end
         end
-        @at = at += (size + 7) & ~7
       end
       @run = nil
     end
@@ -365,7 +372,7 @@ module IOKernel
     def complete(done)
       if done.kind == KIND_DONE
         waiter = @pending.delete(done.tag)
-        return done.status.zero? ? deliver(waiter, done.encoding, done.payload) : waiter.fail(done.error(@urls)) if waiter
+        return answer(waiter, done) if waiter
 
         sink = @sinks.delete(done.tag)
         return Log.warn("a one-way request failed: #{done.error(@urls).message}") if
@@ -374,6 +381,12 @@ module IOKernel
         sink = @sinks[done.tag]
       end
       (sink || listener)&.completion(done)
+    end
+
+    def answer(waiter, done)
+      return waiter.fail(done.error(@urls)) unless done.status.zero?
+
+      deliver(waiter, done.encoding, done.payload)
     end
 
     # The real wait, in which other threads run. False: the deadline is over.

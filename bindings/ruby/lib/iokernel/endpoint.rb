@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module IOKernel
-  # A service, alive in the background from IOKernel.open until `close`. Any thread, any fiber. In a forked child it opens
-  # itself again at its first use.
+  # A service, alive in the background from IOKernel.open until `close`. Any thread, any fiber. In a forked child it
+  # opens itself again at its first use.
   class Endpoint
     include Requests
 
@@ -30,19 +30,20 @@ module IOKernel
     # `timeout` is in seconds, for being accepted; `buffer` is how many messages may wait in it unread before more are
     # dropped and counted.
     def subscribe(*request, timeout: nil, buffer: 65_536, &block)
-      subscription = Subscription.new(@kernel, OP_STREAM, number, Records.timeout_ms(timeout), Values.pack(request), buffer)
-      Subscription.begin(subscription, &block)
+      ms, payload = Records.timeout_ms(timeout), Values.pack(request)
+      Subscription.begin(Subscription.new(@kernel, OP_STREAM, number, ms, payload, buffer), &block)
     end
 
-    # How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles. A Watch
-    # is used as a Subscription is. When more than `buffer` states wait in it unread, the oldest are dropped and counted.
+    # How it is, as `state` has it: at once, and again after every change of its state, its peers or their roles. A
+    # Watch is used as a Subscription is. When more than `buffer` states wait in it unread, the oldest are dropped and
+    # counted.
     def watch(buffer: 1024, &block)
       Subscription.begin(Watch.new(@kernel, number, buffer), &block)
     end
 
-    # A connection of one's own: `lease { |conn| conn.call("WATCH", "key") ... }`, given back at the block's end; without
-    # a block, a Lease to be released. `timeout` is in seconds, for getting it. `route`: to the peer that requests of
-    # that route go to.
+    # A connection of one's own: `lease { |conn| conn.call("WATCH", "key") ... }`, given back at the block's end;
+    # without a block, a Lease to be released. `timeout` is in seconds, for getting it. `route`: to the peer that
+    # requests of that route go to.
     def lease(timeout: nil, route: nil)
       lease = Lease.new(self, timeout, route)
       return lease unless block_given?
@@ -54,9 +55,9 @@ module IOKernel
       end
     end
 
-    # Tells the peers of an endpoint opened as `scheme+app://label`: the whole set, each time. Each is `"host:port"`, or a
-    # Hash with `address` and, where wanted, `weight`, `priority` and `role`. Raises BadRequest, and changes nothing, if
-    # one of them is wrong or the endpoint finds its peers by itself.
+    # Tells the peers of an endpoint opened as `scheme+app://label`: the whole set, each time. Each is `"host:port"`, or
+    # a Hash with `address` and, where wanted, `weight`, `priority` and `role`. Raises BadRequest, and changes nothing,
+    # if one of them is wrong or the endpoint finds its peers by itself.
     def peers=(peers)
       told = Values.pack(peers.map { |peer| peer.is_a?(Hash) ? peer.transform_keys(&:to_s) : peer })
       @kernel.block(OP_PEERS, number, told)

@@ -121,8 +121,8 @@ module IOKernel
     # How values are distributed: `kernel.histogram("render", unit: "seconds").observe(0.2)`. `buckets`: upper bounds,
     # growing, 128 at most. See `counter`.
     def histogram(name, help: "", unit: "", buckets: Histogram::BUCKETS, labels: {}, **more)
-      spec = {kind: "histogram", name: name, help: help, unit: unit, buckets: buckets.map { |edge| Float(edge) }.join(",")}
-      series(Histogram, spec, labels.merge(more))
+      edges = buckets.map { |edge| Float(edge) }.join(",")
+      series(Histogram, {kind: "histogram", name: name, help: help, unit: unit, buckets: edges}, labels.merge(more))
     end
 
     # What the program is doing: `kernel.marker("render invoice", id: 7) { ... }` shows `render invoice id=7` (56 bytes
@@ -152,8 +152,8 @@ module IOKernel
       wait_until_up(0, timeout || Float::INFINITY)
     end
 
-    # Closes every endpoint and ends the I/O thread. Requests under way may finish for `drain` seconds; what is left then
-    # fails with Closed. Closing twice is harmless. Any thread.
+    # Closes every endpoint and ends the I/O thread. Requests under way may finish for `drain` seconds; what is left
+    # then fails with Closed. Closing twice is harmless. Any thread.
     def close(drain: 0)
       @closed = true
       handle = @box.shift or return
@@ -182,10 +182,10 @@ module IOKernel
     # The channel of who runs here: a thread, or the fibers of a scheduler.
     def channel
       scheduler = Fiber.current_scheduler
-      channel = Thread.current.thread_variable_get(scheduler ? @loop_slot : @slot)
-      return channel if channel && channel.ended.zero? && !channel.busy && (!scheduler || channel.scheduler.equal?(scheduler))
+      return loop_channel(scheduler) if scheduler
 
-      scheduler ? loop_channel(scheduler) : thread_channel
+      channel = Thread.current.thread_variable_get(@slot)
+      channel && channel.ended.zero? && !channel.busy ? channel : thread_channel
     end
 
     # A channel of its own, for a listener.
@@ -273,10 +273,10 @@ module IOKernel
     end
 
     def loop_channel(scheduler)
-      stale = Thread.current.thread_variable_get(@loop_slot)
-      return stale if stale && stale.ended.zero? && stale.scheduler.equal?(scheduler)
+      channel = Thread.current.thread_variable_get(@loop_slot)
+      return channel if channel && channel.ended.zero? && channel.scheduler.equal?(scheduler)
 
-      stale&.close
+      channel&.close
       opened = LoopChannel.new(open_channel, @urls, @ring_bytes, scheduler)
       Thread.current.thread_variable_set(@loop_slot, opened)
       opened

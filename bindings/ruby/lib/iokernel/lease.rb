@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module IOKernel
-  # A connection of one's own; see Endpoint#lease. `call`, `async` and `tell` as an endpoint's. Given back clean: what it
-  # had under way is cancelled.
+  # A connection of one's own; see Endpoint#lease. `call`, `async` and `tell` as an endpoint's. Given back clean: what
+  # it had under way is cancelled.
   class Lease
     include Requests
 

@@ -27,8 +27,8 @@ module IOKernel
       @channel&.close unless @url
     end
 
-    # Gives every request to the block, until the listener is closed. What it returns is the reply; a RemoteError that it
-    # raises is the client's error, any other StandardError is logged and becomes `ERR`. It may also call
+    # Gives every request to the block, until the listener is closed. What it returns is the reply; a RemoteError that
+    # it raises is the client's error, any other StandardError is logged and becomes `ERR`. It may also call
     # Request#reply or Request#error itself. In a fiber of a scheduler each request has a fiber of its own.
     def serve
       each do |request|
@@ -54,9 +54,9 @@ module IOKernel
 
     # Stops listening and drops its clients. Any thread. Twice is harmless.
     #
-    # With `drain` it leaves as politely as its protocol can: whoever asks about its health is told that it leaves; `delay`
-    # seconds later nobody is let in any more; what is under way has `drain` seconds to finish. This waits till then,
-    # except in the thread that serves it.
+    # With `drain` it leaves as politely as its protocol can: whoever asks about its health is told that it leaves;
+    # `delay` seconds later nobody is let in any more; what is under way has `drain` seconds to finish. This waits till
+    # then, except in the thread that serves it.
     def close(drain: nil, delay: 0)
       return if @closed || @kernel.closed?
       return drain_clients(drain, delay) if drain

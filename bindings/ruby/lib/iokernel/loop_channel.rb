@@ -2,8 +2,8 @@
 
 module IOKernel
   # The channel of the fibers of one scheduler. Of those that wait, one leads: it waits for the descriptor by the
-  # scheduler's `io_wait`, takes what has completed for all, and hands over when it has its own. What is submitted in one
-  # turn of the loop goes in one call at its end; a request that nothing else is under way beside goes at once.
+  # scheduler's `io_wait`, takes what has completed for all, and hands over when it has its own. What is submitted in
+  # one turn of the loop goes in one call at its end; a request that nothing else is under way beside goes at once.
   class LoopChannel < Channel
     # Whose fibers use it.
     attr_reader :scheduler

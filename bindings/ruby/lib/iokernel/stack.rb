@@ -3,8 +3,8 @@
 module IOKernel
   # Lets the admin endpoint's `/stack` show Ruby's frames: a handler of the kernel's signal writes them down.
   #
-  # Ruby runs handlers of signals in the main thread, at its next safe point. So the main thread's frames come first, and
-  # those of the others follow, each under its number; inside of a call that keeps the interpreter's lock there are
+  # Ruby runs handlers of signals in the main thread, at its next safe point. So the main thread's frames come first,
+  # and those of the others follow, each under its number; inside of a call that keeps the interpreter's lock there are
   # native frames alone.
   module Stack
     TEXT_BYTES = 32 << 10
@@ -49,7 +49,8 @@ module IOKernel
       nil
     end
 
-    # The frames of every thread, the innermost first; the main thread, in which this runs, without those of the handler.
+    # The frames of every thread, the innermost first; the main thread, in which this runs, without those of the
+    # handler.
     def text
       threads = Thread.list.sort_by { |thread| thread == Thread.main ? 0 : 1 }
       threads.map { |thread| "#{title(thread)}\n#{frames(thread).join("\n")}\n" }.join("\n")

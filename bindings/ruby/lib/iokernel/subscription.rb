@@ -93,8 +93,8 @@ module IOKernel
     end
   end
 
-  # How an endpoint, or a kernel, is: at once, and after every change. `lost` counts states that were left unread for too
-  # long: the oldest go first.
+  # How an endpoint, or a kernel, is: at once, and after every change. `lost` counts states that were left unread for
+  # too long: the oldest go first.
   class Watch < Subscription
     def initialize(kernel, number, buffer)
       super(kernel, Records::OP_WATCH, number, 0, "", buffer, keeps_newest: true)

@@ -58,8 +58,8 @@ class SelectScheduler
   end
 
   def timeout_after(duration, error, message)
-    fiber = Fiber.current
-    timer = fiber { fiber.raise(error, message) if kernel_sleep(duration) && fiber.alive? && @timers.key?(Fiber.current) }
+    asker = Fiber.current
+    timer = fiber { kernel_sleep(duration) && asker.raise(error, message) }
     yield duration
   ensure
     @timers.delete(timer)

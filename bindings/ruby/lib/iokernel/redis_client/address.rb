@@ -38,8 +38,8 @@ module IOKernel
       # What redis-client calls `ssl_params`, as options of an endpoint.
       def tls_options(params)
         wrong = params.keys - [*TLS.keys, :verify_mode, :hostname, :min_version]
-        raise ArgumentError, "ssl_params: #{wrong.join(", ")}: expected ca_file, cert, key, hostname, verify_mode" unless
-          wrong.empty?
+        raise ArgumentError, "ssl_params: #{wrong.join(", ")}: expected ca_file, cert, key, hostname or verify_mode" if
+          wrong.any?
 
         options = TLS.filter_map { |given, ours| [ours, params[given]] if params[given] }.to_h
         options[:tls_server_name] = params[:hostname] if params[:hostname]

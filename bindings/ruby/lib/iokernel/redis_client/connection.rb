@@ -77,8 +77,9 @@ module IOKernel
       # All at once, in their order. Raises the first error, unless `exception` is false.
       def call_pipelined(commands, timeouts, exception: true)
         results = guard { batch?(commands, timeouts) ? batch(commands) : in_order(commands, timeouts) }
-        errors = results.each_with_index.filter_map { |one, at| told(one, commands[at]) if one.is_a?(::RedisClient::Error) }
-        raise errors.first if exception && errors.any?
+        failed = results.each_index.select { |at| results[at].is_a?(::RedisClient::Error) }
+        failed.each { |at| told(results[at], commands[at]) }
+        raise results[failed.first] if exception && failed.any?
 
         results
       end

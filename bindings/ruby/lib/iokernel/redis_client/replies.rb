@@ -2,8 +2,8 @@
 
 module IOKernel
   module RedisDriver
-    # Replies and errors as redis-client has them: strings in the default encoding where they are valid in it, arrays for
-    # sets, and its own errors.
+    # Replies and errors as redis-client has them: strings in the default encoding where they are valid in it, arrays
+    # for sets, and its own errors.
     module Replies
       module_function
 
