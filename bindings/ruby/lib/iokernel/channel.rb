@@ -34,8 +34,6 @@ module IOKernel
     QUIET_TAG = 1 << 61
     # Bytes of gathered submissions after which the kernel is given them without waiting for the turn's end.
     GATHER_BYTES = 1 << 15
-    # What a buffer of submissions has room for at first.
-    CAPACITY = 1 << 13
     # Larger requests go the way that knows fragments.
     SMALL_BYTES = 1 << 14
     # How long a channel that closes waits for its one-way submissions to be written.
@@ -59,12 +57,10 @@ module IOKernel
       @payload_max = ring_bytes / 4 - SUBMISSION_BYTES
       @first = FFI::MemoryPointer.new(:pointer)
       @bytes = FFI::MemoryPointer.new(:size_t)
-      @cells = Array.new(2) { FFI::MemoryPointer.new(:size_t) }
-      @out = String.new(capacity: CAPACITY)
-      @unsent = nil
-      @progress = [0, @cells[0]]
+      @outbox = Outbox.new
+      @full = false
       @run = nil
-      @at = 0
+      @at = @run_bytes = 0
       @parts = []
       @packer = Values.packer
       @unpacker = Values.unpacker
@@ -91,8 +87,7 @@ module IOKernel
 
       waiter = new_future
       waiter.tag = tag = @next_tag += 1
-      [size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, marker << 32, payload]
-        .pack(SUBMISSIONS[size & 7], buffer: @out)
+      @outbox.add(size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, marker << 32, payload)
       @pending[tag] = waiter
     end
 
@@ -107,7 +102,7 @@ module IOKernel
                 @next_quiet += 1
               end
       waiter.tag = tag if waiter
-      @out << fragments(op, flags, endpoint, timeout_ms, tag, key, payload)
+      add(op, flags, endpoint, timeout_ms, tag, key, payload)
       @pending[tag] = waiter if waiter
       @sinks[tag] = sink if sink
       waiter || tag
@@ -115,10 +110,10 @@ module IOKernel
 
     # What was queued goes, unless more of it is being gathered. A thread that is ahead of the kernel waits here.
     def submitted
-      return if @gathering && @out.bytesize < GATHER_BYTES
+      return if @gathering && @outbox.bytes < GATHER_BYTES
 
       flush
-      wait(@room) if @unsent && !@busy
+      wait(@room) if @full && !@busy
     end
 
     # What the block queues goes in one call.
@@ -138,7 +133,7 @@ module IOKernel
       @pending[tag] = instead if instead
       return true unless @ended.zero?
 
-      @out << [SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0].pack("Q5")
+      @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "")
       submitted
       true
     end
@@ -155,13 +150,7 @@ module IOKernel
       @busy = true
       begin
         take_dropped unless @dropped.empty?
-        submit_unsent if @unsent
-        until @unsent || @out.empty? || @ended != 0
-          @cells[0].write(:size_t, 0)
-          @progress = [0, @cells[0]]
-          @unsent, @out = @out, String.new(capacity: CAPACITY)
-          submit_unsent
-        end
+        submit_outbox
       ensure
         @busy = false
       end
@@ -169,12 +158,12 @@ module IOKernel
 
     # Something waits to be submitted.
     def more?
-      !(@unsent.nil? && @out.empty? && @dropped.empty?)
+      !(@outbox.empty? && @dropped.empty?)
     end
 
     # The ring has taken all that was submitted, or will take nothing any more.
     def room?
-      @unsent.nil? || @ended != 0
+      !@full || @ended != 0
     end
 
     # Completing
@@ -191,9 +180,9 @@ module IOKernel
           status = Library.iok_channel_status(@handle)
           finish(status) unless status.zero?
         else
-          size = @bytes.read(:size_t)
-          @run, @at = @first.read_pointer.get_bytes(0, size), 0
-          Library.iok_advance(@handle, size)
+          @at = 0
+          @run_bytes = @bytes.read(:size_t)
+          @run = @first.read_pointer
           dispatch
         end
         count
@@ -263,18 +252,16 @@ module IOKernel
       0
     end
 
-    # The records of one submission, of which each but the last says that more follows.
-    def fragments(op, flags, endpoint, timeout_ms, tag, key, payload)
+    # Adds one submission, in fragments if it is large: each but the last says that more follows.
+    def add(op, flags, endpoint, timeout_ms, tag, key, payload)
       total = payload.bytesize
       whole = total <= @payload_max
-      (0...[total, 1].max).step(@payload_max).each_with_object(String.new(capacity: CAPACITY)) do |at, records|
-        part = whole ? payload : payload.byteslice(at, @payload_max)
-        more = at + @payload_max < total ? FLAG_MORE : 0
-        size = SUBMISSION_BYTES + part.bytesize
+      (0...[total, 1].max).step(@payload_max) do |at|
+        bytes = [total - at, @payload_max].min
+        more = at + bytes < total ? FLAG_MORE : 0
         bytes_total = whole || at.positive? ? 0 : total
-        first = size | op << 32 | (flags | more) << 48
-        [first, endpoint | timeout_ms << 32, tag, key, bytes_total | marker << 32, part]
-          .pack(SUBMISSIONS[size & 7], buffer: records)
+        @outbox.add((SUBMISSION_BYTES + bytes) | op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key,
+                    bytes_total | marker << 32, payload, at, bytes)
       end
     end
 
@@ -282,66 +269,43 @@ module IOKernel
       while (tag = @dropped.shift)
         next unless @pending.delete(tag) || @sinks.delete(tag)
 
-        @out << [SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0].pack("Q5")
+        @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "")
       end
     end
 
-    # How much of `@unsent` the ring has taken: a call that was made counts in its cell, whatever came after it.
-    def unsent_at
-      start, cell = @progress
-      start + cell.read(:size_t)
-    end
-
-    def submit_unsent
-      while (at = unsent_at) < @unsent.bytesize
-        if at.positive?
-          cell = @progress[1].equal?(@cells[0]) ? @cells[1] : @cells[0]
-          cell.write(:size_t, 0)
-          @progress = [at, cell]
-        end
-        rest = at.zero? ? @unsent : @unsent.byteslice(at..)
-        status = Library.iok_submit_batch(@handle, rest, rest.bytesize, @progress[1])
-        return if status == FULL
-        return finish(status) unless status == OK || status == TOO_LARGE
-
-        leave_out if status == TOO_LARGE
+    def submit_outbox
+      status = @outbox.submit(@handle)
+      while status == TOO_LARGE
+        # That message fails, and what is behind it goes on.
+        endpoint, tag = @outbox.leave_out
+        complete(Completion.new(KIND_DONE, endpoint, TOO_LARGE, tag, 0, 1, 0, ""))
+        status = @outbox.submit(@handle)
       end
-      @unsent = nil
-    end
-
-    # One record was too large: its request fails, and what is behind it goes on.
-    def leave_out
-      at = unsent_at
-      endpoint, tag = nil
-      loop do
-        size, _, flags, endpoint, tag = @unsent.unpack(SUBMISSION_HEAD, offset: at)
-        at += (size + 7) & ~7
-        break if flags & FLAG_MORE == 0
-      end
-      @cells[0].write(:size_t, 0)
-      @progress = [at, @cells[0]]
-      complete(Completion.new(KIND_DONE, endpoint, TOO_LARGE, tag, 0, 1, 0, ""))
+      @full = status == FULL
+      finish(status) unless @full || status == OK
     end
 
     # Hands out `@run`. A reply that is seen twice finds nobody waiting; what else comes is seen once.
     def dispatch
-      data, at = @run, @at
-      limit = data.bytesize
+      run, at, limit = @run, @at, @run_bytes
       while at < limit
-        size, word, status, tag, encoding = data.unpack(BRIEF, offset: at)
-        waiter = @pending[tag] if word == KIND_DONE && status.zero? && @parts.empty?
+        word = run.get_uint64(at)
+        size = word & 0xffffffff
+        tag = run.get_uint64(at + 16)
+        waiter = @pending[tag] if word >> 32 == KIND_DONE && run.get_int32(at + 12).zero? && @parts.empty?
         if waiter
-          deliver(waiter, encoding, data.byteslice(at + COMPLETION_BYTES, size - COMPLETION_BYTES))
+          deliver(waiter, run.get_uint8(at + 29), run.get_bytes(at + COMPLETION_BYTES, size - COMPLETION_BYTES))
           @pending.delete(tag)
           @at = at += (size + 7) & ~7
         else
           Thread.handle_interrupt(Object => :never) do
-            other(data, at, size)
+            other(run.get_bytes(at, size))
             @at = at += (size + 7) & ~7
           end
         end
       end
       @run = nil
+      Library.iok_advance(@handle, limit)
     end
 
     def deliver(waiter, encoding, payload)
@@ -355,11 +319,11 @@ module IOKernel
     end
 
     # Completions that are no plain replies.
-    def other(data, at, size)
-      _, kind, flags, endpoint, status, tag, peer, fate, encoding = data.unpack(COMPLETION, offset: at)
+    def other(record)
+      _, kind, flags, endpoint, status, tag, peer, fate, encoding = record.unpack(COMPLETION)
       return if kind == KIND_TICK
 
-      payload = data.byteslice(at + COMPLETION_BYTES, size - COMPLETION_BYTES)
+      payload = record.byteslice(COMPLETION_BYTES..)
       return @parts << payload if flags & FLAG_MORE != 0
 
       unless @parts.empty?
@@ -409,8 +373,7 @@ module IOKernel
 
       @ended = status
       Fork.notice if status == FORKED
-      @unsent = nil
-      @out.clear
+      @outbox.clear
       waiting, @pending = @pending, {}
       waiting.each_value { |waiter| waiter.fail(Error.for(status, 2)) }
       sinks, @sinks = @sinks, {}

@@ -19,7 +19,7 @@ module IOKernel
 
     def submitted
       return super unless in_loop?
-      return if @turn || (@gathering && @out.bytesize < GATHER_BYTES)
+      return if @turn || (@gathering && @outbox.bytes < GATHER_BYTES)
 
       flush if @pending.size + @sinks.size <= 1
       end_turn if more?
@@ -71,7 +71,7 @@ module IOKernel
         @scheduler.kernel_sleep(0)
         @turn = false
         flush
-        wait(@room) if @unsent
+        wait(@room) if @full
       ensure
         @turn = false
       end

@@ -20,13 +20,6 @@ module IOKernel
     COMPLETION_BYTES = 72
     TIMEOUT_NONE = 0xffffffff
 
-    # A submission with its payload and padding, by its size modulo 8: size, op and flags in one word; endpoint and
-    # timeout in one; tag; key; bytes_total and marker in one; payload.
-    SUBMISSIONS = Array.new(8) { |rest| "Q5a*x#{-rest % 8}" }.freeze
-    # Of a submission: size, op, flags, endpoint, tag.
-    SUBMISSION_HEAD = "LSSLx4Q"
-    # Of a completion: size, kind and flags together, status, tag, encoding.
-    BRIEF = "LLx4lQx5C"
     # Of a completion: size, kind, flags, endpoint, status, tag, peer, fate, encoding.
     COMPLETION = "LSSLlQLCC"
 
