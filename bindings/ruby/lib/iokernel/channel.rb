@@ -62,6 +62,8 @@ module IOKernel
       @run = nil
       @at = @run_bytes = 0
       @parts = []
+      @futures = Future
+      @marks = false
       @packer = Values.packer
       @unpacker = Values.unpacker
       @next_tag = 0
@@ -81,27 +83,21 @@ module IOKernel
 
     # Queues one request, or another operation whose payload is one value. Its future.
     def request(value, op, flags, endpoint, timeout_ms, key)
-      payload = Values.pack(value, @packer)
+      payload = pack(value)
       size = SUBMISSION_BYTES + payload.bytesize
       return submit(op, flags, endpoint, timeout_ms, key, payload, new_future) if size > SMALL_BYTES || @ended != 0
 
-      waiter = new_future
-      waiter.tag = tag = @next_tag += 1
-      @outbox.add(size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, marker << 32, payload)
+      last = @marks ? marker << 32 : 0
+      waiter = @futures.new(self, tag = @next_tag += 1)
+      @outbox.add(size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, last, payload)
       @pending[tag] = waiter
     end
 
-    # Queues one submission of any kind and size, for a waiter (a future), a sink, or nobody.
+    # Queues one submission of any kind and size, for a waiter that has its tag (a future), a sink, or nobody.
     def submit(op, flags, endpoint, timeout_ms, key, payload, waiter = nil, sink: nil, tag: nil)
       raise ended_error unless @ended.zero?
 
-      tag ||= if flags & FLAG_QUIET == 0
-                @next_tag += 1
-              else
-                @loose[endpoint] = true
-                @next_quiet += 1
-              end
-      waiter.tag = tag if waiter
+      tag ||= waiter&.tag || next_tag(flags, endpoint)
       add(op, flags, endpoint, timeout_ms, tag, key, payload)
       @pending[tag] = waiter if waiter
       @sinks[tag] = sink if sink
@@ -242,10 +238,25 @@ module IOKernel
 
     # A future of this channel.
     def new_future
-      Future.new(self)
+      @futures.new(self, @next_tag += 1)
     end
 
     private
+
+    # A value as MessagePack. Raises BadRequest.
+    def pack(value)
+      @packer.write(value).full_pack
+    rescue *Values::CANNOT_PACK
+      @packer.clear
+      Values.pack(value)
+    end
+
+    def next_tag(flags, endpoint)
+      return @next_tag += 1 if flags & FLAG_QUIET == 0
+
+      @loose[endpoint] = true
+      @next_quiet += 1
+    end
 
     # The number of the marker to submit with; 0 leaves it to the library, which knows the thread's own.
     def marker
@@ -294,7 +305,9 @@ module IOKernel
         tag = run.get_uint64(at + 16)
         waiter = @pending[tag] if word >> 32 == KIND_DONE && run.get_int32(at + 12).zero? && @parts.empty?
         if waiter
-          deliver(waiter, run.get_uint8(at + 29), run.get_bytes(at + COMPLETION_BYTES, size - COMPLETION_BYTES))
+          encoding = run.get_uint8(at + 29)
+          payload = run.get_bytes(at + COMPLETION_BYTES, size - COMPLETION_BYTES)
+          encoding == ENCODING_BYTES ? waiter.resolve(payload) : deliver(waiter, encoding, payload)
           @pending.delete(tag)
           @at = at += (size + 7) & ~7
         else

@@ -3,24 +3,27 @@
 module IOKernel
   # A reply under way, for the thread (or the fibers of the scheduler) that asked: `cache.async("GET", "key")`.
   class Future
-    PENDING = Object.new
-    Failure = Struct.new(:error)
-    private_constant :PENDING, :Failure
+    # What stands in the place of a reply: an error, or, without one, that there is none yet.
+    NoReply = Struct.new(:error)
+    PENDING = NoReply.new.freeze
+    private_constant :NoReply, :PENDING
 
     # The number of the request. For the channel.
-    attr_accessor :tag
+    attr_reader :tag
 
-    def initialize(channel)
+    def initialize(channel, tag)
       @channel = channel
-      @tag = 0
+      @tag = tag
       @outcome = PENDING
     end
 
     # The reply, waiting for it. Raises what the request failed with. `timeout`: seconds to wait here; when they are
     # over, Timeout is raised and the request goes on.
     def value(timeout = nil)
-      wait(timeout) if PENDING.equal?(@outcome)
-      raise @outcome.error if Failure === @outcome
+      return @outcome unless NoReply === @outcome
+
+      error = error(timeout)
+      raise error if error
 
       @outcome
     end
@@ -28,7 +31,7 @@ module IOKernel
     # What the request failed with, or nil; waits as `value` does.
     def error(timeout = nil)
       wait(timeout) if PENDING.equal?(@outcome)
-      @outcome.error if Failure === @outcome
+      @outcome.error if NoReply === @outcome
     end
 
     # True once `value` would not wait.
@@ -52,7 +55,7 @@ module IOKernel
 
     # True after `cancel`.
     def cancelled?
-      Failure === @outcome && @outcome.error.is_a?(Cancelled)
+      NoReply === @outcome && @outcome.error.is_a?(Cancelled)
     end
 
     # For the channel: the reply is there.
@@ -62,11 +65,12 @@ module IOKernel
 
     # For the channel: there will be no reply.
     def fail(error)
-      @outcome = Failure.new(error)
+      @outcome = NoReply.new(error)
     end
 
     def inspect
-      "#<IOKernel::Future #{done? ? Failure === @outcome ? "failed" : "done" : "pending"}>"
+      state = NoReply === @outcome ? "failed" : "done"
+      "#<IOKernel::Future #{done? ? state : "pending"}>"
     end
 
     private

@@ -181,11 +181,11 @@ module IOKernel
 
     # The channel of who runs here: a thread, or the fibers of a scheduler.
     def channel
-      scheduler = Fiber.current_scheduler
-      return loop_channel(scheduler) if scheduler
+      # A fiber is of one thread, and of one scheduler, for as long as it lives: it remembers its channel.
+      channel = Thread.current[@slot]
+      return channel if channel && channel.ended.zero? && !channel.busy
 
-      channel = Thread.current.thread_variable_get(@slot)
-      channel && channel.ended.zero? && !channel.busy ? channel : thread_channel
+      find_channel
     end
 
     # A channel of its own, for a listener.
@@ -262,9 +262,16 @@ module IOKernel
       handle
     end
 
-    def thread_channel
-      own, spare = [@slot, @spare_slot].map { |slot| Thread.current.thread_variable_get(slot) }
-      slot, channel = own&.busy ? [@spare_slot, spare] : [@slot, own]
+    def find_channel
+      scheduler = Fiber.current_scheduler
+      return Thread.current[@slot] = loop_channel(scheduler) if scheduler
+
+      own = channel_of_thread(@slot)
+      own.busy ? channel_of_thread(@spare_slot) : Thread.current[@slot] = own
+    end
+
+    def channel_of_thread(slot)
+      channel = Thread.current.thread_variable_get(slot)
       return channel if channel && channel.ended.zero?
 
       opened = Channel.new(open_channel, @urls, @ring_bytes)

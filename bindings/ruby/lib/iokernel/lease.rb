@@ -80,9 +80,6 @@ module IOKernel
 
   # Takes what nobody waits for any more.
   class GiveBack
-    # `tag=`: as futures have it.
-    attr_accessor :tag
-
     def initialize(taker)
       @taker = taker
     end

@@ -10,6 +10,8 @@ module IOKernel
 
     def initialize(handle, urls, ring_bytes, scheduler)
       super(handle, urls, ring_bytes)
+      @futures = LoopFuture
+      @marks = true
       @scheduler = scheduler
       @io = IO.for_fd(fd, autoclose: false)
       @leads = false
@@ -43,10 +45,6 @@ module IOKernel
 
     def here?
       in_loop?
-    end
-
-    def new_future
-      LoopFuture.new(self)
     end
 
     # Something has come for a waiter.
