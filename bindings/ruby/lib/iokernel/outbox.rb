@@ -1,0 +1,105 @@
+# frozen_string_literal: true
+
+module IOKernel
+  # Submissions that wait to be given to the kernel, in one piece of memory: records one after the other, of which the
+  # ring may have taken the first.
+  class Outbox
+    # What there is room for at first, and again once larger ones have gone.
+    BYTES = 1 << 16
+    # Room that is always left: a handler of a signal may add something between looking and writing.
+    SLACK = 1 << 12
+
+    def initialize
+      @cells = Array.new(2) { FFI::MemoryPointer.new(:size_t) }
+      @progress = [0, @cells[0]]
+      @filled = 0
+      take(BYTES)
+    end
+
+    # Bytes that wait.
+    def bytes
+      @filled - sent
+    end
+
+    def empty?
+      @filled.zero?
+    end
+
+    # Adds a record. `first` is its size, op and flags in one word, `second` endpoint and timeout, `last` bytes_total and
+    # marker.
+    def add(first, second, tag, key, last, payload, from = 0, bytes = payload.bytesize)
+      after = (Records::SUBMISSION_BYTES + bytes + 7) & ~7
+      make_room(after) if @filled + after + SLACK > @room
+      at = @filled
+      @memory.put_uint64(at, first)
+      @memory.put_uint64(at + 8, second)
+      @memory.put_uint64(at + 16, tag)
+      @memory.put_uint64(at + 24, key)
+      @memory.put_uint64(at + 32, last)
+      @memory.put_bytes(at + 40, payload, from, bytes)
+      @filled = at + after
+    end
+
+    # Gives the ring as much as it takes. A status: OK once that is everything.
+    def submit(handle)
+      while (at = sent) < @filled
+        count_from(at) if at.positive?
+        status = Library.iok_submit_batch(handle, at.zero? ? @memory : @memory + at, @filled - at, @progress[1])
+        return status unless status.zero?
+      end
+      clear
+      0
+    end
+
+    # Leaves the message out that comes next: its endpoint and tag.
+    def leave_out
+      at = sent
+      endpoint, tag = @memory.get_uint32(at + 8), @memory.get_uint64(at + 16)
+      loop do
+        more = @memory.get_uint16(at + 6) & Records::FLAG_MORE
+        at += (@memory.get_uint32(at) + 7) & ~7
+        break if more.zero?
+      end
+      count_from(at)
+      [endpoint, tag]
+    end
+
+    # Forgets everything.
+    def clear
+      take(BYTES) if @room > 16 * BYTES
+      @cells[0].write(:size_t, 0)
+      @progress = [0, @cells[0]]
+      @filled = 0
+    end
+
+    private
+
+    # How much the ring has taken. A call that was made counts in its cell, whatever was raised after it.
+    def sent
+      start, cell = @progress
+      start + cell.read(:size_t)
+    end
+
+    def count_from(at)
+      cell = @progress[1].equal?(@cells[0]) ? @cells[1] : @cells[0]
+      cell.write(:size_t, 0)
+      @progress = [at, cell]
+    end
+
+    def take(bytes)
+      @memory = FFI::MemoryPointer.new(bytes)
+      @room = bytes
+    end
+
+    def make_room(more)
+      at = sent
+      waiting = @memory.get_bytes(at, @filled - at)
+      take([2 * @room, waiting.bytesize + more + SLACK].max) if waiting.bytesize + more + SLACK > @room
+      @memory.put_bytes(0, waiting)
+      @filled = waiting.bytesize
+      @cells.each { |cell| cell.write(:size_t, 0) }
+      @progress = [0, @cells[0]]
+    end
+  end
+  private_constant :Outbox
+end
