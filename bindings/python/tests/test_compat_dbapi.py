@@ -197,12 +197,12 @@ def test_scripts_give_the_rows_of_each_statement(conn: dbapi.Connection) -> None
     assert names(conn) == []
     cursor.execute("insert into things values (2, 'b', 0); commit; insert into things values (3, 'c', 0)")
     conn.rollback()
-    assert names(conn) == ["b"], "what the script committed"
+    assert names(conn) == ["b", "c"], "the end of a script commits what came after its last COMMIT"
 
 
 def test_rows_may_stay_in_the_server(conn: dbapi.Connection) -> None:
     def open_cursors() -> list[Any]:
-        return conn.cursor().execute("select name from pg_cursors").fetchall()
+        return conn.cursor().execute("select name from pg_cursors where name <> ''").fetchall()
 
     cursor = conn.cursor('mine "x"')
     assert cursor.execute("select i, 'n' || i from generate_series(1, %s) i", (1000,)) is cursor
@@ -240,7 +240,7 @@ def test_cursors_of_the_server_end_with_their_transaction(conn: dbapi.Connection
     conn.commit()
     assert cursor.fetchmany(500)[-1] == (500,)
     cursor.close()
-    assert conn.cursor().execute("select count(*) from pg_cursors").fetchone() == (0,)
+    assert conn.cursor().execute("select count(*) from pg_cursors where name <> ''").fetchone() == (0,)
     conn.commit()
     conn.autocommit = True
     with pytest.raises(dbapi.Error) as none:
@@ -260,5 +260,5 @@ def test_a_cursor_of_the_server_may_end_with_a_savepoint(conn: dbapi.Connection)
             plain.execute("savepoint part")
         plain.execute("rollback to savepoint part")
         cursor.close()
-        assert plain.execute("select count(*) from pg_cursors").fetchone() == (0,), where
+        assert plain.execute("select count(*) from pg_cursors where name <> ''").fetchone() == (0,), where
         conn.commit()

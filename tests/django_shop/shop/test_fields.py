@@ -3,7 +3,6 @@
 import datetime
 import uuid
 from decimal import Decimal
-from ipaddress import ip_address
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -24,7 +23,7 @@ def moment(day):
 GIVEN = {
     "key": uuid.UUID(int=7),
     "name": "Pear 100% 'ü' \\ \"x\"",
-    "words": "",
+    "words": "much",
     "slug": "pear",
     "kind": Kind.TOOL,
     "size": Size.LARGE,
@@ -107,7 +106,7 @@ class FieldsTest(TestCase):
             {"day__week_day": 5},
             {"hour__hour": 23},
             {"takes__lt": datetime.timedelta(0)},
-            {"address": ip_address("2001:db8::1")},
+            {"address": "2001:DB8:0::1"},
             {"address__startswith": "2001"},
             {"more__a__0": 1},
             {"more__a__2__b": "50%"},

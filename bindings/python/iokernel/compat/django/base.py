@@ -14,7 +14,6 @@ from django.db.backends.postgresql.psycopg_any import (  # type: ignore[import-u
     is_psycopg3,
 )
 from django.utils.asyncio import async_unsafe  # type: ignore[import-untyped,unused-ignore]
-from psycopg.adapt import AdaptersMap
 
 from .. import dbapi
 from .._server_cursor import spare_name
@@ -105,7 +104,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc,unused-ignore]
     @async_unsafe  # type: ignore[untyped-decorator,unused-ignore]
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         made = Connection._at(conn_params["url"], True, {})
-        made.adapters = AdaptersMap(get_adapters_template(settings.USE_TZ, self.timezone))
+        made.adapt(get_adapters_template(settings.USE_TZ, self.timezone))
         made.timezone_name = self.timezone_name
         return made
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from django.db.backends.postgresql.base import CursorMixin  # type: ignore[import-untyped,unused-ignore]
 from psycopg import sql
-from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import AdaptersMap, Dumper, PyFormat, Transformer
 
 from .. import dbapi
 from .._server_cursor import ServerCursor as DbapiServerCursor
@@ -17,6 +17,18 @@ from ._values import decoders_of
 
 if TYPE_CHECKING:
     from ...pg import PgLease, Rows
+
+
+BYTES = (bytes, bytearray, memoryview, psycopg.Binary)
+
+
+class Bytes(Dumper):
+    """Bytes where they are a part of something: psycopg's own writing of them would ask its connection how."""
+
+    oid = psycopg.postgres.types["bytea"].oid
+
+    def dump(self, obj: Any) -> bytes:
+        return b"\\x" + bytes(getattr(obj, "obj", obj)).hex().encode()
 
 
 class Connection(dbapi.Connection):
@@ -41,6 +53,12 @@ class Connection(dbapi.Connection):
         super().__init__(session, autocommit)
         self._transformer: Any = None
 
+    def adapt(self, template: AdaptersMap) -> None:
+        """Writes values as the template does."""
+        self.adapters = AdaptersMap(template)
+        for kind in BYTES:
+            self.adapters.register_dumper(kind, Bytes)
+
     @classmethod
     def _refused(cls, message: str, sqlstate: str) -> Exception:
         try:
@@ -64,8 +82,8 @@ class Connection(dbapi.Connection):
         """What is sent for a value, and the cast that tells its type, as psycopg's parameters have types."""
         if value is None:
             return None, ""
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            return bytes(value), "::bytea"
+        if isinstance(value, BYTES):
+            return bytes(getattr(value, "obj", value)), "::bytea"
         if self._transformer is None:
             self._transformer = Transformer(self)
         (text,) = self._transformer.dump_sequence([value], [PyFormat.TEXT])
