@@ -11,8 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from ._errors import BadRequest
+from ._native import accelerator
 from ._pg_values import Interval, Range
 
+copy_lines: Any = getattr(accelerator, "copy_lines", None)
+"""The same in C, where there is the accelerator."""
 PART_BYTES = 64 << 10
 """About as much text as is made at once."""
 ROWS_MAX = 4096
@@ -108,11 +111,18 @@ def _column(values: tuple[Any, ...]) -> Iterable[str]:
 
 
 def _lines(rows: list[Sequence[Any]]) -> bytes:
-    """Column by column, as most columns have values of one type."""
     widths = set(map(len, rows))
     if len(widths) > 1:
         raise _wrong(f"of {' and '.join(map(str, sorted(widths)))} values: expected as many in each")
-    if widths == {0}:
+    if copy_lines is not None:
+        made: bytes = copy_lines(rows, _field)
+        return made
+    return _by_columns(rows)
+
+
+def _by_columns(rows: list[Sequence[Any]]) -> bytes:
+    """Column by column, as most columns have values of one type."""
+    if not rows[0]:
         return b"\n" * len(rows)
     columns = map(_column, zip(*rows))
     return ("\n".join(map("\t".join, zip(*columns))) + "\n").encode()

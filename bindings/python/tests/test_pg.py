@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import enum
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import iokernel
+import iokernel._pg_text
 import iokernel.pg
 import pytest
 from support.fixtures import or_skip
@@ -169,6 +172,16 @@ VALUES = {
 }
 
 
+@pytest.fixture(params=["C", "Python"])
+def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written as text by the accelerator, or without it."""
+    if request.param == "Python":
+        monkeypatch.setattr("iokernel._pg_text.copy_lines", None)
+    elif iokernel._pg_text.copy_lines is None:
+        pytest.skip("there is no accelerator")
+
+
+@pytest.mark.usefixtures("written")
 def test_rows_of_values_are_copied(db: iokernel.pg.PgEndpoint) -> None:
     kinds = ", ".join(f"c{at} {kind}" for at, kind in enumerate(VALUES))
     db.call({"simple": f"drop table if exists copied; create table copied (id int, {kinds})"})
@@ -186,6 +199,59 @@ def test_rows_of_values_are_copied(db: iokernel.pg.PgEndpoint) -> None:
         db.copy_rows("copy things from stdin", [(1, "a"), ("x", "b")])
     assert db.call("select count(*) from things").scalar() == 0
     assert db.copy_rows("copy things from stdin", ()).affected == 0
+    db.call({"simple": "drop table if exists bare; create table bare ()"})
+    assert db.copy_rows("copy bare from stdin", [(), []]).affected == 2
+
+
+MOMENTS = [
+    datetime.datetime.min,
+    datetime.datetime.max,
+    datetime.datetime(1969, 12, 31, 23, 59, 59, 999999),
+    datetime.datetime(2024, 2, 29, 1, 2, 3),
+    datetime.datetime(1900, 3, 1, 0, 0, 0, 10),
+]
+ZONES = [
+    None,
+    datetime.timezone.utc,
+    datetime.timezone(datetime.timedelta(hours=-3, minutes=-30)),
+    ZoneInfo("Asia/Tokyo"),
+]
+
+
+@pytest.mark.usefixtures("written")
+def test_moments_and_numbers_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    db.call(
+        {"simple": "drop table if exists ones; create table ones (a timestamp, b timestamptz, c numeric, d float8)"}
+    )
+    inner = [one for one in MOMENTS if 1 < one.year < 9999]
+    rows = [(one, None, None, None) for one in MOMENTS]
+    rows += [(None, one.replace(tzinfo=zone), None, None) for one in inner for zone in ZONES[1:]]
+    rows += [(None, None, number, None) for number in (0, -1, 2**63 - 1, -(2**63), 2**63, 10**30)]
+    rows += [(None, None, None, number) for number in (0.0, -0.0, 1e300, 5e-324, 0.1, 1e16, float("inf"))]
+    assert db.copy_rows("copy ones from stdin", rows).affected == len(rows)
+    assert db.call("select * from ones").lists() == [list(row) for row in rows]
+
+
+class Word(str):
+    """A str that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "not this"
+
+
+@pytest.mark.usefixtures("written")
+def test_values_of_classes_of_the_program_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    color = enum.IntEnum("color", {"RED": 7})
+    assert db.copy_rows("copy things from stdin", [(color(7), Word("x\ty")), (True + 7, "ü" * 40_000)]).affected == 2
+    assert db.call("select id, length(name) from things order by id").lists() == [[7, 3], [8, 40_000]]
+
+    rows: list[list[object]] = [[1, "a"], [2, object()], [3, "c"]]
+    with pytest.raises(iokernel.BadRequest, match="expected a type"):
+        db.copy_rows("copy things from stdin", rows)
+    with pytest.raises(UnicodeEncodeError):
+        db.copy_rows("copy things from stdin", [(9, "\ud800")])
+    with pytest.raises(TypeError):
+        db.copy_rows("copy things from stdin", [7])  # type: ignore[list-item]
 
 
 def test_rows_of_all_sizes_are_copied(db: iokernel.pg.PgEndpoint) -> None:
