@@ -36,7 +36,7 @@ def library() -> Path | None:
     return None
 
 
-PARTS = ("values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
+PARTS = ("values", "future", "caller", "cells", "copy", "markers", "http", "wsgi", "asgi")
 
 
 class BuildPy(build_py):
@@ -80,7 +80,7 @@ accelerator = Extension(
     ["iokernel/_accel.c"],
     depends=[
         f"iokernel/_accel_{part}.h"
-        for part in ("times", "values", "future", "caller", "cells", "markers", "http", "wsgi", "asgi")
+        for part in ("times", "values", "future", "caller", "cells", "copy", "markers", "http", "wsgi", "asgi")
     ],
     py_limited_api=True,
     optional=True,

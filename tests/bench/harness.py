@@ -146,8 +146,9 @@ class Result:
 class Bench:
     """What every scenario needs. One server at a time; sides take turns, so that a busy minute hits all of them."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, rows: int | None = None) -> None:
         self.runs = runs
+        self.rows = rows
         self._stack = ExitStack()
         self.build = ROOT / "build" / "bench"
         self.build.mkdir(parents=True, exist_ok=True)

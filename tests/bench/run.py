@@ -35,6 +35,7 @@ from scenarios import (
     lanes,
     observed,
     pg,
+    pg_copy,
     timing_truth,
 )
 
@@ -59,6 +60,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Row]]] = {
     "http-servers": http_servers.hello,
     "http-burning": http_servers.burning,
     "pg": pg.rows,
+    "pg-copy": pg_copy.rows,
 }
 
 
@@ -67,7 +69,7 @@ def main() -> int:
     started, load = time.monotonic(), os.getloadavg()[0]
     cpus = len(os.sched_getaffinity(0))
     rows: list[Row] = []
-    with Bench(options.runs) as bench:
+    with Bench(options.runs, options.rows) as bench:
         for name, scenario in SCENARIOS.items():
             if options.only and not any(word in name for word in options.only):
                 continue
@@ -90,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help=f"part of a name of: {', '.join(SCENARIOS)}")
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
+    parser.add_argument("--rows", type=int, help=f"rows of each COPY ({pg_copy.ROWS})")
     parser.add_argument("--json", metavar="FILE", help="write rows and samples to this file too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return parser.parse_args()

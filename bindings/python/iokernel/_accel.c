@@ -433,6 +433,7 @@ static PyType_Spec core_spec = {
 
 #include "_accel_caller.h"
 #include "_accel_cells.h"
+#include "_accel_copy.h"
 #include "_accel_http.h"
 #include "_accel_wsgi.h"
 #include "_accel_asgi.h"
@@ -475,6 +476,7 @@ static PyMethodDef module_methods[] = {
     {"always_contexts", always_contexts, METH_NOARGS, always_doc},
     {"traced", traced, METH_O, traced_doc},
     {"serving", serving, METH_NOARGS, serving_doc},
+    {"copy_lines", copy_lines, METH_VARARGS, copy_lines_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -504,7 +506,7 @@ PyMODINIT_FUNC PyInit__accel(void) {
     PyErr_SetString(PyExc_ImportError, "no key is left for what belongs to a thread");
     return NULL;
   }
-  PyObject *self = import_times() ? PyModule_Create(&module) : NULL;
+  PyObject *self = import_times() && prepare_copy() ? PyModule_Create(&module) : NULL;
   struct {
     PyType_Spec *spec;
     const char *name;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BadRequest, Error
@@ -213,61 +213,83 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\0", " ")[:1000]
 
 
-def _data(piece: Any) -> memoryview:
+def _data(piece: Any) -> bytes | memoryview:
     """A piece of a source."""
     if isinstance(piece, str):
-        piece = piece.encode()
+        return piece.encode()
+    if isinstance(piece, bytes):
+        return piece
     try:
-        return memoryview(piece).cast("B")
+        view = memoryview(piece).cast("B")
     except TypeError:
         given = type(piece).__name__
         text = f"source: {given}: expected bytes or str, a file, or an iterable of them"
         raise BadRequest(text, code="BADREQUEST", status=-107, fate="maybe_executed") from None
+    # What is kept for a while is copied: it may be the buffer of the next piece too.
+    return bytes(view) if len(view) < PIECE_BYTES else view
 
 
-def _pieces(source: Source) -> Iterator[memoryview]:
+def _pieces(source: Source) -> Iterable[Any]:
     read = getattr(source, "read", None)
     if read is not None:
-        while piece := read(PIECE_BYTES):
-            yield _data(piece)
-    elif isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
-        yield from map(_data, source)
-    else:
-        yield _data(source)
+        return _read(read)
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
+        return source
+    return (source,)
 
 
-class _Buffer:
-    """Makes pieces of one size of pieces of any size."""
+def _read(read: Callable[[int], Any]) -> Iterator[Any]:
+    while piece := read(PIECE_BYTES):
+        yield piece
+
+
+class _Gathering:
+    """Makes pieces of about one size of pieces of any size."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._held: list[bytes | memoryview] = []
+        self._size = 0
 
-    def put(self, piece: memoryview) -> Iterator[bytes]:
-        for start in range(0, len(piece), PIECE_BYTES):
-            self._held += piece[start : start + PIECE_BYTES]
-            if len(self._held) >= PIECE_BYTES:
-                yield self.rest()
+    def put(self, piece: Any) -> Iterable[bytes | memoryview]:
+        """What is to be sent, where this piece makes it enough."""
+        data = _data(piece)
+        self._held.append(data)
+        self._size += len(data)
+        return () if self._size < PIECE_BYTES else self.rest()
 
-    def rest(self) -> bytes:
-        held, self._held = bytes(self._held), bytearray()
-        return held
+    def rest(self) -> Iterable[bytes | memoryview]:
+        held, self._held, self._size = self._held, [], 0
+        if not held:
+            return ()
+        if len(held) > 1 and len(held[-1]) >= PIECE_BYTES:
+            # The large one as it is, not copied.
+            return (*_cut(b"".join(held[:-1])), *_cut(held[-1]))
+        return _cut(held[0] if len(held) == 1 else b"".join(held))
 
 
-def _gathered(pieces: Iterator[memoryview]) -> Iterator[bytes]:
-    buffer = _Buffer()
+def _cut(data: bytes | memoryview) -> Iterable[bytes | memoryview]:
+    if len(data) <= 2 * PIECE_BYTES:
+        return (data,)
+    view = memoryview(data)
+    return (view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES))
+
+
+def _gathered(pieces: Iterable[Any]) -> Iterator[bytes | memoryview]:
+    gathering = _Gathering()
     for piece in pieces:
-        yield from buffer.put(piece)
-    yield buffer.rest()
+        yield from gathering.put(piece)
+    yield from gathering.rest()
 
 
-async def _gathered_async(source: Any) -> AsyncIterator[bytes]:
-    buffer = _Buffer()
+async def _gathered_async(source: Any) -> AsyncIterator[bytes | memoryview]:
+    gathering = _Gathering()
     if hasattr(source, "read"):
         while piece := await source.read(PIECE_BYTES):
-            for whole in buffer.put(_data(piece)):
+            for whole in gathering.put(piece):
                 yield whole
     else:
         async for piece in source:
-            for whole in buffer.put(_data(piece)):
+            for whole in gathering.put(piece):
                 yield whole
-    yield buffer.rest()
+    for whole in gathering.rest():
+        yield whole

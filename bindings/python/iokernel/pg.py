@@ -10,6 +10,7 @@ with db.transaction() as tx:                              # or async with
 with db.stream("select * from events") as rows:           # as they come; or async with, async for
     for row in rows: ...
 db.copy_from("copy events from stdin", open("events.tsv", "rb"))
+db.copy_rows("copy events from stdin", [(1, "begun", datetime.now(UTC)), (2, None, None)])
 for piece in db.copy_to("copy events to stdout"): ...
 
 Values:
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from ._endpoint import Endpoint, Lease, _Requests
@@ -45,6 +46,7 @@ from ._kernel import default_kernel
 from ._pg_stream import Copy as Copy
 from ._pg_stream import RowStream as RowStream
 from ._pg_stream import copy_from, copy_from_async
+from ._pg_text import copied, copied_async
 from ._pg_values import Interval as Interval
 from ._pg_values import Range as Range
 
@@ -298,6 +300,22 @@ class PgEndpoint(_Statements, Endpoint):
         """
         copy = Copy(self, sql, "in", timeout, route)
         return copy_from(copy, source) if asyncio._get_running_loop() is None else copy_from_async(copy, source)
+
+    def copy_rows(
+        self,
+        sql: str,
+        rows: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        timeout: float | None = None,
+        route: Route | None = None,
+    ) -> Any:
+        """`COPY ... FROM STDIN`, in its text format, of rows of Python's values, each a sequence of as many as columns.
+
+        Values as parameters have them, and lists are arrays: what is a composite or a multirange is given as str.
+        The rest as `copy_from`.
+        """
+        source = copied(rows) if isinstance(rows, Iterable) else copied_async(rows)
+        return self.copy_from(sql, source, timeout=timeout, route=route)
 
     def transaction(
         self,

@@ -181,3 +181,84 @@ def test_threads_share_a_connection(conn: dbapi.Connection) -> None:
         thread.join()
     conn.commit()
     assert len(names(conn)) == 20
+
+
+def test_scripts_give_the_rows_of_each_statement(conn: dbapi.Connection) -> None:
+    cursor = conn.cursor()
+    cursor.execute("insert into things values (1, '100%;', 0); select name, price from things; select 2, now();")
+    assert (cursor.rowcount, cursor.description) == (1, None)
+    assert cursor.nextset() and cursor.fetchall() == [("100%;", Decimal(0))]
+    assert cursor.nextset() and cursor.fetchone() is not None
+    assert cursor.nextset() is None
+    assert cursor.execute("select ';'").fetchall() == [(";",)]
+    with pytest.raises(dbapi.DataError):
+        cursor.execute("select 1; select 1 / 0")
+    conn.rollback()
+    assert names(conn) == []
+    cursor.execute("insert into things values (2, 'b', 0); commit; insert into things values (3, 'c', 0)")
+    conn.rollback()
+    assert names(conn) == ["b", "c"], "the end of a script commits what came after its last COMMIT"
+
+
+def test_rows_may_stay_in_the_server(conn: dbapi.Connection) -> None:
+    def open_cursors() -> list[Any]:
+        return conn.cursor().execute("select name from pg_cursors where name <> ''").fetchall()
+
+    cursor = conn.cursor('mine "x"')
+    assert cursor.execute("select i, 'n' || i from generate_series(1, %s) i", (1000,)) is cursor
+    assert cursor.description is not None
+    assert [column[:2] for column in cursor.description] == [("i", "int4"), ("?column?", "text")]
+    assert (cursor.rowcount, open_cursors()) == (-1, [('mine "x"',)])
+    assert cursor.fetchone() == (1, "n1")
+    assert [row[0] for row in cursor.fetchmany(150)] == list(range(2, 152))
+    assert [row[0] for row in cursor][-1] == 1000
+    assert (cursor.fetchone(), cursor.fetchmany(2), cursor.fetchall()) == (None, [], [])
+    cursor.execute("select generate_series(1, 3)")
+    assert cursor.fetchall() == [(1,), (2,), (3,)]
+    cursor.close()
+    assert open_cursors() == []
+    with pytest.raises(dbapi.ProgrammingError):
+        conn.cursor("other").execute("selec 1")
+    conn.rollback()
+    with pytest.raises(dbapi.NotSupportedError):
+        conn.cursor("other").executemany("select %s", [(1,)])
+    with pytest.raises(dbapi.DataError):
+        conn.cursor("other").execute("select 1 / (3 - i) from generate_series(1, 5) i").fetchall()
+    conn.rollback()
+
+
+def test_cursors_of_the_server_end_with_their_transaction(conn: dbapi.Connection) -> None:
+    cursor = conn.cursor("short").execute("select generate_series(1, 500)")
+    conn.commit()
+    with pytest.raises(dbapi.Error) as gone:
+        cursor.fetchone()
+    assert gone.value.sqlstate == "34000"
+    conn.rollback()
+    cursor.close()
+    cursor = conn.cursor("held", withhold=True).execute("select generate_series(1, 500)")
+    assert cursor.fetchone() == (1,)
+    conn.commit()
+    assert cursor.fetchmany(500)[-1] == (500,)
+    cursor.close()
+    assert conn.cursor().execute("select count(*) from pg_cursors where name <> ''").fetchone() == (0,)
+    conn.commit()
+    conn.autocommit = True
+    with pytest.raises(dbapi.Error) as none:
+        conn.cursor("short").execute("select 1")
+    assert none.value.sqlstate == "25P01"
+    with conn.cursor("held", withhold=True) as held:
+        assert held.execute("select 1").fetchall() == [(1,)]
+
+
+def test_a_cursor_of_the_server_may_end_with_a_savepoint(conn: dbapi.Connection) -> None:
+    plain = conn.cursor()
+    for where in ("before", "after"):
+        if where == "after":
+            plain.execute("savepoint part")
+        cursor = conn.cursor("mine").execute("select generate_series(1, 500)")
+        if where == "before":
+            plain.execute("savepoint part")
+        plain.execute("rollback to savepoint part")
+        cursor.close()
+        assert plain.execute("select count(*) from pg_cursors where name <> ''").fetchone() == (0,), where
+        conn.commit()

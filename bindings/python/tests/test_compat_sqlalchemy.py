@@ -180,11 +180,14 @@ def test_a_server_that_restarts_is_a_disconnect(server: PostgresServer) -> None:
 
 if os.environ.get("IOKERNEL_SOAK", "") not in ("", "0"):
 
-    @pytest.mark.timeout(900)
-    def test_its_own_tests_of_dialects_fail_where_they_fail_with_psycopg_alone(tmp_path: Path) -> None:
+    @pytest.mark.timeout(1800)
+    @pytest.mark.parametrize(("driver", "peer"), [("iokernel", "psycopg"), ("iokernel_async", "psycopg_async")])
+    def test_its_own_tests_of_dialects_fail_where_they_fail_with_psycopg_alone(
+        tmp_path: Path, driver: str, peer: str
+    ) -> None:
         """Those that fail want to know more of PostgreSQL than `requirements.py` says."""
-        (ours, passed), (theirs, _) = (own_tests(tmp_path / driver, driver) for driver in ("iokernel", "psycopg"))
-        print(f"SQLAlchemy's own tests: {passed} pass, {len(ours)} fail; with psycopg {len(theirs)} fail")
+        (ours, passed), (theirs, _) = (own_tests(tmp_path / name, name) for name in (driver, peer))
+        print(f"SQLAlchemy's own tests by {driver}: {passed} pass, {len(ours)} fail; by {peer} {len(theirs)} fail")
         assert passed > 1000 and ours - theirs == set()
 
     def own_tests(folder: Path, driver: str) -> tuple[set[str], int]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import datetime
+import enum
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import iokernel
+import iokernel._pg_text
 import iokernel.pg
 import pytest
 from support.fixtures import or_skip
@@ -141,3 +147,138 @@ def test_what_python_has_no_date_for_is_text(db: iokernel.pg.PgEndpoint, kind: s
         value = db.call(f"select $1::text::{kind}", text).scalar()
         assert isinstance(value, str)
         assert db.call(f"select $1::{kind} = $2::text::{kind}", value, text).scalar() is True
+
+
+VALUES = {
+    "int8": -5,
+    "text": "a\tb\\c\nd\r\\N 'ü' \"",
+    "bool": True,
+    "float8": 0.1,
+    "numeric": Decimal("1.50"),
+    "bytea": b"\0\\\xff",
+    "date": datetime.date(2024, 2, 29),
+    "time": datetime.time(1, 2, 3, 4),
+    "timetz": datetime.time(1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+    "timestamp": datetime.datetime(999, 2, 3, 4, 5, 6, 7),
+    "timestamptz": datetime.datetime(2024, 2, 29, 23, tzinfo=datetime.timezone.utc),
+    "interval": iokernel.pg.Interval(-14, 3, -7),
+    "uuid": uuid.UUID(int=7),
+    "tstzrange": iokernel.pg.Range(None, datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone.utc), "()"),
+    "int4range": iokernel.pg.Range(empty=True),
+    "text[]": ["a,b", None, 'c"d\\', "NULL", "", "{x}\t"],
+    "int4[]": [[1, None], [3, 4]],
+    "bytea[]": [b"\1", b""],
+    "numrange[]": [iokernel.pg.Range(Decimal(1), None)],
+}
+
+
+@pytest.fixture(params=["C", "Python"])
+def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written as text by the accelerator, or without it."""
+    if request.param == "Python":
+        monkeypatch.setattr("iokernel._pg_text.copy_lines", None)
+    elif iokernel._pg_text.copy_lines is None:
+        pytest.skip("there is no accelerator")
+
+
+@pytest.mark.usefixtures("written")
+def test_rows_of_values_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    kinds = ", ".join(f"c{at} {kind}" for at, kind in enumerate(VALUES))
+    db.call({"simple": f"drop table if exists copied; create table copied (id int, {kinds})"})
+    values = list(VALUES.values())
+    rows = [[at, *(None if at % 5 == 1 else value for value in values)] for at in range(10)]
+    assert db.copy_rows("copy copied from stdin", rows).affected == 10
+    assert db.call("select * from copied order by id").lists() == rows
+    wanted = datetime.timedelta(days=-1, microseconds=5)
+    assert db.copy_rows("copy copied (c11) from stdin", iter([(wanted,)])).affected == 1
+    assert db.call("select c11 from copied where id is null").scalar().timedelta() == wanted
+    for wrong, why in (([(1, "a"), (2,)], "of 1 and 2 values"), ([(object(), "a")], "object: expected a type")):
+        with pytest.raises(iokernel.BadRequest, match=why):
+            db.copy_rows("copy things from stdin", wrong)
+    with pytest.raises(iokernel.RemoteError, match="line 2"):
+        db.copy_rows("copy things from stdin", [(1, "a"), ("x", "b")])
+    assert db.call("select count(*) from things").scalar() == 0
+    assert db.copy_rows("copy things from stdin", ()).affected == 0
+    db.call({"simple": "drop table if exists bare; create table bare ()"})
+    assert db.copy_rows("copy bare from stdin", [(), []]).affected == 2
+
+
+MOMENTS = [
+    datetime.datetime.min,
+    datetime.datetime.max,
+    datetime.datetime(1969, 12, 31, 23, 59, 59, 999999),
+    datetime.datetime(2024, 2, 29, 1, 2, 3),
+    datetime.datetime(1900, 3, 1, 0, 0, 0, 10),
+]
+ZONES = [
+    None,
+    datetime.timezone.utc,
+    datetime.timezone(datetime.timedelta(hours=-3, minutes=-30)),
+    ZoneInfo("Asia/Tokyo"),
+]
+
+
+@pytest.mark.usefixtures("written")
+def test_moments_and_numbers_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    db.call(
+        {"simple": "drop table if exists ones; create table ones (a timestamp, b timestamptz, c numeric, d float8)"}
+    )
+    inner = [one for one in MOMENTS if 1 < one.year < 9999]
+    rows = [(one, None, None, None) for one in MOMENTS]
+    rows += [(None, one.replace(tzinfo=zone), None, None) for one in inner for zone in ZONES[1:]]
+    rows += [(None, None, number, None) for number in (0, -1, 2**63 - 1, -(2**63), 2**63, 10**30)]
+    rows += [(None, None, None, number) for number in (0.0, -0.0, 1e300, 5e-324, 0.1, 1e16, float("inf"))]
+    assert db.copy_rows("copy ones from stdin", rows).affected == len(rows)
+    assert db.call("select * from ones").lists() == [list(row) for row in rows]
+
+
+class Word(str):
+    """A str that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "not this"
+
+
+@pytest.mark.usefixtures("written")
+def test_values_of_classes_of_the_program_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    color = enum.IntEnum("color", {"RED": 7})
+    assert db.copy_rows("copy things from stdin", [(color(7), Word("x\ty")), (True + 7, "ü" * 40_000)]).affected == 2
+    assert db.call("select id, length(name) from things order by id").lists() == [[7, 3], [8, 40_000]]
+
+    rows: list[list[object]] = [[1, "a"], [2, object()], [3, "c"]]
+    with pytest.raises(iokernel.BadRequest, match="expected a type"):
+        db.copy_rows("copy things from stdin", rows)
+    with pytest.raises(UnicodeEncodeError):
+        db.copy_rows("copy things from stdin", [(9, "\ud800")])
+    with pytest.raises(TypeError):
+        db.copy_rows("copy things from stdin", [7])  # type: ignore[list-item]
+
+
+def test_rows_of_all_sizes_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    rows = [(at, "x" * (at % 50) + ("y" * 300_000 if at % 5000 == 0 else "")) for at in range(20_000)]
+    assert db.copy_rows("copy things from stdin", rows).affected == 20_000
+    assert db.call("select sum(length(name)) from things").scalar() == sum(len(name) for _, name in rows)
+
+
+async def test_rows_that_come_as_they_like_are_copied(db: iokernel.pg.PgEndpoint) -> None:
+    async def come() -> AsyncIterator[tuple[int, str]]:
+        for at in range(3000):
+            if at % 1000 == 0:
+                await asyncio.sleep(0)
+            yield at, f"name {at}"
+
+    assert (await db.copy_rows("copy things from stdin", come())).affected == 3000
+    assert (await db.copy_rows("copy things from stdin", [(3000, None)])).affected == 1
+    assert (await db("select count(name) from things")).scalar() == 3000
+
+
+def test_a_buffer_that_is_filled_again_is_copied_as_it_was(db: iokernel.pg.PgEndpoint) -> None:
+    buffer = bytearray(8)
+
+    def fill() -> Iterator[memoryview]:
+        for at in range(20_000):
+            buffer[:] = b"%07d\n" % at
+            yield memoryview(buffer)
+
+    assert db.copy_from("copy things (id) from stdin", fill()).affected == 20_000
+    assert db.call("select sum(id) from things").scalar() == 20_000 * 19_999 // 2

@@ -10,12 +10,20 @@ from __future__ import annotations
 import datetime
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+from urllib.parse import quote, urlencode
 
 from .. import _errors
 from .._kernel import default_kernel
 from ..pg import PgEndpoint, PgLease, Rows
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ._server_cursor import ServerCursor
+
+    Request = list[Any] | dict[str, str]
 
 apilevel = "2.0"
 threadsafety = 2
@@ -67,22 +75,14 @@ class NotSupportedError(DatabaseError):
     """The server has no such feature (SQLSTATE 0A)."""
 
 
-_CLASSES: dict[str, type[DatabaseError]] = {
-    "0A": NotSupportedError,
-    **dict.fromkeys(("21", "22"), DataError),
-    "23": IntegrityError,
-    **dict.fromkeys(("24", "25", "2B", "2D", "XX"), InternalError),
-    **dict.fromkeys(("08", "40", "53", "54", "55", "57", "58"), OperationalError),
+_CLASSES = {
+    "0A": "NotSupportedError",
+    **dict.fromkeys(("21", "22"), "DataError"),
+    "23": "IntegrityError",
+    **dict.fromkeys(("24", "25", "2B", "2D", "XX"), "InternalError"),
+    **dict.fromkeys(("08", "40", "53", "54", "55", "57", "58"), "OperationalError"),
 }
-
-
-def _translated(error: _errors.Error) -> DatabaseError:
-    if isinstance(error, _errors.RemoteError):
-        state = error.code or ""
-        return _CLASSES.get(state[:2], ProgrammingError)(error.message, state)
-    if isinstance(error, _errors.BadRequest):
-        return ProgrammingError(str(error))
-    return OperationalError(str(error))
+"""By the first two characters of SQLSTATE; ProgrammingError for the rest."""
 
 
 class _Kind(frozenset[str]):
@@ -118,17 +118,18 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(ticks)
 
 
-_TO_SAVEPOINT = re.compile(r"\s*ROLLBACK\s.*\bTO\b", re.IGNORECASE | re.DOTALL)
+_TO_SAVEPOINT = re.compile(r"\bROLLBACK\s.*\bTO\b", re.IGNORECASE | re.DOTALL)
 _PLACES = re.compile(r"%(?:\((?P<name>[^)]*)\))?(?P<what>.)?", re.DOTALL)
 
 
-def numbered(statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """A statement with `%s` or `%(name)s` as one with `$1`, and its parameters in order. `%%` is a percent sign."""
+def placed(statement: str, parameters: Sequence[Any] | Mapping[str, Any], put: Callable[[Any], str]) -> str:
+    """A statement with what `put` makes of the parameters in place of `%s` or `%(name)s`. `%%` is a percent sign."""
     named: Any = parameters
-    values: list[Any] = []
-    places: dict[str, int] = {}
+    places: dict[str, str] = {}
+    count = 0
 
     def place(found: re.Match[str]) -> str:
+        nonlocal count
         name, what = found["name"], found["what"]
         if name is None and what == "%":
             return "%"
@@ -138,35 +139,61 @@ def numbered(statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> t
             expected = "a mapping for %(name)s, a sequence for %s"
             raise ProgrammingError(f"parameters: {type(parameters).__name__}: expected {expected}")
         if name is None:
-            if len(values) == len(parameters):
+            if count == len(parameters):
                 raise ProgrammingError(f"parameters: {len(parameters)}: the statement has more places")
-            values.append(named[len(values)])
-            return f"${len(values)}"
+            count += 1
+            return put(named[count - 1])
         if name not in places:
-            try:
-                values.append(named[name])
-            except KeyError:
-                raise ProgrammingError(f"parameters: none is called {name!r}, which the statement has") from None
-            places[name] = len(values)
-        return f"${places[name]}"
+            if name not in named:
+                raise ProgrammingError(f"parameters: none is called {name!r}, which the statement has")
+            places[name] = put(named[name])
+        return places[name]
 
     text = _PLACES.sub(place, statement)
-    if not isinstance(parameters, Mapping) and len(values) != len(parameters):
-        raise ProgrammingError(f"parameters: {len(parameters)}: the statement has {len(values)} places")
-    return text, values
+    if not isinstance(parameters, Mapping) and count != len(parameters):
+        raise ProgrammingError(f"parameters: {len(parameters)}: the statement has {count} places")
+    return text
+
+
+def numbered(statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """A statement with `%s` or `%(name)s` as one with `$1`, and its parameters in order."""
+    values: list[Any] = []
+
+    def put(value: Any) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    return placed(statement, parameters, put), values
 
 
 def connect(url: str, *, autocommit: bool = False, **options: Any) -> Connection:
     """A session at `url`; `options` are the endpoint's. Raises OperationalError if there is none to be had."""
-    endpoint = _shared(url, options)
-    return Connection(endpoint, autocommit)
+    return Connection._at(url, autocommit, options)
+
+
+def address(
+    user: str | None, password: str | None, host: str | None, port: Any, database: str | None, query: Mapping[str, Any]
+) -> str:
+    """The URL of these. A host that is a path is the folder of a unix socket."""
+    login = quote(user or "", safe="")
+    if password:
+        login += ":" + quote(password, safe="")
+    login += "@" if login else ""
+    if host and host.startswith("/"):
+        query = {"dbname": database, **query} if database else query
+        place, scheme = f"{host}/.s.PGSQL.{port or 5432}", "postgres+unix"
+    else:
+        host = f"[{host}]" if host and ":" in host else host or "127.0.0.1"
+        place, scheme = f"{host}{f':{port}' if port else ''}/{quote(database or '', safe='')}", "postgres"
+    return f"{scheme}://{login}{place}{'?' + urlencode(query, quote_via=quote) if query else ''}"
 
 
 _endpoints: dict[tuple[Any, ...], PgEndpoint] = {}
 _lock = threading.Lock()
 
 
-def _shared(url: str, options: dict[str, Any]) -> PgEndpoint:
+def shared(url: str, options: dict[str, Any]) -> PgEndpoint:
+    """The endpoint of all connections with this URL and these options."""
     kernel = default_kernel()
     key = (id(kernel), url, *sorted((name, str(value)) for name, value in options.items()))
     with _lock:
@@ -180,22 +207,59 @@ def _shared(url: str, options: dict[str, Any]) -> PgEndpoint:
         return found
 
 
+def close_all(url: str) -> None:
+    """Closes the endpoints of this URL, whatever their options, and with them the connections that are left."""
+    with _lock:
+        found = [key for key in _endpoints if key[1].partition("?")[0] == url.partition("?")[0]]
+        closed = [_endpoints.pop(key) for key in found]
+    for endpoint in closed:
+        endpoint.close()
+
+
 class Connection:
     """One session. Closed without a commit, it forgets what it has not committed."""
 
-    Warning, Error, InterfaceError, DatabaseError = Warning, Error, InterfaceError, DatabaseError
-    DataError, OperationalError, IntegrityError = DataError, OperationalError, IntegrityError
-    InternalError, ProgrammingError, NotSupportedError = InternalError, ProgrammingError, NotSupportedError
+    Warning: type[Exception] = Warning
+    Error: type[Exception] = Error
+    InterfaceError: type[Exception] = InterfaceError
+    DatabaseError: type[Exception] = DatabaseError
+    DataError: type[Exception] = DataError
+    OperationalError: type[Exception] = OperationalError
+    IntegrityError: type[Exception] = IntegrityError
+    InternalError: type[Exception] = InternalError
+    ProgrammingError: type[Exception] = ProgrammingError
+    NotSupportedError: type[Exception] = NotSupportedError
 
-    def __init__(self, endpoint: PgEndpoint, autocommit: bool) -> None:
+    @classmethod
+    def _at(cls, url: str, autocommit: bool, options: dict[str, Any]) -> Self:
+        try:
+            session = PgLease(shared(url, options), None)
+            session.acquire()
+        except _errors.Error as error:
+            raise cls._translated(error) from error
+        return cls(session, autocommit)
+
+    @classmethod
+    def _translated(cls, error: _errors.Error) -> Exception:
+        if isinstance(error, _errors.RemoteError):
+            return cls._refused(error.message, error.code or "")
+        return (cls.ProgrammingError if isinstance(error, _errors.BadRequest) else cls.OperationalError)(str(error))
+
+    @classmethod
+    def _refused(cls, message: str, sqlstate: str) -> Exception:
+        """What an answer of the server with this SQLSTATE is raised as."""
+        refusal: Exception = getattr(cls, _CLASSES.get(sqlstate[:2], "ProgrammingError"))(message, sqlstate)
+        return refusal
+
+    def __init__(self, session: PgLease, autocommit: bool) -> None:
+        """`session`: a lease that is held."""
         self._autocommit = autocommit
         self._in_transaction = False
-        self._lock = threading.RLock()
-        self._session: PgLease | None = PgLease(endpoint, None)
-        try:
-            self._session.acquire()
-        except _errors.Error as error:
-            raise _translated(error) from error
+        self._ends = 0
+        """How many transactions, or parts of them, have ended: the cursors of the server may have ended with them."""
+        self._names: set[str] = set()
+        self._lock: Any = threading.RLock()
+        self._session: PgLease | None = session
 
     @property
     def autocommit(self) -> bool:
@@ -205,7 +269,7 @@ class Connection:
     @autocommit.setter
     def autocommit(self, on: bool) -> None:
         if self._in_transaction and on != self._autocommit:
-            raise ProgrammingError("autocommit: a transaction is under way: commit it or roll it back first")
+            raise self.ProgrammingError("autocommit: a transaction is under way: commit it or roll it back first")
         self._autocommit = on
 
     @property
@@ -213,10 +277,19 @@ class Connection:
         """True after `close()`."""
         return self._session is None
 
-    def cursor(self) -> Cursor:
-        """A cursor, with which statements are executed."""
+    @overload
+    def cursor(self) -> Cursor: ...
+    @overload
+    def cursor(self, name: str, *, withhold: bool = False) -> ServerCursor: ...
+    def cursor(self, name: str | None = None, *, withhold: bool = False) -> Cursor:
+        """A cursor, with which statements are executed. With a name it is one of the server, which keeps the rows until
+        they are fetched: until the end of the transaction, or longer if `withhold`."""
         self._held()
-        return Cursor(self)
+        if not name:
+            return Cursor(self)
+        from ._server_cursor import ServerCursor
+
+        return ServerCursor(self, name, withhold)
 
     def commit(self) -> None:
         """Ends the transaction, if one is under way; its changes stay."""
@@ -235,8 +308,12 @@ class Connection:
 
     def _held(self) -> PgLease:
         if self._session is None:
-            raise InterfaceError("the connection is closed")
+            raise self.InterfaceError("the connection is closed")
         return self._session
+
+    def _call(self, session: PgLease, *requests: Any) -> Any:
+        """The answer of the session."""
+        return session.call(*requests)
 
     def _end(self, word: str) -> None:
         with self._lock:
@@ -244,36 +321,46 @@ class Connection:
             if not self._in_transaction:
                 return
             self._in_transaction = False
-            rows = self._asked(session, word)
+            self._ends += 1
+            rows: Rows = self._asked(session, [word])
             if word == "COMMIT" and rows.tag != word:
-                raise InternalError("it was rolled back, because a statement in it had failed", "25P02")
+                raise self._refused("it was rolled back, because a statement in it had failed", "25P02")
 
-    def _ask(self, *requests: list[Any]) -> list[Any]:
-        """What each request came to: Rows, or an error."""
+    def _ask(self, *requests: Request) -> list[Any]:
+        """What each request came to: Rows, a list of them for a script, or an error."""
         with self._lock:
             session = self._held()
             if not self._in_transaction and not self._autocommit:
-                self._asked(session, "BEGIN")
+                self._asked(session, ["BEGIN"])
                 self._in_transaction = True
             if len(requests) == 1:
-                return [self._asked(session, *requests[0])]
+                return [self._asked(session, requests[0])]
             try:
-                answers: list[Any] = session.call(*requests)
+                answers: list[Any] = self._call(session, *requests)
             except _errors.Error as error:
-                raise _translated(error) from error
+                raise self._translated(error) from error
             return answers
 
-    def _asked(self, session: PgLease, *request: Any) -> Rows:
+    def _asked(self, session: PgLease, request: Request) -> Any:
+        is_script = isinstance(request, dict)
         try:
-            rows: Rows = session.call(*request)
+            answer = self._call(session, request) if is_script else self._call(session, *request)
         except _errors.Error as error:
-            raise _translated(error) from error
-        # The program may begin and end transactions by statements of its own.
-        if rows.tag in ("COMMIT", "ROLLBACK") and not _TO_SAVEPOINT.match(request[0]):
-            self._in_transaction = False
-        elif rows.tag in ("BEGIN", "START TRANSACTION"):
+            raise self._translated(error) from error
+        if isinstance(request, dict):
+            for rows in answer:
+                self._heard(request["simple"], rows.tag)
+        else:
+            self._heard(request[0], answer.tag)
+        return answer
+
+    def _heard(self, text: str, tag: str) -> None:
+        """The program may begin and end transactions by statements of its own."""
+        if tag in ("COMMIT", "ROLLBACK"):
+            self._ends += 1
+            self._in_transaction = self._in_transaction and bool(_TO_SAVEPOINT.search(text))
+        elif tag in ("BEGIN", "START TRANSACTION"):
             self._in_transaction = True
-        return rows
 
     def __enter__(self) -> Connection:
         return self
@@ -296,42 +383,68 @@ class Cursor:
         self.lastrowid = None
         self._rows: Rows | None = None
         self._at = 0
+        self._next: list[Rows] = []
+        self._described: list[Any] | None = None
         self.rowcount = -1
         """Rows that the last statement gave or changed; -1 where there was none."""
         self._closed = False
 
     @property
-    def description(self) -> list[tuple[str, str, None, None, None, None, None]] | None:
+    def description(self) -> list[Any] | None:
         """Of each column its name and its type, and five times None (PEP 249); None for statements without rows."""
-        if self._rows is None or not self._rows.columns:
-            return None
-        return [(name, kind, None, None, None, None, None) for name, kind in zip(self._rows.columns, self._rows.types)]
+        if self._described is None and self._rows is not None and self._rows.columns:
+            rows = self._rows
+            self._described = [
+                (name, kind, None, None, None, None, None) for name, kind in zip(rows.columns, rows.types)
+            ]
+        return self._described
 
     def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> Cursor:
-        """Executes one statement. Without `parameters`, percent signs in it are what they are."""
+        """Executes one statement. Without `parameters`, percent signs in it are what they are, and there may be several
+        statements with `;` between them, each of whose rows come after `nextset()`."""
         self._open()
-        request = [statement]
+        request = self._request(statement, parameters)
+        self._forget()
+        (answer,) = self.connection._ask(request)
+        if isinstance(answer, list):
+            self._next = answer
+            self.nextset()
+        else:
+            self._take(answer)
+        return self
+
+    def nextset(self) -> bool | None:
+        """Goes on to what the next statement of a script gave; None after the last."""
+        self._open()
+        if not self._next:
+            return None
+        self._take(self._next.pop(0))
+        return True
+
+    def _request(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Request:
         if parameters is not None:
             text, values = numbered(statement, parameters)
-            request = [text, *values]
-        self._rows, self._at, self.rowcount = None, 0, -1
-        (rows,) = self.connection._ask(request)
-        self._rows, self.rowcount = rows, rows.affected
-        return self
+            return [text, *values]
+        # Perhaps more than one, which only the simple protocol takes.
+        return {"simple": statement} if ";" in statement.rstrip().rstrip(";") else [statement]
+
+    def _forget(self) -> None:
+        self._rows, self._at, self.rowcount, self._next, self._described = None, 0, -1, [], None
+
+    def _take(self, rows: Rows) -> None:
+        self._rows, self._at, self.rowcount, self._described = rows, 0, rows.affected, None
 
     def executemany(self, statement: str, sets: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Cursor:
         """Executes one statement with each set of parameters; all are sent at once."""
         self._open()
-        requests = []
-        for parameters in sets:
-            text, values = numbered(statement, parameters)
-            requests.append([text, *values])
-        self._rows, self._at, self.rowcount = None, 0, 0
+        requests = [self._request(statement, parameters) for parameters in sets]
+        self._forget()
+        self.rowcount = 0
         if not requests:
             return self
         for answer in self.connection._ask(*requests):
             if isinstance(answer, _errors.Error):
-                raise _translated(answer) from answer
+                raise self.connection._translated(answer) from answer
             self.rowcount += answer.affected
         return self
 
@@ -358,12 +471,12 @@ class Cursor:
 
     def _open(self) -> None:
         if self._closed:
-            raise InterfaceError("the cursor is closed")
+            raise self.connection.InterfaceError("the cursor is closed")
 
     def _given(self) -> list[list[Any]]:
         self._open()
         if self._rows is None or not self._rows.columns:
-            raise ProgrammingError("there are no rows: execute a statement that gives some")
+            raise self.connection.ProgrammingError("there are no rows: execute a statement that gives some")
         return self._rows.lists()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:

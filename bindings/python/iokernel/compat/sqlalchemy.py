@@ -1,4 +1,5 @@
-"""SQLAlchemy over iokernel: `create_engine("postgresql+iokernel://app@db.internal/shop")`.
+"""SQLAlchemy over iokernel: `create_engine("postgresql+iokernel://app@db.internal/shop")`; `create_async_engine` of the
+same URL for asyncio.
 
 The URL's query has options of the endpoint (`?sslmode=verify-full`). SQLAlchemy's pool decides how many sessions there
 are; each is a lease, and its conn is made, kept and watched in the I/O thread. Types are told by casts, as the server
@@ -11,7 +12,6 @@ import importlib
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from sqlalchemy import types, util
 from sqlalchemy.dialects import registry
@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql.array import ARRAY
 from sqlalchemy.dialects.postgresql.types import BIT, OID, REGCLASS
 
 from ..pg import Interval, Range
+from ._server_cursor import spare_name
 
 
 class _String(types.String):
@@ -169,11 +170,19 @@ class _MultiRange(ranges.AbstractMultiRangeImpl[Any]):
         return lambda value: None if value is None else ranges.MultiRange(map(_from_range, value))
 
 
+class _ExecutionContext(base.PGExecutionContext):
+    def create_server_side_cursor(self) -> Any:
+        connection: Any = self._dbapi_connection
+        return connection.cursor(spare_name(connection))
+
+
 class IokernelDialect(base.PGDialect):
     """PostgreSQL's dialect over `iokernel.compat.dbapi`."""
 
     driver = "iokernel"
     supports_statement_cache = True
+    supports_server_side_cursors = True
+    execution_ctx_cls = _ExecutionContext
     default_paramstyle = "pyformat"
     supports_sane_multi_rowcount = True
     supports_native_json_deserialization = False
@@ -215,21 +224,20 @@ class IokernelDialect(base.PGDialect):
         return dbapi
 
     @classmethod
+    def get_async_dialect_cls(cls, url: Any) -> type[IokernelAsyncDialect]:
+        return IokernelAsyncDialect
+
+    @classmethod
     def load_provisioning(cls) -> None:
         """What SQLAlchemy's own tests want to know of a database."""
         importlib.import_module("sqlalchemy.dialects.postgresql.provision")
 
     def create_connect_args(self, url: Any) -> Any:
         """The endpoint's URL."""
-        login = quote(url.username or "", safe="")
-        if url.password is not None:
-            login += ":" + quote(str(url.password), safe="")
-        host = url.host or "127.0.0.1"
-        host = f"[{host}]" if ":" in host else host
-        port = f":{url.port}" if url.port else ""
-        query = "?" + urlencode(url.query) if url.query else ""
-        database = quote(url.database or "", safe="")
-        return [f"postgres://{login}{'@' if login else ''}{host}{port}/{database}{query}"], {}
+        from . import dbapi
+
+        password = None if url.password is None else str(url.password)
+        return [dbapi.address(url.username, password, url.host, url.port, url.database, url.query)], {}
 
     def is_disconnect(self, error: Any, connection: Any, cursor: Any) -> bool:
         """The conn is gone, or the server sends everyone away (SQLSTATE 57P)."""
@@ -271,5 +279,28 @@ class IokernelDialect(base.PGDialect):
             return bool(cursor.execute(f"SHOW {what}").fetchone() == ("on",))
 
 
+class IokernelAsyncDialect(IokernelDialect):
+    """The same for `create_async_engine`."""
+
+    driver = "iokernel_async"
+    is_async = True
+    supports_statement_cache = True
+    has_terminate = True
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        from . import _sqlalchemy_asyncio
+
+        return _sqlalchemy_asyncio
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        dbapi_connection.terminate()
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """The lease: `await lease("select ...")`."""
+        return connection.driver_connection
+
+
 dialect = IokernelDialect
 registry.register("postgresql.iokernel", __name__, "IokernelDialect")
+registry.register("postgresql.iokernel_async", __name__, "IokernelAsyncDialect")
