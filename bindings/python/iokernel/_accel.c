@@ -482,14 +482,14 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* What this module keeps is the process's: it serves the first interpreter that imports it. The others use cffi. */
+/* What this module keeps is the process's: it serves the main interpreter, and is filled once. Others use cffi. */
 static int claim(void) {
   static int is_claimed;
-  if (__atomic_exchange_n(&is_claimed, 1, __ATOMIC_ACQ_REL)) {
-    PyErr_SetString(PyExc_ImportError, "the accelerator serves one interpreter of a process, and another one has it");
-    return -1;
-  }
-  return 0;
+  const char *why = NULL;
+  if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) why = "the accelerator serves the main interpreter alone";
+  else if (is_claimed++) why = "the accelerator serves one copy of the package, and another one has it";
+  if (why) PyErr_SetString(PyExc_ImportError, why);
+  return why ? -1 : 0;
 }
 
 static int fill(PyObject *self) {
