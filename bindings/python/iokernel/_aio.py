@@ -42,6 +42,11 @@ class LoopChannel(ThreadChannel):
         self._scheduled = True
         self._call_soon(self._turn)
 
+    def close(self) -> None:
+        """Ends everything under way. A loop that was closed before has no turns any more."""
+        self._scheduled = self._scheduled or self.loop.is_closed()
+        super().close()
+
     def _turn(self) -> None:
         """The end of a turn: everything it queued goes in one call."""
         self._scheduled = False

@@ -170,6 +170,8 @@ class Kernel:
         if channel is None or channel.hub is not hub or channel.ended:
             from .loops._hub import HubChannel
 
+            if channel is not None:
+                channel.close()
             channel = self._local.shared = HubChannel(self._open_channel(), self.names, hub)
         return channel
 
@@ -177,12 +179,16 @@ class Kernel:
         """A channel for one object of a loop, or of this thread."""
         if loop is not None:
             return self.new_loop_channel(loop)
+        return self.with_hub(ThreadChannel(self._open_channel(), self.names))
+
+    def with_hub(self, channel: Channel) -> Channel:
+        """The same channel, watched by the hub of this thread if it has one."""
         hub = running_hub()
-        if hub is None:
-            return ThreadChannel(self._open_channel(), self.names)
+        if hub is None or channel.ended:
+            return channel
         from .loops._hub import HubChannel
 
-        return HubChannel(self._open_channel(), self.names, hub)
+        return channel if isinstance(channel, HubChannel) else HubChannel(channel.detach(), self.names, hub)
 
     def new_loop_channel(self, loop: Loop, handle: Any = None) -> LoopChannel:
         """Another channel of a running loop; of this handle, if there is one."""

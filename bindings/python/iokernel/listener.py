@@ -122,12 +122,19 @@ class Listener:
         if self._loop is not None:
             raise RuntimeError("made inside of an event loop: iterate with `async for`")
         self._owner = threading.get_ident()
+        self._adopt_greenlets()
         while not self._queue:
             if self._closed:
                 self._channel.close()
                 raise StopIteration
             self._channel.wait(self._has_news, CLOSING_LOOK_S)
         return self._queue.popleft()
+
+    def _adopt_greenlets(self) -> None:
+        """A listener made before there was a hub gives way to other greenlets from here on."""
+        channel = self._kernel.with_hub(self._channel)
+        if channel is not self._channel:
+            channel.listener, self._channel = self, channel
 
     # In a loop
 

@@ -13,7 +13,9 @@ from support.tap import Told
 
 
 @pytest.fixture(
-    scope="module", params=[(name, how) for name in ("gevent", "eventlet") for how in ("plain", "patched")], ids="-".join
+    scope="module",
+    params=[(name, how) for name in ("gevent", "eventlet") for how in ("plain", "patched")],
+    ids="-".join,
 )
 def told(request: pytest.FixtureRequest) -> Iterator[Told]:
     with or_skip(RedisServer)() as server:

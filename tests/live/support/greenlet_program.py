@@ -12,11 +12,11 @@ if __name__ == "__main__":
     if sys.argv[2] == "patched":
         # Before anything else is imported, as both demand.
         if sys.argv[1] == "gevent":
-            from gevent import monkey
+            from gevent import monkey  # type: ignore[import-untyped,unused-ignore]
 
             monkey.patch_all()
         else:
-            import eventlet
+            import eventlet  # type: ignore[import-untyped,unused-ignore]
 
             eventlet.monkey_patch()
 
@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 import iokernel
+
 from support.loop_scenarios import REQUESTS, TICK_S, tell
 
 ROUNDS = 20
@@ -39,7 +40,7 @@ class Gevent:
     name = "gevent"
 
     def __init__(self) -> None:
-        import gevent
+        import gevent  # type: ignore[import-untyped,unused-ignore]
 
         self._gevent = gevent
         self.sleep = gevent.sleep
@@ -69,16 +70,19 @@ class Gevent:
         self._gevent.get_hub().threadpool.apply(call)
 
     def fork(self) -> int:
-        return int(self._gevent.os.fork())
+        return int(self._gevent.os.fork_and_watch())
+
+    def is_over(self, child: int) -> bool:
+        return bool(self._gevent.os.waitpid(child, os.WNOHANG)[0])
 
 
 class Eventlet:
     name = "eventlet"
 
     def __init__(self) -> None:
-        import eventlet
-        import eventlet.hubs
-        import eventlet.tpool
+        import eventlet  # type: ignore[import-untyped,unused-ignore]
+        import eventlet.hubs  # type: ignore[import-untyped,unused-ignore]
+        import eventlet.tpool  # type: ignore[import-untyped,unused-ignore]
 
         self._eventlet: Any = eventlet
         self.sleep = eventlet.sleep
@@ -107,6 +111,9 @@ class Eventlet:
 
     def fork(self) -> int:
         return os.fork()
+
+    def is_over(self, child: int) -> bool:
+        return os.waitpid(child, os.WNOHANG) != (0, 0)
 
 
 def many(db: iokernel.Endpoint, tools: Any) -> str:
@@ -139,7 +146,7 @@ def many(db: iokernel.Endpoint, tools: Any) -> str:
 
 
 def clients(db: iokernel.Endpoint) -> list[str]:
-    rows: list[str] = db.call("CLIENT", "LIST").decode().splitlines()
+    rows: list[str] = db.call("CLIENT", "LIST").splitlines()
     return rows
 
 
@@ -338,7 +345,7 @@ def exchange(db: iokernel.Endpoint, tools: Any) -> None:
 
     def serve() -> None:
         for request in web:
-            body = b"".join(request) if request.args[3] is True else b""
+            body = b"".join(request) if request.args[1] is True else b""
             request.begin([200, {}, True])
             for _ in range(3):
                 request.send(body or b"hello")
@@ -368,7 +375,7 @@ def fork(db: iokernel.Endpoint, tools: Any) -> None:
             in_child(db)
         deadline = time.monotonic() + 20
         asked = 0
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
+        while not tools.is_over(child):
             assert db.call("ECHO", asked) == b"%d" % asked
             asked += 1
             tools.sleep(0.01)

@@ -18,9 +18,11 @@ HERE = Path(__file__).resolve().parent
 class Told:
     """What a program of this folder said: `ok - NAME # NOTE` lines."""
 
-    def __init__(self, program: str, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()):
+    def __init__(
+        self, program: str, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = (), path: str = ""
+    ):
         command = [python, *options, str(HERE / program), *arguments]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "bindings" / "python")}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "bindings" / "python"), path]))}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as child:
             try:
                 self.output, _ = child.communicate(timeout=100)

@@ -4,10 +4,10 @@ its hub watches."""
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from greenlet import getcurrent  # type: ignore[import-untyped,unused-ignore]
@@ -75,6 +75,7 @@ class Sleeper:
         self._channel = channel
         self._done = done
         self.greenlet: Any = None
+        self.is_late = False
 
     def is_over(self) -> bool:
         return self._done() or bool(self._channel.ended)
@@ -83,6 +84,11 @@ class Sleeper:
         """In the hub: switches to it until it waits for something else. One that waits no more is left alone."""
         if self.greenlet is not None:
             self.greenlet.switch()
+
+    def expire(self) -> None:
+        """Its time is over."""
+        self.is_late = True
+        self.wake()
 
 
 class Awaited:
@@ -117,7 +123,7 @@ class HubChannel(ThreadChannel):
         self._awaited: dict[int, Awaited] = {}
         self._woken: deque[Sleeper] = deque()
         self._scheduled = self._blocks = False
-        self._watch = hub.watch(self.fd(), self._readable)
+        self._watch = hub.watch(self.fd(), partial(_readable, weakref.ref(self)))
         _channels.add(self)
 
     # Submitting
@@ -152,8 +158,9 @@ class HubChannel(ThreadChannel):
         return awaited
 
     def _schedule(self) -> None:
-        self._scheduled = True
-        self.hub.soon(self._turn)
+        if self.hub.is_alive():
+            self._scheduled = True
+            self.hub.soon(self._turn)
 
     def _turn(self) -> None:
         """Everything that the greenlets of a turn queued goes in one call."""
@@ -173,13 +180,20 @@ class HubChannel(ThreadChannel):
 
     # Completing
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
         """One run for each wake: while there is more, the descriptor stays readable."""
-        self.poll()
+        super().poll()
         if self._unsent and not self.ended:
             self.flush()
             self._bell()
         self._wake()
+
+    def poll(self) -> int:
+        """Outside of the hub's turn: who is woken by what has come is woken in the next one."""
+        count: int = super().poll()
+        if count and self.hub.is_alive():
+            self.hub.soon(self._wake)
+        return count
 
     def _take(self, tag: int) -> Waiter | None:
         waiter = super()._take(tag)
@@ -207,11 +221,7 @@ class HubChannel(ThreadChannel):
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Gives way to the others until `done()`. False if `timeout` seconds passed before."""
         if self._blocks or self.busy or not self.hub.may_give_way():
-            try:
-                return super().wait(done, timeout)
-            finally:
-                if self.hub.is_alive():
-                    self.hub.soon(self._wake)
+            return super().wait(done, timeout)
         if done() or self.ended:
             return done()
         sleeper = Sleeper(self, done)
@@ -229,11 +239,10 @@ class HubChannel(ThreadChannel):
                 self.hub.sleepers.discard(sleeper)
 
     def _give_way(self, sleeper: Sleeper, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        take_back = None if timeout is None else self.hub.later(max(timeout, 0), sleeper.wake)
+        take_back = None if timeout is None else self.hub.later(max(timeout, 0), sleeper.expire)
         sleeper.greenlet = getcurrent()
         try:
-            while not sleeper.is_over() and (deadline is None or time.monotonic() < deadline):
+            while not (sleeper.is_over() or sleeper.is_late):
                 self.hub.give_way()
             return sleeper._done()
         finally:
@@ -244,7 +253,7 @@ class HubChannel(ThreadChannel):
     # Ending
 
     def _settle(self) -> None:
-        self._blocks = True
+        self._blocks = self._scheduled = True
         super()._settle()
 
     def _end(self, status: int) -> None:
@@ -259,6 +268,13 @@ class HubChannel(ThreadChannel):
         watch, self._watch = self._watch, None
         if watch is not None:
             self.hub.unwatch(watch, forked)
+
+
+def _readable(channel: weakref.ref[HubChannel]) -> None:
+    """What the hub calls; it does not keep the channel."""
+    alive = channel()
+    if alive is not None:
+        alive.readable()
 
 
 def _after_fork() -> None:

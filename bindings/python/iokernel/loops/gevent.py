@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -40,15 +41,16 @@ class GeventHub(Hub):
         return watcher
 
     def unwatch(self, watch: Any, forked: bool) -> None:
-        watch.stop()
-        watch.close()
+        with contextlib.suppress(ValueError):  # The hub was destroyed before.
+            watch.stop()
+            watch.close()
 
     def soon(self, callback: Callable[[], None]) -> None:
         self.own.loop.run_callback(callback)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], Any]:
         timer = self.own.loop.timer(seconds)
-        timer.start(callback)
+        timer.start(callback, update=True)
         take_back: Callable[[], Any] = timer.close
         return take_back
 

@@ -190,9 +190,9 @@ class TrioLoop(BridgedLoop):
                     self._parked = current_task()
                     await wait_task_rescheduled(self._unpark)
         finally:
-            self._is_closed = True
             for callback in self._ends:
                 _guarded(callback)
+            self._is_closed = True
 
     def _unpark(self, _: Any) -> Abort:
         self._parked = None

@@ -27,6 +27,9 @@ from ._bridge import BridgeChannel, BridgedLoop
 
 log = logging.getLogger("iokernel")
 
+FIRED_MAX = 256
+"""Deferreds that have their results before timers and other descriptors have their turn."""
+
 _loop: ReactorLoop | None = None
 
 
@@ -48,7 +51,7 @@ def _after_fork() -> None:
     """A reactor that runs, with what it watches, is the parent's; one that did not run yet may run in the child."""
     global _loop
     if _loop is not None and _loop.reactor.running:
-        _loop.close()
+        _loop.leave()
     else:
         _loop = None
 
@@ -124,11 +127,17 @@ class ReactorLoop(BridgedLoop):
 
     def close(self) -> None:
         """The reactor has stopped: so does what was under way in it."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        for callback in self._ends:
+        ends, self._ends = self._ends, []
+        for callback in ends:
             callback()
+        self._is_closed = True
+        self.fire()
+
+    def leave(self) -> None:
+        """It is another process's: nobody here is told anything."""
+        self._is_closed = True
+        self._ends.clear()
+        self._settled.clear()
 
     def settled(self, reply: Reply, outcome: Any) -> None:
         """Its callbacks, which may do anything, run when the channel is done with what has come."""
@@ -137,10 +146,16 @@ class ReactorLoop(BridgedLoop):
         self._settled.append((reply, outcome))
 
     def fire(self) -> None:
-        while self._settled:
+        """Runs callbacks, as many as a turn may have."""
+        for _ in range(min(len(self._settled), FIRED_MAX)):
             reply, outcome = self._settled.popleft()
             if not reply.called:
                 reply.callback(outcome)
+        if self._settled:
+            if self._is_closed:
+                self.fire()
+            else:
+                self.reactor.callLater(0, self.fire)
 
     def add_reader(self, fd: int, callback: Callable[[], Any], /) -> None:
         reader = self._readers[fd] = _Reader(self, fd, callback)
