@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -22,8 +23,10 @@ except ImportError:
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libiokernel.so"
 PROGRAM = "iokernel"
-# PyUnicode_AsUTF8AndSize belongs to the limited API since 3.10.
-ACCELERATED = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+# PyUnicode_AsUTF8AndSize belongs to the limited API since 3.10. A free-threaded Python has no limited API, and the
+# accelerator would give it its GIL back.
+HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
+ACCELERATED = sys.implementation.name == "cpython" and sys.version_info >= (3, 10) and HAS_GIL
 
 
 def library() -> Path | None:
@@ -36,7 +39,7 @@ def library() -> Path | None:
     return None
 
 
-PARTS = ("values", "future", "caller", "cells", "copy", "markers", "http", "wsgi", "asgi")
+PARTS = ("times", "values", "future", "loops", "caller", "cells", "copy", "markers", "http", "wsgi", "asgi")
 
 
 class BuildPy(build_py):
@@ -78,10 +81,7 @@ class BdistWheel(bdist_wheel):
 accelerator = Extension(
     "iokernel._accel",
     ["iokernel/_accel.c"],
-    depends=[
-        f"iokernel/_accel_{part}.h"
-        for part in ("times", "values", "future", "caller", "cells", "copy", "markers", "http", "wsgi", "asgi")
-    ],
+    depends=[f"iokernel/_accel_{part}.h" for part in PARTS],
     py_limited_api=True,
     optional=True,
     extra_compile_args=["-O2"],

@@ -17,7 +17,8 @@ from support.servers import RedisServer
 
 EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = [path for path in sorted((ROOT / "docs").glob("**/*.md")) if BLOCK.search(path.read_text())]
+LOOPS = ROOT / "docs" / "python-loops.md"
+PAGES = [path for path in sorted((ROOT / "docs").glob("**/*.md")) if BLOCK.search(path.read_text()) and path != LOOPS]
 
 
 def run(path: Path, *arguments: str) -> str:
@@ -70,6 +71,15 @@ def test_readme(redis_server: RedisServer, tmp_path: Path) -> None:
             )
             run(path)
     assert len(blocks) >= 3
+
+
+@pytest.mark.parametrize("at", range(len(BLOCK.findall(LOOPS.read_text()))))
+def test_loops(at: int, redis_server: RedisServer, tmp_path: Path) -> None:
+    """Each block is a program of its own: a process is for one framework."""
+    block = BLOCK.findall(LOOPS.read_text())[at]
+    path = tmp_path / "program.py"
+    path.write_text(block.replace("redis://127.0.0.1:6379", redis_server.url))
+    run(path)
 
 
 @pytest.mark.parametrize("server", [[], ["--listener"]], ids=["redis-server", "listener"])

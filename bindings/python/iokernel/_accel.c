@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "_accel_future.h"
+#include "_accel_loops.h"
 #include "_accel_values.h"
 
 /* The ABI, version 1. */
@@ -477,14 +478,24 @@ static PyMethodDef module_methods[] = {
     {"traced", traced, METH_O, traced_doc},
     {"serving", serving, METH_NOARGS, serving_doc},
     {"copy_lines", copy_lines, METH_VARARGS, copy_lines_doc},
+    {"looks", looks, METH_VARARGS, looks_doc},
+    {"loops", loops, METH_VARARGS, loops_doc},
+    {"running_loop", running_loop_of_module, METH_NOARGS, running_loop_doc},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "iokernel._accel", "The accelerator of the binding.", -1, module_methods, NULL, NULL, NULL, NULL,
-};
+/* What this module keeps is the process's: it serves the main interpreter, and is filled once. Others use cffi. */
+static int claim(void) {
+  static int is_claimed;
+  const char *why = NULL;
+  if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) why = "the accelerator serves the main interpreter alone";
+  else if (is_claimed++) why = "the accelerator serves one copy of the package, and another one has it";
+  if (why) PyErr_SetString(PyExc_ImportError, why);
+  return why ? -1 : 0;
+}
 
-PyMODINIT_FUNC PyInit__accel(void) {
+static int fill(PyObject *self) {
+  if (claim() < 0) return -1;
   struct {
     PyObject **place;
     const char *text;
@@ -496,17 +507,17 @@ PyMODINIT_FUNC PyInit__accel(void) {
       {&name_call_slow, "_call"},           {&name_loop, "loop"},
       {&name_tag, "_iok_tag"},              {&name_channel, "_iok_channel"},
       {&name_claim, "_claim"},              {&name_enter_context, "_enter_context"},
-      {&name_exit_context, "_exit_context"},
+      {&name_exit_context, "_exit_context"}, {&name_name, "name"},
   };
   for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
     *names[index].place = PyUnicode_InternFromString(names[index].text);
-    if (!*names[index].place) return NULL;
+    if (!*names[index].place) return -1;
   }
   if (pthread_key_create(&threads_key, free_threads) != 0) {
     PyErr_SetString(PyExc_ImportError, "no key is left for what belongs to a thread");
-    return NULL;
+    return -1;
   }
-  PyObject *self = import_times() && prepare_copy() ? PyModule_Create(&module) : NULL;
+  if (!import_times() || !prepare_copy()) return -1;
   struct {
     PyType_Spec *spec;
     const char *name;
@@ -515,11 +526,39 @@ PyMODINIT_FUNC PyInit__accel(void) {
                {&gauge_cell_spec, "GaugeCell"}, {&histogram_cell_spec, "HistogramCell"},
                {&start_spec, "Start"}, {&wsgi_spec, "Wsgi"}, {&cycle_spec, "Cycle"},
                {&asgi_spec, "Asgi"}, {&resumed_spec, "Resumed"}, {&ready_spec, "Ready"}};
-  for (size_t index = 0; self && index < sizeof types / sizeof *types; index++) {
+  for (size_t index = 0; index < sizeof types / sizeof *types; index++) {
     PyObject *type = PyType_FromSpec(types[index].spec);
-    if (!type || PyModule_AddObjectRef(self, types[index].name, type) < 0) Py_CLEAR(self);
+    int failed = !type || PyModule_AddObjectRef(self, types[index].name, type) < 0;
     if (type && types[index].spec == &ready_spec) ready_class = type;
     else Py_XDECREF(type);
+    if (failed) return -1;
   }
-  return self;
+  return 0;
+}
+
+/* Slots that the limited API of 3.10 does not name, as later Pythons number them; an earlier one refuses them. */
+enum { SLOT_MULTIPLE_INTERPRETERS = 3, SLOT_GIL = 4 };
+#define NO_OTHER_INTERPRETERS ((void *)0) /* Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED */
+#define GIL_USED ((void *)0)              /* Py_MOD_GIL_USED */
+
+static PyModuleDef_Slot module_slots[4];
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "iokernel._accel", "The accelerator of the binding.", 0, module_methods, module_slots, NULL, NULL, NULL,
+};
+
+/* The minor version of the Python that runs, which may be later than the one that this was built with. */
+static int running_minor(void) {
+  const char *version = Py_GetVersion();
+  return version[0] == '3' && version[1] == '.' ? atoi(version + 2) : 0;
+}
+
+PyMODINIT_FUNC PyInit__accel(void) {
+  int minor = running_minor();
+  PyModuleDef_Slot *slot = module_slots;
+  *slot++ = (PyModuleDef_Slot){Py_mod_exec, (void *)(uintptr_t)fill};
+  if (minor >= 12) *slot++ = (PyModuleDef_Slot){SLOT_MULTIPLE_INTERPRETERS, NO_OTHER_INTERPRETERS};
+  if (minor >= 13) *slot++ = (PyModuleDef_Slot){SLOT_GIL, GIL_USED};
+  *slot = (PyModuleDef_Slot){0, NULL};
+  return PyModuleDef_Init(&module);
 }

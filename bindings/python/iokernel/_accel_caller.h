@@ -5,7 +5,7 @@
 /* Requests get a trace context: the slow path has to ask for it. */
 static int is_traced;
 
-static PyObject *aio_future_class, *get_running_loop, *name_call_slow, *name_loop, *name_tag, *name_channel;
+static PyObject *aio_future_class, *name_call_slow, *name_loop, *name_tag, *name_channel;
 
 typedef struct {
   PyObject_HEAD
@@ -58,13 +58,13 @@ static PyObject *slowly(PyObject *self, PyObject *name, PyObject *arguments, PyO
 static PyObject *caller_call(PyObject *self, PyObject *arguments, PyObject *names) {
   Caller *caller = (Caller *)self;
   if (!names && caller->channel && !is_traced) {
-    PyObject *loop = PyObject_CallNoArgs(get_running_loop);
+    PyObject *loop = running_loop();
     if (!loop) return NULL;
     Core *core = usable_channel(caller, loop);
     PyObject *future = NULL;
     if (core && loop != Py_None) {
       future = begin_in_loop(caller, core, loop, arguments, aio_future_class);
-    } else if (core && (future = begin_in_thread(caller, core, arguments))) {
+    } else if (core && !has_greenlets && (future = begin_in_thread(caller, core, arguments))) {
       iok.flush(core->channel);
     }
     Py_DECREF(loop);
@@ -82,7 +82,7 @@ static PyObject *caller_begin(PyObject *self, PyObject *arguments) {
   PyObject *kind, *values, *future = NULL;
   if (!PyArg_ParseTuple(arguments, "OO!", &kind, &PyTuple_Type, &values)) return NULL;
   if (!caller->channel || is_traced) Py_RETURN_NONE;
-  PyObject *loop = PyObject_CallNoArgs(get_running_loop);
+  PyObject *loop = running_loop();
   if (!loop) return NULL;
   Core *core = usable_channel(caller, loop);
   if (core && loop != Py_None) future = begin_in_loop(caller, core, loop, values, kind);
@@ -124,14 +124,13 @@ static PyType_Spec caller_spec = {
     "iokernel._accel.Caller", sizeof(Caller), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, caller_slots,
 };
 
-PyDoc_STRVAR(futures_doc, "futures(future, aio_future, get_running_loop): the classes to make");
+PyDoc_STRVAR(futures_doc, "futures(future, aio_future): the classes to make");
 
 static PyObject *futures(PyObject *self, PyObject *arguments) {
   (void)self;
-  if (!PyArg_ParseTuple(arguments, "OOO", &future_class, &aio_future_class, &get_running_loop)) return NULL;
+  if (!PyArg_ParseTuple(arguments, "OO", &future_class, &aio_future_class)) return NULL;
   Py_INCREF(future_class);
   Py_INCREF(aio_future_class);
-  Py_INCREF(get_running_loop);
   Py_RETURN_NONE;
 }
 

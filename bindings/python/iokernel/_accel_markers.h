@@ -112,7 +112,7 @@ static inline void take_place(Thread *thread, const Marker *marker, Frame *frame
 /* 1: tasks may take turns on this thread; -1 with an exception. */
 static inline int in_context(void) {
   if (always_context) return 1;
-  PyObject *loop = PyObject_CallNoArgs(get_running_loop);
+  PyObject *loop = running_loop();
   if (!loop) return -1;
   Py_DECREF(loop);
   return loop != Py_None;

@@ -1,29 +1,38 @@
-"""The channel of an asyncio loop: watched by the loop, submitted to once per turn."""
+"""The channel of a loop: watched by the loop, submitted to once per turn."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
 
 from ._channel import Names
 from ._lib import lib
 from ._native import ThreadChannel
 
+if TYPE_CHECKING:
+    from .loops import Loop
+
 
 class LoopChannel(ThreadChannel):
     """Used inside of one loop only; closed with it."""
 
-    def __init__(self, handle: Any, names: Names, loop: asyncio.AbstractEventLoop) -> None:
+    make_future: Callable[[Any], Any] | None = None
+    """Makes what awaits a reply; None: asyncio's futures do."""
+
+    def __init__(self, handle: Any, names: Names, loop: Loop) -> None:
         super().__init__(handle, names)
-        self.loop = loop
+        self.loop: Any = loop
         self._process = os.getpid()
         self._scheduled = False
         self._call_soon = loop.call_soon
         self._fd: int = lib.iok_channel_fd(handle)
         loop.add_reader(self._fd, self._readable)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Sees to it that the channel ends with its loop."""
         self._keeper = _keeper(self)
         with contextlib.suppress(StopIteration):
             # Started inside of the loop, so that the loop ends it when it shuts down.
@@ -32,6 +41,11 @@ class LoopChannel(ThreadChannel):
     def _schedule(self) -> None:
         self._scheduled = True
         self._call_soon(self._turn)
+
+    def close(self) -> None:
+        """Ends everything under way. A loop that was closed before has no turns any more."""
+        self._scheduled = self._scheduled or self.loop.is_closed()
+        super().close()
 
     def _turn(self) -> None:
         """The end of a turn: everything it queued goes in one call."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,16 +25,16 @@ from ._records import (
     timeout_ms,
 )
 from ._values import cannot_pack, pack
+from .loops import needed_loop, running_loop
 
 if TYPE_CHECKING:
+    from ._aio import LoopChannel
     from ._channel import Channel, Waiter
     from ._exchange import Exchange
     from ._kernel import Kernel
     from ._stream import Subscription, Watch
 
     Route = int | str | bytes
-
-_running_loop = asyncio._get_running_loop
 
 E = TypeVar("E", bound="Endpoint")
 
@@ -154,15 +153,16 @@ class _Requests(CallerBase):
     ) -> Any:
         """One request; returns at once. Arguments, options and errors as `call`.
 
-        Inside of an asyncio loop the result is an `asyncio.Future` of that loop: `await cache("GET", "key")`;
-        cancelling it cancels the request. Elsewhere it is an `iokernel.Future`, whose `result()` blocks.
+        Inside of an event loop the result is awaited there: `await cache("GET", "key")`. It is an `asyncio.Future` of
+        asyncio's loops, a Deferred in Twisted; cancelling it, or the scope of trio that awaits it, cancels the request.
+        Elsewhere it is an `iokernel.Future`, whose `result()` blocks; in greenlets it gives way to the others.
         """
         number = self._number or self._open()
         ms = 0 if timeout is None else timeout_ms(timeout)
         flags, key = FLAG_IDEMPOTENT if idempotent else 0, self._key
         if route is not None:
             flags, key = flags | FLAG_ROUTE, self._routed(route)
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             channel = self._kernel.thread_channel()
             future = self._thread_future(channel)
@@ -174,25 +174,27 @@ class _Requests(CallerBase):
             if accelerator is not None:
                 self._remember(channel)
             return future
-        waiting = self._loop_future(loop=loop)
-        self._ask(waiting, self._kernel.loop_channel(loop), (flags, number, ms, key, args), trace)
-        return waiting
+        watched = self._kernel.loop_channel(loop)
+        return self._ask(self._loop_future, watched, (flags, number, ms, key, args), trace)
 
     def _ask(
         self,
-        waiting: AioFuture,
-        channel: Channel,
+        kind: type[AioFuture],
+        channel: LoopChannel,
         request: tuple[int, int, int, int, tuple[Any, ...]],
         trace: str | None,
-    ) -> None:
-        """Queues one request of a loop: flags, endpoint, timeout, key, arguments."""
+    ) -> Any:
+        """Queues one request of a loop: flags, endpoint, timeout, key, arguments. What awaits its reply."""
+        make = channel.make_future
+        waiting: Any = kind(loop=channel.loop) if make is None else make(kind)
         waiting._iok_channel = channel
         if trace is None and _tracing.source is None:
             waiting._iok_tag = channel.request(*request, waiting)
         else:
             waiting._iok_tag = _traced(channel, *request, waiting, trace)
-        if accelerator is not None:
+        if accelerator is not None and make is None:
             self._remember(channel)
+        return waiting
 
     if TYPE_CHECKING or accelerator is None:
         __call__ = _call
@@ -210,7 +212,7 @@ class _Requests(CallerBase):
         context = _context(trace)
         if context:
             flags, payload = flags | FLAG_TRACE, context + payload
-        loop = _running_loop()
+        loop = running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
         channel.submit(OP_REQUEST, flags, number, 0, key, payload)
         if loop is None:
@@ -326,7 +328,7 @@ class Endpoint(_Requests):
         self._kernel.wait_until_up(self._open(), timeout)
 
     async def ready(self, timeout: float | None = None) -> None:
-        """`wait_ready` for asyncio."""
+        """`wait_ready` for event loops."""
         await self._kernel.until_up(self._open(), timeout)
 
     @property
@@ -374,22 +376,30 @@ class Endpoint(_Requests):
 
 
 class _Wanted:
-    """Waits for a lease; one that comes when its future is cancelled or gone is given back."""
+    """Waits for a lease; one that comes when nobody waits for it any more is given back."""
 
-    def __init__(self, lease: Lease, number: int, future: asyncio.Future[int] | None = None) -> None:
+    def __init__(self, lease: Lease, number: int, future: Any = None) -> None:
         self._lease = lease
         self._number = number
         self._future = future
+        self._come: Any = None
 
     def set_result(self, value: Any, /) -> None:
         if self._future is None or self._future.done():
             self._lease._give_back(self._number, value)
         else:
+            self._come = value
             self._future.set_result(value)
 
     def set_exception(self, error: Any, /) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        self._future = None
+        if self._come is not None:
+            self._lease._give_back(self._number, self._come)
 
 
 class Lease(_Requests):
@@ -447,19 +457,17 @@ class Lease(_Requests):
 
     async def _acquire(self) -> Lease:
         number = self._endpoint._open()
-        loop = asyncio.get_running_loop()
+        loop = needed_loop()
         channel = self._kernel.loop_channel(loop)
-        waiting: asyncio.Future[int] = loop.create_future()
+        waiting = loop.create_future()
         wanted = _Wanted(self, number, waiting)
         flags, key = self._route
         tag = channel.submit(OP_LEASE, flags, number, timeout_ms(self._timeout), key, b"", wanted)
         try:
             lease = await waiting
-        except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._give_back(number, waiting.result())
-            else:
-                channel.cancel(tag, wanted)
+        except BaseException:
+            wanted.leave()
+            channel.cancel(tag, wanted)
             raise
         return self._hold(number, lease)
 
@@ -472,7 +480,7 @@ class Lease(_Requests):
     def _give_back(self, number: int, lease: int) -> None:
         if self._kernel.closed or number != self._endpoint._number:
             return
-        loop = _running_loop()
+        loop = running_loop()
         channel = self._kernel.thread_channel() if loop is None else self._kernel.loop_channel(loop)
         channel.submit(OP_RELEASE, FLAG_QUIET, number, 0, lease, b"")
         if loop is None:

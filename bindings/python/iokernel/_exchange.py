@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import select
 import threading
@@ -28,10 +27,12 @@ from ._records import (
     timeout_ms,
 )
 from ._values import cannot_pack, pack
+from .loops import Loop, running_hub, running_loop
 
 if TYPE_CHECKING:
     from ._endpoint import Endpoint, Route
     from ._kernel import Kernel
+    from .loops._hub import Greenlets
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Exchange")
@@ -87,8 +88,8 @@ class Exchange:
         self._refused: Error | None = None
         self._messages: deque[tuple[Any, int]] = deque()
         self._taken = self._unsent = 0
-        loop = None if blocks else asyncio._get_running_loop()
-        self._users: _Threads | _Tasks = _Threads.of(self._kernel) if loop is None else _Tasks(self._kernel, loop)
+        loop = None if blocks else running_loop()
+        self._users: _Threads | _Tasks | Greenlets = _users(self._kernel, loop)
         with self._users as channel:
             self._tag = channel.submit(OP_STREAM, flags, self._number, ms, key, payload, sink=_Sink(self))
             self._over = False
@@ -332,7 +333,7 @@ class _Ack:
 class _Answer:
     """Waits for the answer to a question about an exchange."""
 
-    def __init__(self, users: _Threads | _Tasks) -> None:
+    def __init__(self, users: _Threads | _Tasks | Greenlets) -> None:
         self._users = users
         self.is_there = False
         self.value: Any = None
@@ -341,6 +342,18 @@ class _Answer:
         self.is_there = True
         self.value = None if done.status else done.value()
         self._users.news()
+
+
+def _users(kernel: Kernel, loop: Loop | None) -> _Threads | _Tasks | Greenlets:
+    """Who uses an exchange that is made here."""
+    if loop is not None:
+        return _Tasks(kernel, loop)
+    if running_hub() is None:
+        return _Threads.of(kernel)
+    from .loops._hub import Greenlets, HubChannel
+
+    channel = kernel.thread_channel()
+    return Greenlets(channel) if isinstance(channel, HubChannel) else _Threads.of(kernel)
 
 
 class _Threads:
@@ -411,7 +424,7 @@ class _Threads:
     def when(self, done: Callable[[], bool], take: Callable[[], T], timeout: float | None) -> T:
         """What `take` gives once it is so."""
         if not self.block(done, timeout):
-            raise _too_late(timeout)
+            raise too_late(timeout)
         return take()
 
     def block(self, done: Callable[[], bool], timeout: float | None) -> bool:
@@ -452,19 +465,19 @@ class _Threads:
             self._has_sleeper = False
 
     async def until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        raise _not_in_loops()
+        raise not_in_loops()
 
     def only_in_loops(self) -> None:
-        raise _not_in_loops()
+        raise not_in_loops()
 
 
 class _Tasks:
     """The tasks of a loop that use one exchange."""
 
-    def __init__(self, kernel: Kernel, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, kernel: Kernel, loop: Loop) -> None:
         self._channel: Channel = kernel.loop_channel(loop)
         self._loop = loop
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Any] = []
 
     def __enter__(self) -> Channel:
         self.only_in_loops()
@@ -484,7 +497,7 @@ class _Tasks:
         self._channel.drop(tag)
 
     def only_in_loops(self) -> None:
-        if asyncio._get_running_loop() is not self._loop:
+        if running_loop() is not self._loop:
             raise RuntimeError("made inside of an event loop: use it there")
 
     def block(self, done: Callable[[], bool], timeout: float | None) -> bool:
@@ -492,7 +505,7 @@ class _Tasks:
 
     async def when(self, done: Callable[[], bool], take: Callable[[], T], timeout: float | None) -> T:
         if not done() and not await self.until(done, timeout):
-            raise _too_late(timeout)
+            raise too_late(timeout)
         return take()
 
     async def until(self, done: Callable[[], bool], timeout: float | None) -> bool:
@@ -501,7 +514,7 @@ class _Tasks:
         while not done():
             if deadline is not None and self._loop.time() >= deadline:
                 return False
-            waiting: asyncio.Future[None] = self._loop.create_future()
+            waiting = self._loop.create_future()
             timer = None if deadline is None else self._loop.call_at(deadline, _wake, waiting)
             self._waiting.append(waiting)
             try:
@@ -513,14 +526,14 @@ class _Tasks:
         return True
 
 
-def _wake(waiting: asyncio.Future[None]) -> None:
+def _wake(waiting: Any) -> None:
     if not waiting.done():
         waiting.set_result(None)
 
 
-def _too_late(timeout: float | None) -> Timeout:
+def too_late(timeout: float | None) -> Timeout:
     return Timeout(f"nothing came within {timeout} s; the exchange goes on", status=-202)
 
 
-def _not_in_loops() -> RuntimeError:
+def not_in_loops() -> RuntimeError:
     return RuntimeError("made outside of an event loop: it blocks, and has nothing to await")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from ._channel import Channel
@@ -56,7 +56,7 @@ else:
 class Future(FutureBase):
     """A reply under way, for the thread that asked. `result()` blocks until it is there.
 
-    Made outside of event loops; inside of asyncio's, an `asyncio.Future` is given instead.
+    Made outside of event loops; inside of one, what is awaited there is given instead: an `asyncio.Future`, a Deferred.
     """
 
     __slots__ = ("__weakref__",)
@@ -124,6 +124,8 @@ class AioFuture(asyncio.Future):  # type: ignore[type-arg]
     """An asyncio future whose cancelling cancels its request."""
 
     __slots__ = ("_iok_channel", "_iok_tag")
+    becomes: Callable[[Any], Any] | None = None
+    """What subclasses make of a reply; for loops whose futures are other ones."""
     _iok_channel: Channel
     _iok_tag: int
 
@@ -136,4 +138,4 @@ class AioFuture(asyncio.Future):  # type: ignore[type-arg]
 
 
 if accelerator is not None:
-    accelerator.futures(Future, AioFuture, asyncio._get_running_loop)
+    accelerator.futures(Future, AioFuture)

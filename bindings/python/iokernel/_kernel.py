@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import re
@@ -23,11 +22,14 @@ from ._lib import ffi, last_error, lib
 from ._markers import Marker, marker_text
 from ._native import ThreadChannel
 from ._records import FLAG_UNTIL_UP, OP_OPEN, OP_STATE, timeout_ms
+from .loops import native_local, running_hub, running_loop
 
 if TYPE_CHECKING:
     from ._endpoint import Endpoint, Lease
     from ._stream import Watch
     from .listener import Listener
+    from .loops import Loop
+    from .loops._hub import Hub, HubChannel
 
 _kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
 
@@ -80,12 +82,14 @@ class Outcome:
         return self.done is not None
 
 
-class _Local(threading.local):
+class _Local(native_local()):  # type: ignore[misc]
     """What each thread has of a kernel. The channels are closed when their thread ends."""
 
     channel: Channel | None = None
     loop: LoopChannel | None = None
     spare: Channel | None = None
+    shared: HubChannel | None = None
+    """That of the thread's greenlets."""
 
 
 class Kernel:
@@ -145,8 +149,13 @@ class Kernel:
 
     def thread_channel(self) -> Channel:
         """The channel of this thread, for what blocks."""
+        hub = running_hub()
+        if hub is not None:
+            shared = self._hub_channel(hub)
+            if not shared.busy:
+                return shared
         local = self._local
-        channel = local.channel
+        channel: Channel | None = local.channel
         if channel is None or channel.ended:
             channel = local.channel = ThreadChannel(self._open_channel(), self.names)
         if channel.busy:
@@ -156,18 +165,48 @@ class Kernel:
                 channel = local.spare = ThreadChannel(self._open_channel(), self.names)
         return channel
 
+    def _hub_channel(self, hub: Hub) -> HubChannel:
+        channel: HubChannel | None = self._local.shared
+        if channel is None or channel.hub is not hub or channel.ended:
+            from .loops._hub import HubChannel
+
+            if channel is not None:
+                channel.close()
+            channel = self._local.shared = HubChannel(self._open_channel(), self.names, hub)
+        return channel
+
+    def own_channel(self, loop: Loop | None) -> Channel:
+        """A channel for one object of a loop, or of this thread."""
+        if loop is not None:
+            return self.new_loop_channel(loop)
+        return self.with_hub(ThreadChannel(self._open_channel(), self.names))
+
+    def with_hub(self, channel: Channel) -> Channel:
+        """The same channel, watched by the hub of this thread if it has one."""
+        hub = running_hub()
+        if hub is None or channel.ended:
+            return channel
+        from .loops._hub import HubChannel
+
+        return channel if isinstance(channel, HubChannel) else HubChannel(channel.detach(), self.names, hub)
+
+    def new_loop_channel(self, loop: Loop, handle: Any = None) -> LoopChannel:
+        """Another channel of a running loop; of this handle, if there is one."""
+        kind: type[LoopChannel] = getattr(loop, "channel_class", LoopChannel)
+        return kind(handle or self._open_channel(), self.names, loop)
+
     def spare_channel(self) -> Channel:
         """A channel of no thread in particular; its rings are small, for there may be many."""
         return ThreadChannel(self._open_channel("ring=512KiB"), self.names, record_max=1 << 17)
 
-    def loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
+    def loop_channel(self, loop: Loop) -> LoopChannel:
         """The channel of a running loop."""
-        channel = self._local.loop
+        channel: LoopChannel | None = self._local.loop
         if channel is None or channel.loop is not loop or channel.ended:
             channel = self._local.loop = self._find_loop_channel(loop)
         return channel
 
-    def _find_loop_channel(self, loop: asyncio.AbstractEventLoop) -> LoopChannel:
+    def _find_loop_channel(self, loop: Loop) -> LoopChannel:
         with self._lock:
             for stale in [channel for channel in self._loops if channel.ended or channel.loop.is_closed()]:
                 self._loops.remove(stale)
@@ -175,13 +214,13 @@ class Kernel:
             for channel in self._loops:
                 if channel.loop is loop:
                     return channel
-            channel = LoopChannel(self._open_channel(), self.names, loop)
+            channel = self.new_loop_channel(loop)
             self._loops.append(channel)
             return channel
 
     def submit(self, op: int, flags: int, endpoint: int, timeout: float | None, key: int, payload: bytes) -> Any:
         """One operation for who runs here: a future of the running loop, or of this thread."""
-        loop = asyncio._get_running_loop()
+        loop = running_loop()
         ms = timeout_ms(timeout)
         if loop is None:
             channel = self.thread_channel()
@@ -190,7 +229,8 @@ class Kernel:
             channel.send()
             return future
         watched = self.loop_channel(loop)
-        waiting = AioFuture(loop=loop)
+        make = watched.make_future
+        waiting: Any = AioFuture(loop=loop) if make is None else make(AioFuture)
         waiting._iok_channel = watched
         waiting._iok_tag = watched.submit(op, flags, endpoint, ms, key, payload, waiting)
         return waiting
@@ -222,7 +262,7 @@ class Kernel:
         _raise_unavailable(future._error)
 
     async def until_up(self, endpoint: int, timeout: float | None) -> None:
-        """`wait_until_up` for asyncio."""
+        """`wait_until_up` for event loops."""
         try:
             await self.submit(OP_STATE, FLAG_UNTIL_UP, endpoint, timeout, 0, b"")
         except Error as error:
@@ -365,7 +405,7 @@ class Kernel:
         self.wait_until_up(0, math.inf if timeout is None else timeout)
 
     async def ready(self, timeout: float | None = None) -> None:
-        """`wait_ready` for asyncio."""
+        """`wait_ready` for event loops."""
         self._open()
         await self.until_up(0, math.inf if timeout is None else timeout)
 

@@ -7,7 +7,6 @@ thread, a context variable does (see _context.py).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import sys
@@ -18,6 +17,7 @@ from . import _context
 from ._context import Entry, entered
 from ._errors import Error
 from ._native import accelerator
+from .loops import running_loop
 
 if TYPE_CHECKING:
     from ._kernel import Kernel
@@ -26,7 +26,7 @@ SLOT_BYTES, PLACES, TEXT_BYTES = 1024, 15, 56
 _ACTIVE = 1 << 63
 _COUNT_MASK = (1 << 26) - 1
 _ORDERS = [[(first + at) % PLACES for at in range(PLACES)] for first in range(PLACES)]
-_TURNS = ("trio", "gevent", "curio")
+_TURNS = ("trio", "gevent", "eventlet", "curio")
 """Modules with which tasks take turns on a thread outside of asyncio's loops."""
 
 _always_context = False
@@ -150,7 +150,7 @@ class _PureMarker:
 
 
 def _takes_turns() -> bool:
-    return _always_context or asyncio._get_running_loop() is not None
+    return _always_context or running_loop() is not None
 
 
 _Base: Any = _PureMarker if accelerator is None or TYPE_CHECKING else accelerator.Marker

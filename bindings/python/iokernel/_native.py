@@ -22,7 +22,7 @@ else:
     try:
         accelerator = importlib.import_module("iokernel._accel")
     except ImportError as error:
-        why_pure = f"the accelerator was not built ({error})"
+        why_pure = f"there is no accelerator here ({error})"
 
 _FUNCTIONS = ("iok_reserve", "iok_commit", "iok_flush", "iok_wait", "iok_poll", "iok_advance")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from ._channel import Completion
 from ._errors import Closed, ConnectionLost, Error, RemoteError, Timeout
 from ._records import KIND_END, KIND_PUSH, OP_CREDIT, OP_SEND
 from ._values import cannot_pack, pack
+from .loops import Loop, needed_loop, running_loop
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -179,7 +179,7 @@ class _Stream:
         self._request = request
         self._taken = 0
         self._refused: Error | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[Loop, Any]] = []
         self._event = threading.Event()
         self.pieces: deque[Completion] = deque()
         self.ended = False
@@ -211,7 +211,7 @@ class _Stream:
         channel = request._listener._usable()
         self.unsent += weight
         channel.submit(OP_SEND, 0, request._listener._number, 0, request._tag, payload, sink=_Ack(self, weight))
-        if asyncio._get_running_loop() is None:
+        if running_loop() is None:
             channel.send()
             # What is on its way is told of one by one: it is heard in any case.
             channel.poll()
@@ -233,15 +233,15 @@ class _Stream:
     def news(self) -> None:
         """Something is other than it was."""
         self._event.set()
-        for waiter in self._waiters:
-            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+        for loop, waiter in self._waiters:
+            loop.call_soon_threadsafe(_wake, waiter)
         self._waiters.clear()
 
     def when(self, done: Callable[[], bool], timeout: float | None) -> Any:
         def is_over() -> bool:
             return done() or self._refused is not None or self._request._lost
 
-        if asyncio._get_running_loop() is not None:
+        if running_loop() is not None:
             return self._when(done, is_over, timeout)
         self.block(is_over, timeout)
         return None if done() else self._check()
@@ -276,11 +276,11 @@ class _Stream:
             self._event.wait(left)
 
     async def until(self, done: Callable[[], bool], timeout: float | None) -> None:
-        loop = asyncio.get_running_loop()
+        loop = needed_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while not done():
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiters.append(waiter)
+            waiter = loop.create_future()
+            self._waiters.append((loop, waiter))
             timer = None if deadline is None else loop.call_at(deadline, _wake, waiter)
             await waiter
             if timer is not None:
@@ -301,6 +301,6 @@ class _Ack:
         self._stream.acknowledged(self._weight, done)
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
+def _wake(waiter: Any) -> None:
     if not waiter.done():
         waiter.set_result(None)

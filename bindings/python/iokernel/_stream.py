@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -19,6 +18,7 @@ from ._records import (
     timeout_ms,
 )
 from ._values import cannot_pack, pack
+from .loops import running_loop
 
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
@@ -50,9 +50,9 @@ class Subscription:
         self._error: Error | None = None
         self._messages: deque[Any] = deque()
         self._buffer = buffer
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: Any = None
         self._names = kernel.names
-        self._loop = asyncio._get_running_loop()
+        self._loop = running_loop()
         self._channel: Channel = kernel.thread_channel() if self._loop is None else kernel.loop_channel(self._loop)
         self._sink = _Sink(self)
         self._tag = self._channel.submit(op, 0, number, ms, 0, payload, sink=self._sink)

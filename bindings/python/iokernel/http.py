@@ -10,7 +10,6 @@ with api.stream("GET", "/export") as reply:         # async with, async for
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json as _json
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from ._exchange import Exchange
 from ._future import AioFuture
 from ._kernel import default_kernel
 from ._records import FLAG_IDEMPOTENT, FLAG_ROUTE, KIND_END, route_key, timeout_ms
+from .loops import running_loop
 
 if TYPE_CHECKING:
     from ._endpoint import Route
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Pairs = Iterable[tuple[str | bytes, str | bytes]]
     HeadersGiven = Mapping[str, str | bytes | list[str]] | Pairs
     Fields = Mapping[str, Any] | Iterable[tuple[str, Any]]
-
-_running_loop = asyncio._get_running_loop
 
 AGENT = "iokernel/0.1.0"
 """What requests call themselves, unless they have a User-Agent of their own (RFC 9110, 10.1.5)."""
@@ -199,6 +197,7 @@ class _Reply(AioFuture):
     """Becomes a Response."""
 
     __slots__ = ()
+    becomes = Response
 
     def set_result(self, reply: Any, /) -> None:
         _settle(self, Response(reply))
@@ -258,16 +257,14 @@ class HttpEndpoint(Endpoint):
             begun: Any = self._begin(_Reply, asked)
             if begun is not None:
                 return begun  # type: ignore[no-any-return]
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             return Response(self.call(*asked, timeout=timeout, idempotent=idempotent, route=route, trace=trace))
-        reply: Any = _Reply(loop=loop)
         flags, key = FLAG_IDEMPOTENT if idempotent else 0, 0
         if route is not None:
             flags, key = flags | FLAG_ROUTE, route_key(route)
         number, ms = self._number or self._open(), 0 if timeout is None else timeout_ms(timeout)
-        self._ask(reply, self._kernel.loop_channel(loop), (flags, number, ms, key, asked), trace)
-        awaited: Response = reply
+        awaited: Response = self._ask(_Reply, self._kernel.loop_channel(loop), (flags, number, ms, key, asked), trace)
         return awaited
 
     def get(self, target: str, **options: Any) -> Response:
@@ -350,7 +347,7 @@ class HttpEndpoint(Endpoint):
         options = {"upgrade": "websocket", "protocols": list(protocols), "compress": compress}
         asked = ("GET", _target(target, params), _headers(headers), None, options)
         socket = WebSocket(self, asked, timeout)
-        if _running_loop() is None:
+        if running_loop() is None:
             socket.__enter__()
         return socket
 
@@ -432,7 +429,7 @@ class Stream(Exchange, Head):
 
     def read(self) -> Any:
         """The rest of the body, whole. Blocks outside of loops; inside of one, await it."""
-        if _running_loop() is None:
+        if running_loop() is None:
             return b"".join(self)
         return self._read()
 
@@ -501,7 +498,7 @@ class WebSocket(Stream):
 
     def accepted(self, timeout: float | None = None) -> Any:
         accepted = super().accepted(timeout)
-        return self._checked() if _running_loop() is None else self._accepted(accepted)
+        return self._checked() if running_loop() is None else self._accepted(accepted)
 
     async def _accepted(self, accepted: Any) -> WebSocket:
         await accepted
@@ -529,7 +526,7 @@ class WebSocket(Stream):
         if not self._over and self._is_accepted:
             with contextlib.suppress(Closed, BadRequest):  # The peer was first.
                 self._submit([code, reason])
-        if _running_loop() is None:
+        if running_loop() is None:
             if self._is_accepted:
                 self._users.block(lambda: self._over, timeout)
             return Exchange.close(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import logging
@@ -11,10 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._aio import LoopChannel
 from ._channel import Channel, Completion
 from ._errors import Closed, Error, RemoteError
-from ._native import ThreadChannel
 from ._records import (
     FLAG_QUIET,
     KIND_DONE,
@@ -29,6 +26,7 @@ from ._records import (
     timeout_ms,
 )
 from ._request import Request
+from .loops import Loop, needed_loop, running_loop, tasks_of
 
 if TYPE_CHECKING:
     from ._kernel import Kernel
@@ -50,14 +48,11 @@ class Listener:
         self._kernel = kernel
         self._queue: deque[Request] = deque()
         self._live: dict[int, Request] = {}
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: Any = None
         self._closed = False
-        self._loop = asyncio._get_running_loop()
+        self._loop = running_loop()
         self._owner = threading.get_ident()
-        if self._loop is None:
-            self._channel = ThreadChannel(kernel._open_channel(), kernel.names)
-        else:
-            self._channel = LoopChannel(kernel._open_channel(), kernel.names, self._loop)
+        self._channel = kernel.own_channel(self._loop)
         self._channel.listener = self
         try:
             done = kernel.block(OP_LISTEN, 0, url.encode("utf-8", "surrogateescape"), self._channel)
@@ -93,7 +88,7 @@ class Listener:
         """The channel of whoever runs here. Raises Closed after the end."""
         if self._closed:
             raise Closed("the listener is closed", status=-103, fate="not_sent", endpoint=self.url)
-        running = asyncio._get_running_loop()
+        running = running_loop()
         if running is self._loop and self._is_owner() and not self._channel.busy:
             return self._channel
         return self._kernel.thread_channel() if running is None else self._kernel.loop_channel(running)
@@ -107,7 +102,7 @@ class Listener:
         channel = self._usable()
         channel.submit(op, FLAG_QUIET, self._number, 0, key, payload, tag=tag)
         channel._loose.add(self._number)
-        if asyncio._get_running_loop() is None:
+        if running_loop() is None:
             channel.send()
 
     def _reply(self, tag: int, payload: bytes, is_last: bool = True) -> None:
@@ -127,6 +122,7 @@ class Listener:
         if self._loop is not None:
             raise RuntimeError("made inside of an event loop: iterate with `async for`")
         self._owner = threading.get_ident()
+        self._adopt_greenlets()
         while not self._queue:
             if self._closed:
                 self._channel.close()
@@ -134,32 +130,39 @@ class Listener:
             self._channel.wait(self._has_news, CLOSING_LOOK_S)
         return self._queue.popleft()
 
+    def _adopt_greenlets(self) -> None:
+        """A listener made before there was a hub gives way to other greenlets from here on."""
+        channel = self._kernel.with_hub(self._channel)
+        if channel is not self._channel:
+            channel.listener, self._channel = self, channel
+
     # In a loop
 
     def __aiter__(self) -> AsyncIterator[Request]:
         return self
 
     async def __anext__(self) -> Request:
-        self._adopt(asyncio.get_running_loop())
+        loop = needed_loop()
+        self._adopt(loop)
         while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
             if self._waiting is not None and not self._waiting.done():
                 raise RuntimeError("another task waits for this listener")
-            self._waiting = asyncio.get_running_loop().create_future()
+            self._waiting = loop.create_future()
             try:
                 await self._waiting
             finally:
                 self._waiting = None
         return self._queue.popleft()
 
-    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _adopt(self, loop: Loop) -> None:
         """A listener made outside of the loop is watched by the loop that first iterates over it."""
         if self._loop is loop:
             return
         if self._loop is not None:
             raise RuntimeError("this listener belongs to another event loop")
-        channel = LoopChannel(self._channel.detach(), self._kernel.names, loop)
+        channel = self._kernel.new_loop_channel(loop, self._channel.detach())
         channel.listener = self
         self._channel, self._loop, self._owner = channel, loop, threading.get_ident()
 
@@ -171,7 +174,7 @@ class Listener:
         of a loop this blocks; inside of one it returns a coroutine, and handlers that are coroutine functions run side
         by side.
         """
-        if asyncio._get_running_loop() is not None:
+        if running_loop() is not None:
             return self._serve(handler)
         for request in self:
             try:
@@ -185,8 +188,7 @@ class Listener:
         return None
 
     async def _serve(self, handler: Callable[[Request], Any]) -> None:
-        tasks: set[asyncio.Task[None]] = set()
-        try:
+        async with tasks_of(needed_loop()) as tasks:
             async for request in self:
                 try:
                     value = handler(request)
@@ -194,14 +196,9 @@ class Listener:
                     _failed(request, error)
                     continue
                 if inspect.isawaitable(value):
-                    task = asyncio.ensure_future(_later(request, value))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
+                    tasks.start(_later(request, value))
                 else:
                     _answer(request, value)
-        finally:
-            for task in tasks:
-                task.cancel()
 
     def close(self, drain: float | None = None, delay: float = 0.0) -> Any:
         """Stops listening and drops its clients. Any thread. Twice is harmless.
@@ -219,12 +216,12 @@ class Listener:
         if not self._kernel.closed and not self._channel.ended:
             with contextlib.suppress(Closed):
                 self._kernel.block(OP_CLOSE, self._number, b"")
-        if asyncio._get_running_loop() is self._loop and self._is_owner():
+        if running_loop() is self._loop and self._is_owner():
             self._channel.close()
         return None
 
     def _leave(self, drain_ms: int, delay_ms: int) -> Any:
-        running = asyncio._get_running_loop()
+        running = running_loop()
         mine = running is self._loop and self._is_owner()
         channel = self._channel if mine else self._kernel.thread_channel()
         left = _Left(self, running if mine else None)
@@ -249,7 +246,7 @@ class Listener:
             if not waiting.done():
                 waiting.set_result(None)
 
-        if asyncio._get_running_loop() is loop:
+        if running_loop() is loop:
             wake()
         elif not loop.is_closed():
             loop.call_soon_threadsafe(wake)
@@ -284,9 +281,9 @@ class Listener:
 class _Left:
     """Waits for everyone to have left a listener."""
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, listener: Listener, loop: Loop | None) -> None:
         self._listener = listener
-        self.future: asyncio.Future[None] | None = None if loop is None else loop.create_future()
+        self.future: Any = None if loop is None else loop.create_future()
         self._over = False
 
     def is_over(self) -> bool:

@@ -34,7 +34,6 @@ What Python's types cannot hold is a str in PostgreSQL's ISO spelling, and may b
 
 from __future__ import annotations
 
-import asyncio
 import operator
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -49,6 +48,7 @@ from ._pg_stream import copy_from, copy_from_async
 from ._pg_text import copied, copied_async
 from ._pg_values import Interval as Interval
 from ._pg_values import Range as Range
+from .loops import running_loop
 
 if TYPE_CHECKING:
     from ._endpoint import Route
@@ -194,6 +194,7 @@ class _Reply(AioFuture):
     """Becomes Rows."""
 
     __slots__ = ()
+    becomes = staticmethod(_rows)
 
     def set_result(self, reply: Any, /) -> None:
         _settle(self, _rows(reply))
@@ -249,7 +250,7 @@ class _Statements(_Requests):
     ) -> Any:
         """One statement; returns at once. Arguments, options and errors as `call`.
 
-        Inside of an asyncio loop the result is awaited; elsewhere its `result()` blocks.
+        Inside of an event loop the result is awaited; elsewhere its `result()` blocks.
         """
         if timeout is None and route is None and trace is None and not idempotent:
             begun = self._begin(_Reply, args)
@@ -299,7 +300,7 @@ class PgEndpoint(_Statements, Endpoint):
         that is raised. `timeout` is in seconds, for the beginning.
         """
         copy = Copy(self, sql, "in", timeout, route)
-        return copy_from(copy, source) if asyncio._get_running_loop() is None else copy_from_async(copy, source)
+        return copy_from(copy, source) if running_loop() is None else copy_from_async(copy, source)
 
     def copy_rows(
         self,

@@ -178,7 +178,7 @@ class Source:
     def ask(self, target: Target, commands: Sequence[Sequence[Any]], batch: bool, timeout: float) -> list[Any]:
         """Sends commands and waits for their replies. A batch is as few requests as may be."""
         requests = divided(commands, batch)
-        if iokernel._endpoint._running_loop() is not None:
+        if iokernel.loops.running_loop() is not None:
             replies = [target.call(*request, timeout=timeout) for request in requests]
         else:
             futures = [target(*request, timeout=timeout) for request in requests]
