@@ -13,6 +13,14 @@ local idle = uv.new_idle()
 local is_awake = false
 local watched = setmetatable({}, { __mode = "k" })
 
+-- Closes a handle for good. luv crashes at the end of a state with handles that its loop has not finished closing.
+local function close(handle)
+  handle:close()
+  if not uv.loop_mode() then
+    uv.run("nowait")
+  end
+end
+
 -- Runs what is ready, and submits what that queued.
 local function turn()
   is_awake = false
@@ -40,9 +48,10 @@ function bridge.after(seconds, call)
   local timer = uv.new_timer()
   local function stop()
     if timer then
-      timer:stop()
-      timer:close()
+      local mine = timer
       timer = nil
+      mine:stop()
+      close(mine)
     end
   end
   timer:start(math.ceil(seconds * 1000), 0, function()
@@ -69,11 +78,11 @@ function bridge.watch(channel)
 
   function watcher.stop()
     if poll then
-      poll:stop()
-      poll:close()
-      poll = nil
+      local mine = poll
+      poll, watched[channel] = nil, nil
+      mine:stop()
+      close(mine)
     end
-    watched[channel] = nil
   end
 
   poll:start("r", function()
@@ -86,19 +95,20 @@ function bridge.watch(channel)
   bridge.wake()
 end
 
---- Ends it: handles are closed, and calls block again, or wait in `iokernel.run`.
+--- Ends it: handles are closed, and calls block again, or wait in `iokernel.run`. Outside of luv's loop this runs it for
+-- a moment.
 function bridge.close()
   for _, watcher in pairs(watched) do
     watcher.stop()
-  end
-  if not idle:is_closing() then
-    idle:close()
   end
   for channel in pairs(tasks.channels) do
     channel.watcher = nil
   end
   tasks.bridge = nil
   package.loaded["iokernel.luv"] = nil
+  if not idle:is_closing() then
+    close(idle)
+  end
 end
 
 tasks.bridge = bridge

@@ -170,10 +170,14 @@ function tasks.sleep(seconds)
     return
   end
   local ticket = tasks.ticket(here)
-  tasks.after(seconds, function()
+  local stop = tasks.after(seconds, function()
     tasks.redeem(here, ticket, true)
   end)
-  tasks.park()
+  local good, problem = yield()
+  stop()
+  if not good then
+    error(problem, 0)
+  end
 end
 
 -- Signals: something is other than it was

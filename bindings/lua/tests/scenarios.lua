@@ -504,10 +504,14 @@ local function hang_in_here(ms)
   end
 end
 
+-- Lua names a function as its caller does.
 local function hang(ms)
-  local call = support.is_jit and hang_in_waitpid or hang_in_here
   return function()
-    call(ms)
+    if support.is_jit then
+      hang_in_waitpid(ms)
+    else
+      hang_in_here(ms)
+    end
   end
 end
 

@@ -180,7 +180,6 @@ function support.in_luv(fn, ...)
   local task = iokernel.spawn(fn, ...)
   local good, problem = pcall(support.luv.run)
   bridge.close()
-  support.luv.run()
   if not good then
     error(problem, 0)
   end

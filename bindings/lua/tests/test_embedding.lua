@@ -65,7 +65,6 @@ tests[#tests + 1] = { "luv: coroutines wait, callbacks block, timers fire meanwh
   end)
   uv.run()
   bridge.close()
-  uv.run()
   check(got == "mine" and blocked == "blocked", "replies: %s, %s", tostring(got), tostring(blocked))
   check(ticks >= 3, "%d ticks", ticks)
 end) }
@@ -92,7 +91,6 @@ tests[#tests + 1] = { "luv: its loop ends when nothing of ours is left", with_re
   end)
   uv.run()
   bridge.close()
-  uv.run()
   check(got == 3, "%d messages", got)
 end) }
 

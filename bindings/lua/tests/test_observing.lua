@@ -113,20 +113,23 @@ tests[#tests + 1] = { "requests go with the marker of their task", with_admin(fu
   local redis = kernel:open(support.server.url)
   redis:wait_ready(5)
   iokernel.run(function()
+    local jobs = { iokernel.spawn(redis.call, redis, "BLPOP", "t:nothing", 0) }
     for number = 1, 2 do
-      iokernel.spawn(function()
+      jobs[number + 1] = iokernel.spawn(function()
         kernel:marker("job " .. number):around(function()
-          redis:call("BLPOP", "t:nothing" .. number, "0.3")
+          redis:call("BLPOP", "t:nothing" .. number, 0)
         end)
       end)
     end
-    iokernel.spawn(redis.call, redis, "BLPOP", "t:nothing3", "0.3")
     iokernel.sleep(0.05)
     local requests = ask("/requests")
     for number = 1, 2 do
       check(select(2, requests:gsub("job " .. number, "")) == 1, "job %d: %s", number, requests)
     end
     check(select(2, requests:gsub('"command"', "")) >= 3, "%s", requests)
+    for _, job in ipairs(jobs) do
+      check(job:cancel() and not pcall(job.result, job), "it was not cancelled")
+    end
   end)
 end) }
 

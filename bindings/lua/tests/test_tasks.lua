@@ -93,13 +93,13 @@ end) }
 
 tests[#tests + 1] = { "cancelling a task, whatever it waits for", in_loops(function(redis)
   redis:wait_ready(5)
-  local pending = redis("BLPOP", "t:nothing", "0.5")
+  local pending, messages = redis("BLPOP", "t:nothing", "0.5"), redis:subscribe("SUBSCRIBE", "t:c")
   local waits = {
     function() redis:call("BLPOP", "t:nothing", 0) end,
     function() iokernel.sleep(10) end,
     function() pending:result() end,
     function() redis:all({ { "BLPOP", "t:nothing", "0.5" } }) end,
-    function() redis:subscribe("SUBSCRIBE", "t:c"):get(10) end,
+    function() messages:get(10) end,
   }
   for at, wait in ipairs(waits) do
     local task = iokernel.spawn(wait)
@@ -108,6 +108,7 @@ tests[#tests + 1] = { "cancelling a task, whatever it waits for", in_loops(funct
     check(iokernel.is(raised(task.result, task), iokernel.Cancelled), "wait %d", at)
     check(task:done() and not task:cancel(), "twice")
   end
+  messages:close()
   check(redis:call("ECHO", "next") == "next", "the next one")
 end) }
 
