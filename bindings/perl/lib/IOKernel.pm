@@ -223,8 +223,8 @@ C<accepted>, in a loop: what it awaits until the peer has accepted. A subscripti
 
 =item serve($handler)
 
-Gives every request to the handler, until the listener is closed. What it returns is the reply; something that has
-C<then>, such as a promise, is replied when it is there. An IOKernel::RemoteError that it dies of is the client's
+Gives every request to the handler, until the listener is closed. What it returns is the reply; of a
+future, what it becomes, and in a loop, of the loop's promises too. An IOKernel::RemoteError that it dies of is the client's
 error, anything else is warned about and becomes C<ERR>. In a loop it returns at once.
 
 =item next($timeout)

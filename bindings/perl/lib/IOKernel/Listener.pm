@@ -96,23 +96,22 @@ sub serve ($self, $handler) {
     return $self;
 }
 
-# What the handler returns is the reply; later, if it returns something with `then`.
+# What the handler returns is the reply; in a loop, what a promise that it returns becomes.
 sub _handle ($self, $handler, $request) {
     my $value;
-    return $self->_failed($request, $@) unless eval { $value = $handler->($request); 1 };
-    if (blessed $value) {
+    my $is_done = eval {
+        $value = $handler->($request);
+        $value = $value->get if blessed $value && $value->isa('IOKernel::Future');
+        1;
+    };
+    return $self->_failed($request, $@) unless $is_done;
+    if ($self->{loop} && blessed $value) {
         my $answer = sub ($later = undef, @) { $self->_answer($request, $later) };
         my $refuse = sub ($error, @) { $self->_failed($request, $error) };
-        return if _follow($self->{loop}, $value, $answer, $refuse);
+        return if $self->{loop}->_follow($value, $answer, $refuse);
     }
     $self->_answer($request, $value);
     return;
-}
-
-# Calls one of them when a promise of the loop's kind, or a future, is settled. False if it is neither.
-sub _follow ($loop, $value, $done, $failed) {
-    return $value->then($done, $failed) if $value->isa('IOKernel::Future');
-    return $loop && $loop->_follow($value, $done, $failed);
 }
 
 sub _answer ($self, $request, $value) {
