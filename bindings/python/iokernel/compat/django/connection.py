@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 BYTES = (bytes, bytearray, memoryview, psycopg.Binary)
 
 
+def plain(value: Any) -> bytes:
+    return bytes(value.obj if isinstance(value, psycopg.Binary) else value)
+
+
 class Bytes(Dumper):
     """Bytes where they are a part of something: psycopg's own writing of them would ask its connection how."""
 
     oid = psycopg.postgres.types["bytea"].oid
 
     def dump(self, obj: Any) -> bytes:
-        return b"\\x" + bytes(getattr(obj, "obj", obj)).hex().encode()
+        return b"\\x" + plain(obj).hex().encode()
 
 
 class Connection(dbapi.Connection):
@@ -87,7 +91,7 @@ class Connection(dbapi.Connection):
         if value is None:
             return None, ""
         if isinstance(value, BYTES):
-            return bytes(getattr(value, "obj", value)), "::bytea"
+            return plain(value), "::bytea"
         if self._transformer is None:
             self._transformer = Transformer(self)
         (text,) = self._transformer.dump_sequence([value], [PyFormat.TEXT])
