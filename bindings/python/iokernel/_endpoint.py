@@ -441,9 +441,12 @@ class Lease(_Requests):
         return self
 
     def acquire(self) -> Lease:
-        """Waits for the connection."""
+        """Waits for the connection. It is lost when the thread ends."""
+        return self._acquire_by(self._kernel.thread_channel())
+
+    def _acquire_by(self, channel: Channel) -> Lease:
+        """The lease ends with the channel."""
         number = self._endpoint._open()
-        channel = self._kernel.thread_channel()
         future = Future(channel)
         flags, key = self._route
         tag = channel.submit(OP_LEASE, flags, number, timeout_ms(self._timeout), key, b"", future)

@@ -119,6 +119,8 @@ class Kernel:
         self._lock = threading.RLock()
         self._local = _Local()
         self._loops: list[LoopChannel] = []
+        self.spare_channels: list[Channel] = []
+        """What leases were taken by that do not end with a thread: see `compat.dbapi`."""
         self.spare_threads: list[Any] = []
         """What exchanges that are over have left for others: see `_exchange._Threads`."""
         self.names = Names()

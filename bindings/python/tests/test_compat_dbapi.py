@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -262,3 +263,20 @@ def test_a_cursor_of_the_server_may_end_with_a_savepoint(conn: dbapi.Connection)
         cursor.close()
         assert plain.execute("select count(*) from pg_cursors where name <> ''").fetchone() == (0,), where
         conn.commit()
+
+
+def test_a_connection_outlives_the_thread_that_made_it(server: PostgresServer) -> None:
+    made: list[dbapi.Connection] = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: made.append(dbapi.connect(server.url)))
+        thread.start()
+        thread.join()
+    gc.collect()
+    pids = {conn.cursor().execute("select pg_backend_pid()").fetchone() for conn in made}
+    assert len(pids) == 3
+    for conn in made:
+        conn.close()
+    with pytest.raises(dbapi.OperationalError):
+        dbapi.connect("postgres://x@127.0.0.1:1/x", connect_timeout="1s", timeout="1s")
+    with dbapi.connect(server.url) as conn:
+        assert conn.cursor().execute("select 1").fetchone() == (1,)

@@ -105,6 +105,13 @@ class QueriesTest(TestCase):
         self.assertEqual(Product.objects.filter(stock__gt=F("price") * 3).count(), 99)
         self.assertEqual(Product.objects.annotate(n=Value(None, output_field=CharField())).first().n, None)
 
+    def test_equal_values_are_equal_expressions(self):
+        label = Concat("kind", Value(": "), "name", Value(": "), output_field=CharField())
+        found = Product.objects.annotate(label=label).values("label").annotate(n=Count("id")).order_by("label")
+        self.assertEqual(found.first(), {"label": "fruit: Product 000: ", "n": 1})
+        names = Product.objects.order_by(Coalesce("name", Value(""))).distinct().filter(stock__lt=2)
+        self.assertEqual([one.stock for one in names], [0, 1])
+
     def test_subqueries_and_windows(self):
         last = Order.objects.filter(customer=OuterRef("pk")).order_by("-at")
         found = Customer.objects.annotate(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote, urlencode
 
 from .. import _errors
+from .._endpoint import Lease
 from .._kernel import default_kernel
 from ..pg import PgEndpoint, PgLease, Rows
 
@@ -216,6 +217,31 @@ def close_all(url: str) -> None:
         endpoint.close()
 
 
+class Session(PgLease):
+    """A lease that outlives the thread that took it, as connections in pools do."""
+
+    __slots__ = ()
+
+    def acquire(self) -> Lease:
+        """Waits for the connection."""
+        # Leases end with their channel, which is kept for those to come.
+        spares = self._kernel.spare_channels
+        try:
+            channel = spares.pop()
+        except IndexError:
+            channel = self._kernel.spare_channel()
+        try:
+            held = self._acquire_by(channel)
+        except _errors.Error:
+            spares.append(channel)
+            raise
+        except BaseException:
+            channel.close()
+            raise
+        spares.append(channel)
+        return held
+
+
 class Connection:
     """One session. Closed without a commit, it forgets what it has not committed."""
 
@@ -233,7 +259,7 @@ class Connection:
     @classmethod
     def _at(cls, url: str, autocommit: bool, options: dict[str, Any]) -> Self:
         try:
-            session = PgLease(shared(url, options), None)
+            session = Session(shared(url, options), None)
             session.acquire()
         except _errors.Error as error:
             raise cls._translated(error) from error
@@ -324,7 +350,10 @@ class Connection:
             self._ends += 1
             rows: Rows = self._asked(session, [word])
             if word == "COMMIT" and rows.tag != word:
-                raise self._refused("it was rolled back, because a statement in it had failed", "25P02")
+                self._not_committed()
+
+    def _not_committed(self) -> None:
+        raise self._refused("it was rolled back, because a statement in it had failed", "25P02")
 
     def _ask(self, *requests: Request) -> list[Any]:
         """What each request came to: Rows, a list of them for a script, or an error."""
@@ -468,6 +497,11 @@ class Cursor:
         rows = self._given()
         start, self._at = self._at, len(rows)
         return [tuple(row) for row in rows[start:]]
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._closed
 
     def _open(self) -> None:
         if self._closed:

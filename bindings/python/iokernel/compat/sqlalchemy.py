@@ -282,7 +282,6 @@ class IokernelDialect(base.PGDialect):
 class IokernelAsyncDialect(IokernelDialect):
     """The same for `create_async_engine`."""
 
-    driver = "iokernel_async"
     is_async = True
     supports_statement_cache = True
     has_terminate = True

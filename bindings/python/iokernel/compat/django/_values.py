@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from functools import lru_cache, partial
+from struct import pack
 from typing import Any
 
 from psycopg.types.hstore import HstoreLoader
@@ -40,7 +41,7 @@ def decoder_of(kind: str, zone: tzinfo, has_zones: bool) -> Decode | None:
     if kind in MULTIRANGES:
         bound = partial(moment, zone, has_zones) if kind == "tstzmultirange" else None
         return lambda value: Multirange(map(partial(range_of, bound), value))
-    others: dict[str, Decode] = {"interval": interval, "json": json.loads, "hstore": hstore}
+    others: dict[str, Decode] = {"interval": interval, "json": json.loads, "hstore": hstore, "float4": single}
     return others.get(kind)
 
 
@@ -63,6 +64,15 @@ def interval(value: pg.Interval) -> timedelta:
     years, months = divmod(abs(value.months), 12)
     days = (365 * years + 30 * months) * (-1 if value.months < 0 else 1)
     return timedelta(days=days + value.days, microseconds=value.microseconds)
+
+
+def single(value: float) -> float:
+    """The shortest number that is the same in single precision, as PostgreSQL's text has it."""
+    for digits in range(6, 9):
+        short = float(f"{value:.{digits}g}")
+        if pack("f", short) == pack("f", value):
+            return short
+    return value
 
 
 def range_of(bound: Decode | None, value: Any) -> Any:

@@ -30,6 +30,7 @@ NOT_OURS = frozenset(
 
 class DatabaseFeatures(features.DatabaseFeatures):  # type: ignore[misc,unused-ignore]
     uses_server_side_binding = True
+    django_test_expected_failures = ()
 
 
 class DatabaseOperations(operations.DatabaseOperations):  # type: ignore[misc,unused-ignore]
@@ -106,6 +107,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc,unused-ignore]
         made = Connection._at(conn_params["url"], True, {})
         made.adapt(get_adapters_template(settings.USE_TZ, self.timezone))
         made.timezone_name = self.timezone_name
+        made.isolation_level = self.isolation_level if "isolation_level" in self.settings_dict["OPTIONS"] else None
         return made
 
     @property

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 BYTES = (bytes, bytearray, memoryview, psycopg.Binary)
 
 
+def plain(value: Any) -> bytes:
+    return bytes(value.obj if isinstance(value, psycopg.Binary) else value)
+
+
 class Bytes(Dumper):
     """Bytes where they are a part of something: psycopg's own writing of them would ask its connection how."""
 
     oid = psycopg.postgres.types["bytea"].oid
 
     def dump(self, obj: Any) -> bytes:
-        return b"\\x" + bytes(getattr(obj, "obj", obj)).hex().encode()
+        return b"\\x" + plain(obj).hex().encode()
 
 
 class Connection(dbapi.Connection):
@@ -38,6 +42,7 @@ class Connection(dbapi.Connection):
     connection = None
     adapters: Any
     timezone_name = ""
+    isolation_level: Any = None
     Warning = psycopg.Warning
     Error = psycopg.Error
     InterfaceError = psycopg.InterfaceError
@@ -69,6 +74,9 @@ class Connection(dbapi.Connection):
             refusal.sqlstate = sqlstate
             return refusal  # type: ignore[no-any-return]
 
+    def _not_committed(self) -> None:
+        """No error to Django, which keeps an account of its own."""
+
     @property
     def info(self) -> Info:
         """What Django asks of the server."""
@@ -83,7 +91,7 @@ class Connection(dbapi.Connection):
         if value is None:
             return None, ""
         if isinstance(value, BYTES):
-            return bytes(getattr(value, "obj", value)), "::bytea"
+            return plain(value), "::bytea"
         if self._transformer is None:
             self._transformer = Transformer(self)
         (text,) = self._transformer.dump_sequence([value], [PyFormat.TEXT])
@@ -103,6 +111,8 @@ class Info:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    encoding = "utf-8"
+
     @property
     def server_version(self) -> int:
         return int(self.parameter_status("server_version_num"))
@@ -116,6 +126,8 @@ class Info:
 
 def composed(connection: Connection, statement: str, parameters: Any) -> str:
     """A statement with its parameters written into it, for those in which PostgreSQL takes none."""
+    if parameters is None:
+        return statement
     return placed(statement, parameters, lambda value: sql.quote(value, connection))
 
 
@@ -157,11 +169,18 @@ class Cursor(CursorMixin, dbapi.Cursor):  # type: ignore[misc,unused-ignore]
             # A script perhaps, or the name of a savepoint: nothing to remember.
             return {"simple": statement}
         values: list[Any] = []
+        places: dict[tuple[Any, str], str] = {}
+        is_query = statement.startswith(("SELECT", "(SELECT"))
 
         def put(value: Any) -> str:
             sent, cast = self.connection.written(value)
-            values.append(sent)
-            return f"${len(values)}{cast}"
+            # The same value is the same parameter, so that an expression of SELECT is known again in GROUP BY.
+            # Elsewhere a parameter has the type of its column.
+            found = places.get((sent, cast)) if is_query else None
+            if found is None:
+                values.append(sent)
+                found = places[sent, cast] = f"${len(values)}{cast}"
+            return found
 
         return [placed(statement, parameters, put), *values]
 
