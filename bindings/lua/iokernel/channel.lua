@@ -100,6 +100,11 @@ function Channel:request(waiter, op, flags, endpoint, timeout_ms, key, ...)
   return take(self, slot, waiter), unsent
 end
 
+--- A slot's waiter from here on, where `request` was given none.
+function Channel:give(slot, waiter)
+  self.waiters[slot] = waiter
+end
+
 --- Queues a submission whose payload is one value.
 function Channel:submit_value(waiter, op, flags, endpoint, timeout_ms, key, value)
   check(self)

@@ -34,14 +34,16 @@ end
 -- Raises an `iokernel.Error` with its `fate`.
 function Requests:call(...)
   local channel, number = place(self)
+  -- Before anything else: a trace that begins after a coroutine was asked for does not know these arguments.
+  local slot, unsent = channel:request(false, REQUEST, self.flags, number, self.timeout_ms, self.key, ...)
   local here = tasks.current()
   if here then
-    local _, unsent = channel:request(here, REQUEST, self.flags, number, self.timeout_ms, self.key, ...)
+    channel:give(slot, here)
     channel:scheduled(unsent)
     return park()
   end
   local future = Future.new(channel)
-  local slot = channel:request(future, REQUEST, self.flags, number, self.timeout_ms, self.key, ...)
+  channel:give(slot, future)
   local good, problem = pcall(channel.block, channel, future)
   if not good then
     channel:cancel(slot, future)
