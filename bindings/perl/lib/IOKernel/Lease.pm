@@ -46,7 +46,8 @@ sub acquire ($self) {
 }
 
 sub _hold ($self, $number, $key) {
-    @$self{qw(number key)} = ($number, $key);
+    $self->{key} = $key;
+    $self->_numbered($number);
     IOKernel::Process::watch($self);
     return $self;
 }

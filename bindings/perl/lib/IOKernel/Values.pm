@@ -47,13 +47,20 @@ sub bytes ($string) {
 }
 
 # A request: an array of arguments. Throws BadRequest for what cannot be sent.
-sub pack_request ($arguments) {
+#
+# Most arguments are plain strings, and are packed here: no reference, no flag, and no number, of which the empty string
+# makes "0" where it makes an empty one of strings.
+sub pack_request ($arguments, $depth = 0) {
+    no feature 'bitwise';
+    no warnings 'numeric';
+    die _too_deep() if $depth > DEPTH_MAX;
     my $packed = $ARRAY[@$arguments] // _array_head(scalar @$arguments);
     for (@$arguments) {
-        if (ref || utf8::is_utf8($_) || !defined || created_as_number($_) || is_bool($_)) {
-            $packed .= _pack($_, 1);
-        } else {
+        if (defined && !ref && !utf8::is_utf8($_) && !length('' & $_)) {
             $packed .= ($BYTES[length] // _bytes_head(length)) . $_;
+        } else {
+            # The commands of a batch are requests themselves.
+            $packed .= ref eq 'ARRAY' && @$_ ? pack_request($_, $depth + 1) : _pack($_, $depth + 1);
         }
     }
     return $packed;
@@ -125,8 +132,7 @@ sub _pack_integer ($number) {
 }
 
 sub _pack_reference ($value, $depth) {
-    die IOKernel::Error->of_value('too deep, or within itself: expected ' . DEPTH_MAX . ' levels at most')->located
-        if $depth > DEPTH_MAX;
+    die _too_deep() if $depth > DEPTH_MAX;
     my $class = blessed $value;
     return _pack_object($value, $class, $depth) if defined $class;
     my $type = ref $value;
@@ -158,6 +164,10 @@ sub _pack_object ($value, $class, $depth) {
     return _ext($value->kind, $value->data) if $value->isa('IOKernel::Ext');
     return _pack_text($value->bstr)         if $value->isa('Math::BigFloat');
     die _cannot($value);
+}
+
+sub _too_deep () {
+    return IOKernel::Error->of_value('too deep, or within itself: expected ' . DEPTH_MAX . ' levels at most')->located;
 }
 
 sub _cannot ($value) {
