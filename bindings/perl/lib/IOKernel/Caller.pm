@@ -9,7 +9,6 @@ use IOKernel::Future;
 use IOKernel::Process;
 use IOKernel::Record qw(:all);
 use IOKernel::Route qw(route_key);
-use IOKernel::Values qw(pack_request);
 
 our $VERSION = '0.1.0';
 
@@ -47,7 +46,6 @@ sub _context ($trace) {
 sub _numbered ($self, $number) {
     $self->@{qw(number before after)} =
         ($number, pack(BEFORE_TAG, OP_REQUEST, 0, $number, 0), pack(AFTER_TAG, $self->{key}));
-    $self->{pack} = \&pack_request;
     return $number;
 }
 
@@ -86,7 +84,7 @@ sub send ($self, @request) {
     my $channel = $self->{loop} ? $self->{loop}->channel : $self->{kernel}->thread_channel;
     my $options = ref $request[0] eq 'HASH' ? shift @request : {};
     my ($flags, $timeout_ms, $key, $context) = $self->_options($options);
-    my $payload = $context . pack_request(\@request);
+    my $payload = $context . $self->{pack}->(\@request);
     my $number = $self->{number} || $self->_number;
     $channel->submit(OP_REQUEST, $flags | FLAG_QUIET, $number, $timeout_ms, $key, $payload);
     $channel->send_now;

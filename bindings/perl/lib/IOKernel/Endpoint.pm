@@ -9,12 +9,12 @@ use IOKernel::Lease;
 use IOKernel::Record qw(:all);
 use IOKernel::Subscription;
 use IOKernel::URL qw(shown);
-use IOKernel::Values qw(pack_value text);
+use IOKernel::Values qw(pack_value packer_for text);
 
 our $VERSION = '0.1.0';
 
 sub new ($class, $kernel, $url) {
-    my $self = bless { kernel => $kernel, url => $url, key => 0, loop => undef }, $class;
+    my $self = bless { kernel => $kernel, url => $url, key => 0, loop => undef, pack => packer_for($url) }, $class;
     $self->_numbered($kernel->open_number($url));
     IOKernel::Process::watch($self);
     return $self;
@@ -23,6 +23,7 @@ sub new ($class, $kernel, $url) {
 # The same endpoint for a loop: its requests give what the loop awaits.
 sub in ($self, $loop) {
     my $bound = bless { kernel => $self->{kernel}, origin => $self->_origin, key => 0, loop => $loop }, ref $self;
+    $bound->{pack} = $self->{pack};
     $bound->_numbered($self->_number);
     IOKernel::Process::watch($bound);
     return $bound;

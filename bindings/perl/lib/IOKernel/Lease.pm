@@ -16,6 +16,7 @@ sub new ($class, $endpoint, %options) {
         kernel   => $endpoint->kernel,
         endpoint => $endpoint,
         loop     => $endpoint->loop,
+        pack     => $endpoint->{pack},
         number   => 0,
         key      => 0,
     }, $class;
