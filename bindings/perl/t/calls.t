@@ -37,7 +37,8 @@ subtest 'errors' => sub {
     ok $error->peer > 0, 'the connection';
     like "$error", qr/^WRONGTYPE .* at \S*calls\.t line \d+\.$/, 'its text';
     like caught(sub { $redis->call('GET', undef) })->message, qr/argument 1 is nil/, 'undef is no argument';
-    like caught(sub { $redis->call('GET', 1 == 1) })->message, qr/argument 1 is/, 'nor are booleans';
+    like caught(sub { $redis->call('GET', { a => 1 }) })->message, qr/argument 1 is/, 'nor are hashes';
+    isa_ok caught(sub { $redis->call('GET', sub { }) }), 'IOKernel::BadRequest', 'nor is code';
     isa_ok caught(sub { $redis->call('SUBSCRIBE', 'x') }), 'IOKernel::BadRequest', 'what only subscriptions may';
     isa_ok caught(sub { $redis->call('MULTI') }), 'IOKernel::BadRequest', 'what only leases may';
     is $redis->call('PING'), 'PONG', 'and on it goes';

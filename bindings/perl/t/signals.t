@@ -44,41 +44,42 @@ subtest 'a handler may call' => sub {
     ok @came > 50 && !grep({ $_ ne 'handler' } @came), "the handler as well, @{[scalar @came]} times";
 };
 
-# The worst: exceptions at any statement of the binding. Nothing is lost, nothing comes twice.
+# The worst: exceptions at any statement of the binding. Nothing is lost, nothing comes twice. (What a method returns while
+# a handler dies is gone, as with any method of Perl: so the messages are taken afterwards.)
 subtest 'a handler that dies at any moment' => sub {
-    my $stream  = $redis->subscribe('SUBSCRIBE', 'storm');
-    my $writer  = IOKernel::Kernel->new->open($server->url);
-    my $count   = 0;
-    my @numbers;
-    my $died = 0;
+    my $stream = $redis->subscribe('SUBSCRIBE', 'storm');
+    my $writer = IOKernel::Kernel->new->open($server->url);
+    my ($count, $died, $wrong) = (0, 0, 0);
     our $inside = 0;
     local $SIG{ALRM} = sub { die "storm\n" if $inside };
     my $until = now() + 3;
-    my %seen;
     while (now() < $until) {
         my @wanted = ($count + 1 .. $count + 30);
         $count += 30;
         $_->get for map { $writer->request('PUBLISH', 'storm', $_) } @wanted;
         my @asked = map { $redis->request('ECHO', $_) } @wanted;
-        my @left  = @asked;
         my $end   = now() + 10;
         setitimer ITIMER_REAL, 0.0003, 0.0003;
-        while ((@left || @numbers < $count) && now() < $end) {
-            eval {
+        my $is_done = 0;
+        until ($is_done || now() > $end) {
+            $is_done = eval {
                 local $inside = 1;
-                $left[0]->get(1), shift @left while @left;
-                while (@numbers < $count) { push @numbers, $stream->next(1)->[2] }
+                $_->get for @asked;
+                $redis->call('PING') while $stream->{messages}->@* < $count;
                 1;
-            } or $@ eq "storm\n" and ++$died;
+            };
+            next if $is_done;
+            $@ eq "storm\n" ? ++$died : die $@;
         }
         setitimer ITIMER_REAL, 0;
-        last if @left || @numbers < $count;
-        $seen{wrong}++ if join(' ', map { $_->get } @asked) ne join(' ', @wanted);
+        last unless $is_done;
+        ++$wrong if join(' ', map { $_->get } @asked) ne join(' ', @wanted);
     }
-    setitimer ITIMER_REAL, 0;
     ok $died > 20, "the handler died $died times";
-    is $seen{wrong} // 0, 0, 'every reply is its own';
+    is $wrong, 0, 'every reply is its own';
+    my @numbers = map { $stream->next(1)->[2] } 1 .. $count;
     is join(' ', @numbers), join(' ', 1 .. $count), "$count messages, each once, in order";
+    is scalar $stream->{messages}->@*, 0, 'and none beside them';
 };
 
 done_testing;

@@ -89,6 +89,18 @@ subtest 'exts' => sub {
     is from('c8 0003 11 616263')->data, 'abc', 'two bytes of size';
 };
 
+subtest 'arrays of bytes and others' => sub {
+    for my $array ([('a') x 3], [map { 'x' x $_ } 0 .. 255], [map { 'x' x $_ } 250 .. 260], [('a') x 9, 7], [7, ('a') x 9],
+        [('a') x 4, text('b'), ('c') x 4], [("\xC4") x 70], [('a') x 5, ['b'], undef, 'c'], [('a') x 70_000])
+    {
+        is_deeply again([$array, 'after']), [$array, 'after'], scalar @$array . ' elements';
+    }
+    for my $cut (1 .. 12) {
+        my $packed = pack_value([('abc') x 5]);
+        ok !eval { unpack_value(substr $packed, 0, -$cut); 1 }, "$cut bytes are missing";
+    }
+};
+
 subtest 'why there is a codec of our own' => sub {
     my $theirs = Data::MessagePack->new;
     ok !eval { $theirs->unpack(pack 'H*', 'd40105'); 1 }, 'Data::MessagePack takes no ext';

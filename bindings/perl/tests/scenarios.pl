@@ -157,11 +157,11 @@ sub with_redis ($code, %config) {
 sub echo ($scenario) {
     with_kernel(sub ($kernel) {
         for my $value ($scenario->{values}->@*) {
-            my $came = unpack_value($kernel->block(OP_ECHO, 0, pack_value($value))->get);
+            my $came = unpack_value($kernel->block(OP_ECHO, 0, pack_value($value))->{payload});
             same(plain($came), plain($value), 'echo');
         }
         my $flags = [text('text'), 'bytes', "gr\x{FC}n", text("gr\x{FC}n")];
-        my $came  = unpack_value($kernel->block(OP_ECHO, 0, pack_value($flags))->get);
+        my $came  = unpack_value($kernel->block(OP_ECHO, 0, pack_value($flags))->{payload});
         same([map { told($_) } @$came], [map { told($_) } @$flags], 'text and bytes');
     });
     return;

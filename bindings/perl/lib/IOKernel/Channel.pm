@@ -33,9 +33,11 @@ use constant {
     SETTLE_S => 1,
     # A program that submits faster than the kernel takes is held when it has left this much.
     UNSENT_BYTES_MAX => 4 << 20,
-    # A turn that has queued so much gives it to the kernel without waiting for its end.
-    FLUSH_BYTES => 8 << 10,
-    RING_BYTES  => 1 << 20,
+    # So much is given to the kernel without waiting: in a turn of a loop, and outside of loops.
+    TURN_BYTES      => 8 << 10,
+    GATHERED_BYTES  => 4 << 10,
+    RING_BYTES      => 1 << 20,
+    WHOLE_BYTES_MAX => 16 << 10,    # A quarter of the smallest ring.
 };
 
 # The fields of a channel.
@@ -62,6 +64,10 @@ use constant {
 
 # What is OK in a run: kind DONE without flags.
 use constant PLAIN => unpack 'L', pack 'SS', KIND_DONE, 0;
+
+# What most records begin and end with, by their sizes.
+my @SIZES = map { pack 'L', $_ } 0 .. 511;
+my @PADS  = map { "\0" x (-$_ & 7) } 0 .. 7;
 
 my %RING_UNITS = ('' => 1, KiB => 1 << 10, MiB => 1 << 20, GiB => 1 << 30);
 
@@ -106,26 +112,32 @@ sub listen ($self, $inbox) {
 
 # Submitting
 
-# Queues one request; its reply goes to `future`.
-sub request ($self, $flags, $endpoint, $timeout_ms, $key, $arguments, $future) {
-    my $payload = pack_request($arguments);
-    my $size    = SUBMISSION_BYTES + length $payload;
-    return $self->submit(OP_REQUEST, $flags, $endpoint, $timeout_ms, $key, $payload, $future)
-        if $size > 65536 || $self->[ENDED];
-    my $tag = ++$self->[NEXT_TAG];
+# Queues one request, and gives its future. What most requests of an endpoint have in common is packed already:
+# `before` stands before the tag, `after` behind it. No signature: this is what a request costs.
+sub request {
+    my ($self, $before, $after, $payload) = @_;
+    my $size = SUBMISSION_BYTES + length $payload;
+    return $self->_large_request($before, $after, $payload) if $size > WHOLE_BYTES_MAX || $self->[ENDED];
     $self->[SCHEDULE] && $self->[OUT] eq '' && $self->[SCHEDULE]->();
-    $self->[PENDING]{$tag} = $future;
-    $future->[IOKernel::Future::TAG] = $tag;
-    $self->[OUT] .= pack SUBMISSION, $size, OP_REQUEST, $flags, $endpoint, $timeout_ms, $tag, $key, 0, $payload;
-    $self->flush if length $self->[OUT] > FLUSH_BYTES;
-    return $tag;
+    my $tag    = pack 'Q', ++$self->[NEXT_TAG];
+    my $future = bless [IOKernel::Future::PENDING, undef, $self, $tag], 'IOKernel::Future';
+    $self->[PENDING]{$tag} = $future,
+        $self->[OUT] .= ($SIZES[$size] // pack 'L', $size) . $before . $tag . $after . $payload . $PADS[$size & 7];
+    return $future;
+}
+
+sub _large_request ($self, $before, $after, $payload) {
+    my $future = IOKernel::Future->new($self);
+    my ($op, $flags, $endpoint, $timeout_ms) = unpack BEFORE_TAG, $before;
+    $self->submit($op, $flags, $endpoint, $timeout_ms, unpack('Q', $after), $payload, $future);
+    return $future;
 }
 
 # Queues one submission of any kind and size. DONE goes to `future`, everything else to the inbox. Returns its tag.
 sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future = undef, $inbox = undef, $tag = undef) {
     die $self->ended_error if $self->[ENDED];
     $self->[LOOSE]{$endpoint} = 1 if $flags & FLAG_QUIET;
-    $tag //= $future ? ++$self->[NEXT_TAG] : ++$self->[NEXT_LOOSE];
+    $tag //= pack 'Q', $future || $inbox ? ++$self->[NEXT_TAG] : ++$self->[NEXT_LOOSE];
     my ($total, $step) = (length $payload, $self->[PAYLOAD_MAX]);
     my $is_whole = $total <= $step;
     my $records  = '';
@@ -197,11 +209,18 @@ sub _drop_first ($self) {
 
 sub _padded ($size) { return $size + 7 & ~7 }
 
+# Requests that come one after the other go together: the first at once, those behind it when there are some, or when
+# the program waits for anything. In a loop all go at the end of the turn, or when there are many.
+sub send_soon ($self) {
+    my $queued = length $self->[OUT];
+    $self->send_now if $queued > ($self->[SCHEDULE] ? TURN_BYTES : GATHERED_BYTES) || keys $self->[PENDING]->%* == 1;
+    return;
+}
+
 # Outside of loops: submits what is queued. A program that is far ahead of the kernel is held here.
 sub send_now ($self) {
-    return if $self->[SCHEDULE];
-    $self->flush;
-    while (length $self->[OUT] > UNSENT_BYTES_MAX && !$self->[ENDED]) {
+    $self->flush if !$self->[SCHEDULE] || length $self->[OUT] > TURN_BYTES;
+    while (!$self->[SCHEDULE] && length $self->[OUT] > UNSENT_BYTES_MAX && !$self->[ENDED]) {
         $self->turn(undef);
     }
     return;
@@ -211,10 +230,10 @@ sub send_now ($self) {
 
 # Hands out what has completed: one run of the ring. Returns how many completions there were.
 sub poll ($self) {
-    return 0 unless $self->[HANDLE];
-    my $cells = $self->[CELLS];
-    my $count = IOKernel::Library::poll($self->[HANDLE], $cells, $cells + 8) or return $self->_poll_empty;
-    my $words = unpack 'P16', pack 'J', $cells;
+    my $handle = $self->[HANDLE] or return 0;
+    my $cells  = $self->[CELLS];
+    my $count  = IOKernel::Library::poll($handle, $cells, $cells + 8) or return $self->_poll_empty;
+    my $words  = unpack 'P16', pack 'J', $cells;
     my $bytes = unpack 'x8 Q', $words;
     my $run   = unpack "P$bytes", $words;
     my $round = $self->[RUN_COUNT];
@@ -229,25 +248,28 @@ sub poll ($self) {
 
 # Replies as most are, until a record is something else. Returns how many there were.
 sub _hand_out_plain ($self, $run) {
-    my ($pending, $ready, $count) = (@$self[PENDING, READY], 0);
+    my ($pending, $ready, $count) = ($self->@[PENDING, READY], 0);
     # Unpacking dies where fragments stand between: then nothing is handed out here.
     for my ($word, $head, $tag, $encoding, $payload) (eval { unpack RUN, $$run }) {
         last if $word != PLAIN || $head >> 32;
-        if ($encoding == ENCODING_TEXT) {
-            utf8::upgrade($payload) if utf8::decode($payload);
-        } elsif ($encoding == ENCODING_MSGPACK) {
-            eval { $payload = unpack_value($payload); 1 } or last;
-        } elsif ($encoding == ENCODING_NONE) {
-            $payload = undef;
+        if ($encoding != ENCODING_BYTES) {
+            if ($encoding == ENCODING_TEXT) {
+                utf8::upgrade($payload) if utf8::decode($payload);
+            } elsif ($encoding == ENCODING_MSGPACK) {
+                $payload = unpack_value($payload);
+            } elsif ($encoding == ENCODING_NONE) {
+                $payload = undef;
+            }
         }
-        ++$count;
-        my $future = $pending->{$tag} or next;
+        my $future = $pending->{$tag} or last;
         # One statement, see above.
         delete $pending->{$tag},
-            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] =
-            (IOKernel::Future::DONE, $payload, $head);
+            $future->[IOKernel::Future::VALUE] = $payload,
+            $future->[IOKernel::Future::STATE] = IOKernel::Future::DONE;
         push @$ready, $future if $future->[IOKernel::Future::CALLBACKS];
+        ++$count;
     }
+    die $@ if !$count && $@ ne '' && $@ !~ / in unpack /;
     return $count;
 }
 
@@ -278,21 +300,22 @@ sub _complete ($self, $completion, $next) {
     my ($ready, $pending) = $self->@[READY, PENDING];
     if ($kind == KIND_DONE && $pending->{$tag}) {
         my $future = $pending->{$tag};
-        my @result = ($completion->outcome($self->[NAMES]), $completion->{endpoint});
+        my @result = $completion->outcome($self->[NAMES]);
         # One statement, see above; so below.
         delete $pending->{$tag}, delete $self->[SINKS]{$tag},
-            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE, IOKernel::Future::HEAD] = @result,
+            $future->@[IOKernel::Future::STATE, IOKernel::Future::VALUE] = @result,
             push(@$ready, $future), $self->@[PARTS, HANDED] = ([], $next);
         return;
     }
-    if (my $inbox = $self->[SINKS]{$tag} // $self->[LISTENER]) {
+    my $inbox = $kind == KIND_DONE ? delete $self->[SINKS]{$tag} : $self->[SINKS]{$tag};
+    if ($inbox //= $self->[LISTENER]) {
         push($inbox->[IOKernel::Inbox::COMPLETIONS]->@*, $completion), push(@$ready, $inbox),
             $self->@[PARTS, HANDED] = ([], $next);
         return;
     }
     $self->@[PARTS, HANDED] = ([], $next);
     warn 'iokernel: a one-way request failed: ' . $completion->error($self->[NAMES]) . "\n"
-        if $tag > QUIET_TAG && $completion->{status} && !$self->[ENDED];
+        if unpack('Q', $tag) > QUIET_TAG && $completion->{status} && !$self->[ENDED];
     return;
 }
 
@@ -343,6 +366,22 @@ sub turn ($self, $deadline) {
     return !!1;
 }
 
+# One operation, waiting for its end. Its completion; throws what it failed with.
+sub operate ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload) {
+    my $inbox = IOKernel::Inbox->new(undef);
+    my $tag   = $self->submit($op, $flags, $endpoint, $timeout_ms, $key, $payload, undef, $inbox);
+    my $came  = $inbox->[IOKernel::Inbox::COMPLETIONS];
+    if (!eval { $self->turn(undef) until @$came || $self->[ENDED]; 1 }) {
+        my $why = $@;
+        $self->cancel($tag);
+        $self->send_now;
+        die $why;
+    }
+    my $completion = $came->[0] or die $self->ended_error;
+    die $completion->error($self->[NAMES])->located if $completion->{status};
+    return $completion;
+}
+
 # Waits for a future, whatever becomes of it. What interrupts the wait cancels what it was for.
 sub await ($self, $future) {
     return if $future->[IOKernel::Future::STATE];
@@ -378,7 +417,7 @@ sub _end ($self, $status) {
     for my $future (values %$pending) {
         $future->_settle(IOKernel::Future::FAILED, IOKernel::Error->of_status($status, fate => 2));
     }
-    my $last = IOKernel::Completion->of_status($status, 0, 0, 2);
+    my $last = IOKernel::Completion->of_status($status, 0, '', 2);
     for my $inbox (values %$sinks, $self->[LISTENER] // ()) {
         push $inbox->[IOKernel::Inbox::COMPLETIONS]->@*, $last;
         $inbox->told;

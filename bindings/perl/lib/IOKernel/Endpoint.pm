@@ -9,21 +9,22 @@ use IOKernel::Lease;
 use IOKernel::Record qw(:all);
 use IOKernel::Subscription;
 use IOKernel::URL qw(shown);
-use IOKernel::Values qw(pack_value text);
+use IOKernel::Values qw(pack_value packer_for text);
 
 our $VERSION = '0.1.0';
 
 sub new ($class, $kernel, $url) {
-    my $self = bless { kernel => $kernel, url => $url, key => 0, loop => undef }, $class;
-    $self->{number} = $kernel->open_number($url);
+    my $self = bless { kernel => $kernel, url => $url, key => 0, loop => undef, pack => packer_for($url) }, $class;
+    $self->_numbered($kernel->open_number($url));
     IOKernel::Process::watch($self);
     return $self;
 }
 
 # The same endpoint for a loop: its requests give what the loop awaits.
 sub in ($self, $loop) {
-    my $bound = bless { kernel => $self->{kernel}, key => 0, loop => $loop, number => $self->_number }, ref $self;
-    $bound->{origin} = $self->_origin;
+    my $bound = bless { kernel => $self->{kernel}, origin => $self->_origin, key => 0, loop => $loop }, ref $self;
+    $bound->{pack} = $self->{pack};
+    $bound->_numbered($self->_number);
     IOKernel::Process::watch($bound);
     return $bound;
 }
@@ -51,7 +52,7 @@ sub _number ($self) {
         $origin->{number} = $self->{kernel}->open_number($origin->{url});
         $self->{kernel}->block(OP_PEERS, $origin->{number}, $origin->{told}) if defined $origin->{told};
     }
-    return $self->{number} = $origin->{number};
+    return $self->_numbered($origin->{number});
 }
 
 sub _forked ($self) {
@@ -101,7 +102,7 @@ sub wait_ready ($self, $timeout = undef) {
 }
 
 sub state ($self) {
-    return $self->{kernel}->block(OP_STATE, $self->_number, '')->get;
+    return $self->{kernel}->block(OP_STATE, $self->_number, '')->value;
 }
 
 sub close ($self) {

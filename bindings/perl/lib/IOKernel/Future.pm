@@ -10,22 +10,21 @@ use IOKernel::Record qw(STATUS_CANCELLED STATUS_TIMEOUT);
 
 our $VERSION = '0.1.0';
 
-# A future is an array; channels write into it. HEAD is the endpoint's number of a completion, in its lower half.
+# A future is an array; channels write into it.
 use constant {
     PENDING => 0,
     DONE    => 1,
     FAILED  => 2,
 
     STATE     => 0,
-    VALUE     => 1,
-    HEAD      => 2,
-    CHANNEL   => 3,
-    TAG       => 4,
-    CALLBACKS => 5,
-    INSTEAD   => 6,
+    VALUE     => 1,    # the reply, or the error
+    CHANNEL   => 2,
+    TAG       => 3,
+    CALLBACKS => 4,
+    INSTEAD   => 5,    # who takes what comes when it was cancelled
 };
 
-sub new ($class, $channel) { return bless [PENDING, undef, undef, $channel], $class }
+sub new ($class, $channel) { return bless [PENDING, undef, $channel], $class }
 
 sub is_ready  ($self) { return $self->_look != PENDING }
 sub is_done   ($self) { return $self->_look == DONE }
@@ -33,11 +32,15 @@ sub is_failed ($self) { return $self->_look == FAILED }
 
 # Takes what has completed, without waiting.
 sub _look ($self) {
-    $self->[CHANNEL]->poll if $self->[STATE] == PENDING;
+    if ($self->[STATE] == PENDING) {
+        $self->[CHANNEL]->send_now;
+        $self->[CHANNEL]->poll;
+    }
     return $self->[STATE];
 }
 
 sub get ($self, $timeout = undef) {
+    return $self->[VALUE]  if $self->[STATE] == DONE;
     $self->_wait($timeout) if $self->[STATE] == PENDING;
     return $self->[VALUE]  if $self->[STATE] == DONE;
     my $error = $self->[VALUE];

@@ -13,16 +13,17 @@ use constant {
     OWNER       => 1,
 };
 
-# The owner, which is not kept, has a method `_take_all($completions)`; it shifts off what it has taken.
+# The owner, which is not kept, has a method `_take_all($completions)`; it shifts off what it has taken. Without one the
+# completions stay here.
 sub new ($class, $owner) {
     my $self = bless [[], $owner], $class;
-    weaken($self->[OWNER]);
+    weaken($self->[OWNER]) if $owner;
     return $self;
 }
 
 sub told ($self) {
-    my $owner = $self->[OWNER];
-    return $owner ? $owner->_take_all($self->[COMPLETIONS]) : splice $self->[COMPLETIONS]->@*;
+    $self->[OWNER]->_take_all($self->[COMPLETIONS]) if $self->[OWNER];
+    return;
 }
 
 1;

@@ -77,23 +77,16 @@ sub thread_channel ($self) {
     return $self->{channel} = $self->open_channel;
 }
 
-# One operation, waiting for its end. Returns its future, ready. Throws what it failed with.
+# One operation, waiting for its end. Its completion; throws what it failed with.
 sub block ($self, $op, $endpoint, $payload, %how) {
-    my $channel = $how{channel} // $self->thread_channel;
-    my $future  = IOKernel::Future->new($channel);
-    my @record  = ($how{flags} // 0, $endpoint, $how{timeout_ms} // 0, $how{key} // 0);
-    $channel->submit($op, @record, $payload, $future, $how{sink});
-    $channel->await($future);
-    $future->get;
-    return $future;
+    return $self->thread_channel->operate($op, $how{flags} // 0, $endpoint, $how{timeout_ms} // 0, 0, $payload);
 }
 
 # Opens a service. Its number.
 sub open_number ($self, $url) {
     my $bytes = $url;
     utf8::encode($bytes);
-    my $done   = $self->block(OP_OPEN, 0, $bytes);
-    my $number = $done->[IOKernel::Future::HEAD] & 0xFFFF_FFFF;
+    my $number = $self->block(OP_OPEN, 0, $bytes)->{endpoint};
     $self->{names}{$number} = shown($url);
     return $number;
 }
@@ -115,7 +108,7 @@ sub histogram ($self, $name, %about) { return IOKernel::Histogram->new($self, $n
 sub marker    ($self, $text)         { return IOKernel::Marker->new($self, $text) }
 
 sub state ($self) {
-    return $self->block(OP_STATE, 0, '')->get;
+    return $self->block(OP_STATE, 0, '')->value;
 }
 
 sub watch ($self, %options) {
@@ -145,6 +138,7 @@ sub close ($self, $drain = 0) {
     $self->{closed} = 1;
     my $handle = $self->{handle} or return;
     $self->{handle} = 0;
+    $self->{channel}->flush if $self->{channel};
     IOKernel::Stack::end($handle) if $self->{stack};
     my $status = IOKernel::Library::kernel_close($handle, 1000 * $drain);
     my $text   = $status ? IOKernel::Library::last_text() : '';

@@ -16,6 +16,7 @@ sub new ($class, $endpoint, %options) {
         kernel   => $endpoint->kernel,
         endpoint => $endpoint,
         loop     => $endpoint->loop,
+        pack     => $endpoint->{pack},
         number   => 0,
         key      => 0,
     }, $class;
@@ -46,7 +47,8 @@ sub acquire ($self) {
 }
 
 sub _hold ($self, $number, $key) {
-    @$self{qw(number key)} = ($number, $key);
+    $self->{key} = $key;
+    $self->_numbered($number);
     IOKernel::Process::watch($self);
     return $self;
 }

@@ -21,17 +21,14 @@ sub new ($class, $kernel, $channel, $url) {
         channel => $channel,
         queue   => [],
         live    => {},
-        is_over => 0,
+        is_over => 1,    # Until it listens.
         loop    => undef,
     }, $class;
     $channel->listen(IOKernel::Inbox->new($self));
     utf8::encode($url);
     # In a loop as well this waits: binding takes no time.
-    my $future = IOKernel::Future->new($channel);
-    $channel->submit(OP_LISTEN, 0, 0, 0, 0, $url, $future);
-    $channel->flush;
-    $channel->await($future);
-    @$self{qw(url number)} = ($future->get, $future->[IOKernel::Future::HEAD] & 0xFFFF_FFFF);
+    my $done = $channel->operate(OP_LISTEN, 0, 0, 0, 0, $url);
+    @$self{qw(url number is_over)} = ($done->value, $done->{endpoint}, 0);
     $kernel->{names}{ $self->{number} } = $self->{url};
     return $self;
 }
@@ -149,7 +146,7 @@ sub _forget ($self, $tag) {
 }
 
 sub state ($self) {
-    return $self->{kernel}->block(OP_STATE, $self->{number}, '')->get;
+    return $self->{kernel}->block(OP_STATE, $self->{number}, '')->value;
 }
 
 # With `drain` it leaves politely; inside of a loop, await what it returns then.

@@ -30,7 +30,8 @@ sub CLONE { (%slots, %entered) = (); return }
 sub new ($class, $kernel, $text) {
     my $handle = $kernel->_handle;
     my $slot   = _slot($handle);
-    my $self   = bless { handle => $handle, slot => $slot, place => undef, serial => 0, thread => $IOKernel::Process::THREAD }, $class;
+    my $self   = bless { handle => $handle, slot => $slot, place => undef, serial => 0 }, $class;
+    $self->{thread} = $IOKernel::Process::THREAD;
     $self->_enter(_shown($text)) if $slot;
     push $entered{$handle}->@*, $self->{serial};
     return $self;

@@ -70,17 +70,22 @@ use constant CONSTANTS => {
     TIMEOUT_MS_MAX   => 0xFFFF_FFFE,
 
     # size, op, flags, endpoint, timeout_ms, tag, key, bytes_total, marker (0: the library's own), payload, padding
-    SUBMISSION => 'L S S L L Q Q L x4 a* x!8',
+    # Tags are kept as records have them: 8 bytes.
+    SUBMISSION => 'L S S L L a8 Q L x4 a* x!8',
+
+    # What stands before the tag: op, flags, endpoint, timeout_ms; and after it: key, bytes_total, marker
+    BEFORE_TAG => 'S S L L',
+    AFTER_TAG  => 'Q x8',
 
     # size, op, flags, endpoint, tag
-    SUBMISSION_HEAD => 'L S S L x4 Q',
+    SUBMISSION_HEAD => 'L S S L x4 a8',
 
     # size, kind, flags, endpoint, status, tag, peer, fate, encoding
-    COMPLETION => 'L S S L l Q L C C',
+    COMPLETION => 'L S S L l a8 L C C',
 
     # Of each record of a run of whole messages: kind and flags together, endpoint and status together (above 2**32 with
     # any other status than OK), tag, encoding, payload
-    RUN => '(x4 L Q Q x5 C x2 L x36/a x!8)*',
+    RUN => '(x4 L Q a8 x5 C x2 L x36/a x!8)*',
 };
 use constant CONSTANTS();
 

@@ -39,6 +39,9 @@ sub is_settled ($self) { return !!$self->{is_settled} }
 sub is_begun   ($self) { return !!$self->{is_begun} }
 sub last_word  ($self) { return $self->{last_word} }
 
+# Its tag as a record's key.
+sub _key ($self) { return unpack 'Q', $self->{tag} }
+
 sub reply ($self, $value) {
     my $payload = pack_value($value);
     return if $self->{is_settled};
@@ -52,7 +55,7 @@ sub error ($self, $code, $message) {
     return $self->reply($error) unless $self->{is_begun};
     return if $self->{is_settled};
     $self->{is_settled} = 1;
-    $self->{listener}->_submit(OP_SEND, pack_value($error), $self->{tag}, undef);
+    $self->{listener}->_submit(OP_SEND, pack_value($error), $self->_key, undef);
     $self->{listener}->_forget($self->{tag});
     return;
 }
@@ -95,7 +98,7 @@ sub _send ($self, $value, $ahead) {
         my $failed = $done->[IOKernel::Future::STATE] == IOKernel::Future::FAILED;
         $self->{refused} //= $done->[IOKernel::Future::VALUE] if $failed;
     });
-    $channel->submit(OP_SEND, 0, $self->{listener}{number}, 0, $self->{tag}, $payload, $sent);
+    $channel->submit(OP_SEND, 0, $self->{listener}{number}, 0, $self->_key, $payload, $sent);
     if ($channel->is_watched) {
         return $self->{listener}{loop}->promise($sent);
     }
@@ -139,7 +142,7 @@ sub _credit ($self) {
     return if $self->{is_lost};
     my $taken = $self->{taken};
     $self->{taken} = 0;
-    $self->{listener}->_submit(OP_CREDIT, '', $self->{tag}, $taken);
+    $self->{listener}->_submit(OP_CREDIT, '', $self->_key, pack 'Q', $taken);
     return;
 }
 

@@ -74,8 +74,9 @@ sub _take_all ($self, $completions) {
         if ($kind == KIND_PUSH) {
             my $message = $completion->value;
             my $room    = $self->{messages}->@* < $self->{buffer};
-            my ($taken, @dropped) = $room ? $self->{messages} : $self->{keeps} eq 'newest' ? ($self->{messages}, 1) : [];
-            push(@$taken, $message), $self->{lost} += !$room, shift(@$completions), splice @$taken, 0, scalar @dropped;
+            my $dropped = !$room && $self->{keeps} eq 'newest';
+            my $taken   = $room || $dropped ? $self->{messages} : [];
+            push(@$taken, $message), $self->{lost} += !$room, shift(@$completions), splice @$taken, 0, $dropped;
         } elsif ($kind == KIND_LOST) {
             my $lost = $completion->value;
             $self->{lost} += $lost, shift @$completions;

@@ -2,22 +2,24 @@ package IOKernel::Values;
 
 # Values between Perl and MessagePack.
 #
-# This is a codec of our own because those that there are cannot carry what the kernel says: Data::MessagePack 1.02
-# makes of all strings of a value either text or bytes, makes bytes of a number once it was printed, and dies of any
-# ext, as errors inside of replies are; Data::MessagePack::Stream 1.05 dies of them too. t/values.t shows that, and that
-# it agrees with Data::MessagePack about everything else.
+# Data::MessagePack packs the requests of protocols that do not tell kinds of strings apart. For all others there is a
+# codec of our own, because those that there are cannot carry what the kernel says: Data::MessagePack 1.02 makes of all
+# strings of a value either text or bytes, makes bytes of a number once it was printed, and dies of any ext, as errors
+# inside of replies are; Data::MessagePack::Stream 1.05 dies of them too. t/values.t shows that, and that it agrees with
+# Data::MessagePack about everything else.
 
 use v5.36;
 no warnings qw(experimental::builtin experimental::for_list recursion);
 
 use builtin qw(created_as_number is_bool true false reftype blessed);
+use Data::MessagePack;
 use Exporter 'import';
 
 use IOKernel::Error;
 use IOKernel::Record qw(ENCODING_MSGPACK ENCODING_NONE ENCODING_TEXT);
 
 our $VERSION   = '0.1.0';
-our @EXPORT_OK = qw(pack_value pack_request unpack_value decode text bytes);
+our @EXPORT_OK = qw(pack_value pack_request packer_for unpack_value decode text bytes);
 
 use constant {
     EXT_ERROR      => 1,
@@ -26,7 +28,10 @@ use constant {
     EXT_SET        => 4,
     EXT_ATTRIBUTED => 5,
     DEPTH_MAX      => 128,
+    BYTES_MIN      => 4,    # Arrays below are read one by one.
 };
+
+my $ALIKE = Data::MessagePack->new;
 
 my %BOOLEANS = map { $_ => 1 } qw(JSON::PP::Boolean Types::Serialiser::Boolean Data::MessagePack::Boolean);
 
@@ -47,16 +52,37 @@ sub bytes ($string) {
 }
 
 # A request: an array of arguments. Throws BadRequest for what cannot be sent.
-sub pack_request ($arguments) {
+#
+# Most arguments are plain strings, and are packed here: no reference, no flag, and no number, of which the empty string
+# makes "0" where it makes an empty one of strings.
+sub pack_request ($arguments, $depth = 0) {
+    no feature 'bitwise';
+    no warnings 'numeric';
+    die _too_deep() if $depth > DEPTH_MAX;
     my $packed = $ARRAY[@$arguments] // _array_head(scalar @$arguments);
     for (@$arguments) {
-        if (ref || utf8::is_utf8($_) || !defined || created_as_number($_) || is_bool($_)) {
-            $packed .= _pack($_, 1);
-        } else {
+        if (defined && !ref && !utf8::is_utf8($_) && !length('' & $_)) {
             $packed .= ($BYTES[length] // _bytes_head(length)) . $_;
+        } else {
+            # The commands of a batch are requests themselves.
+            $packed .= ref eq 'ARRAY' && @$_ ? pack_request($_, $depth + 1) : _pack($_, $depth + 1);
         }
     }
     return $packed;
+}
+
+# The same for protocols to which text, bytes and numbers in decimal are one: Data::MessagePack's, in C. It refuses what
+# is left to ours.
+sub pack_alike ($arguments) {
+    my $packed;
+    return $packed if eval { $packed = $ALIKE->pack($arguments); 1 };
+    die $@ if ref $@ || $@ !~ /Data::MessagePack|msgpack|cannot encode|max_depth/;
+    return pack_request($arguments);
+}
+
+# What packs the requests of an endpoint.
+sub packer_for ($url) {
+    return $url =~ /\A(?:rediss?|unix)[:+]/i ? \&pack_alike : \&pack_request;
 }
 
 # One value as MessagePack.
@@ -125,8 +151,7 @@ sub _pack_integer ($number) {
 }
 
 sub _pack_reference ($value, $depth) {
-    die IOKernel::Error->of_value('too deep, or within itself: expected ' . DEPTH_MAX . ' levels at most')->located
-        if $depth > DEPTH_MAX;
+    die _too_deep() if $depth > DEPTH_MAX;
     my $class = blessed $value;
     return _pack_object($value, $class, $depth) if defined $class;
     my $type = ref $value;
@@ -158,6 +183,10 @@ sub _pack_object ($value, $class, $depth) {
     return _ext($value->kind, $value->data) if $value->isa('IOKernel::Ext');
     return _pack_text($value->bstr)         if $value->isa('Math::BigFloat');
     die _cannot($value);
+}
+
+sub _too_deep () {
+    return IOKernel::Error->of_value('too deep, or within itself: expected ' . DEPTH_MAX . ' levels at most')->located;
 }
 
 sub _cannot ($value) {
@@ -219,9 +248,10 @@ my %NUMBERS = (
 );
 
 sub _value () {
+    die "MessagePack: the value is cut short\n" if $AT >= length $DATA;
     my $byte = ord substr $DATA, $AT++, 1;
-    return $byte                                         if $byte < 0x80;
-    return _take(ord substr $DATA, $AT++, 1)             if $byte == 0xC4;
+    return $byte                             if $byte < 0x80;
+    return _take(ord substr $DATA, $AT++, 1) if $byte == 0xC4;
     return $byte < 0xA0 ? $byte < 0x90 ? _take_map($byte & 15) : _take_array($byte & 15) : _take_text($byte & 31)
         if $byte < 0xC0;
     return $byte - 0x100 if $byte >= 0xE0;
@@ -248,7 +278,28 @@ sub _take ($length) {
 
 sub _take_text ($length) { return _text(_take($length)) }
 
-sub _take_array ($count) { return [map { _value() } 1 .. $count] }
+sub _take_array ($count) {
+    return ($count >= BYTES_MIN && _take_bytes($count)) || [map { _value() } 1 .. $count];
+}
+
+# An array of short byte strings and nothing else, as most long ones are, is read at once; undef if it is another one.
+sub _take_bytes ($count) {
+    return undef if ord(substr $DATA, $AT, 1) != 0xC4;
+    my (@bytes, @flat);
+    if (!eval { @flat = unpack "x$AT (a C/a)$count .", $DATA; 1 }) {
+        die $@ if $@ !~ / in unpack /;
+        return undef;
+    }
+    my $end = pop @flat;
+    for my ($head, $bytes) (@flat) {
+        return undef if $head ne "\xC4";
+        push @bytes, $bytes;
+    }
+    # The last one may be cut short.
+    return undef if @bytes != $count || ord(substr $DATA, $end - 1 - length $bytes[-1], 1) != length $bytes[-1];
+    $AT = $end;
+    return \@bytes;
+}
 
 # A hash; pairs, if a key is none that a hash can have.
 sub _take_map ($count) {
