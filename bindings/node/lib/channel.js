@@ -110,7 +110,7 @@ function here(error) {
 }
 
 class Channel {
-  /** `config`: options of `iok_channel_open`, such as `{ ring: "1MiB" }`; `names`: URLs of endpoints by their numbers. */
+  /** `config`: options of `iok_channel_open`, as `{ ring: "1MiB" }`; `names`: URLs of endpoints by their numbers. */
   constructor(kernel, config, names) {
     this._handle = opened(addon.channelOpen(kernel, options.query(config), () => this._readable()));
     this._names = names;

@@ -63,7 +63,9 @@ class Listener {
 
   /** Sends the one reply to a request. */
   _reply(request, value) {
-    if (this._closed) throw new Closed("the listener is closed", { status: -103, fate: "not_sent", endpoint: this._url });
+    if (this._closed) {
+      throw new Closed("the listener is closed", { status: -103, fate: "not_sent", endpoint: this._url });
+    }
     this._channel.reply(new Address(this._number), request._tag, request._tagHigh, value);
     this._live.delete(joined(request._tag, request._tagHigh));
   }

@@ -4,8 +4,8 @@
  * Builds the addon with the C compiler (`CC`, or `cc`) into build/iokernel.node. With `--if-missing` it does nothing
  * where there is one already, built or brought along.
  *
- * The headers are this node's own. The addon uses the stable interface of Node (version 8 and later): what is built with
- * one version runs with those that come after.
+ * The headers are this node's own. The addon uses the stable interface of Node (version 8 and later): what is built
+ * with one version runs with those that come after.
  */
 
 const { spawnSync } = require("node:child_process");
@@ -43,9 +43,8 @@ function build(output) {
   // Written beside and renamed: a program that runs with the old one is not disturbed.
   const fresh = `${output}.${process.pid}`;
   const files = sources.map((name) => path.join(folder, name));
-  const done = spawnSync(process.env.CC || "cc", [...FLAGS, ...includes(), ...files, "-o", fresh, "-lpthread", "-ldl"], {
-    stdio: "inherit",
-  });
+  const words = [...FLAGS, ...includes(), ...files, "-o", fresh, "-lpthread", "-ldl"];
+  const done = spawnSync(process.env.CC || "cc", words, { stdio: "inherit" });
   if (done.error) throw done.error;
   if (done.status !== 0) throw new Error(`the compiler ended with ${done.status}`);
   fs.renameSync(fresh, output);

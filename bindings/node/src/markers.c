@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* IOK_MARKER_ACTIVE, without its sign. */
+static const uint32_t ACTIVE = UINT32_C(1) << 31;
+
 /* markerSlot(kernel): this thread's slot, or a status. */
 static napi_value marker_slot(napi_env env, napi_callback_info info) {
     ARGUMENTS(1);
@@ -18,7 +21,7 @@ static napi_value marker_slot(napi_env env, napi_callback_info info) {
 static iok_marker *free_place(iok_markers *slot, uint32_t count) {
     for (uint32_t step = 0; step < IOK_MARKER_PLACES; step++) {
         iok_marker *place = &slot->places[(count + step) % IOK_MARKER_PLACES];
-        if (!(place->length & IOK_MARKER_ACTIVE)) return place;
+        if (!(place->length & ACTIVE)) return place;
     }
     return NULL;
 }
@@ -59,7 +62,7 @@ static napi_value marker_enter(napi_env env, napi_callback_info info) {
     __atomic_store_n(&place->serial, 0, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     uint32_t length = fill(env, argument[1], place->text);
-    publish(place, serial, length | IOK_MARKER_ACTIVE);
+    publish(place, serial, length | ACTIVE);
     return addon_number(env, serial);
 }
 
@@ -71,7 +74,7 @@ static napi_value marker_leave(napi_env env, napi_callback_info info) {
     napi_get_value_uint32(env, argument[1], &serial);
     for (uint32_t at = 0; serial && at < IOK_MARKER_PLACES; at++) {
         iok_marker *place = &slot->places[at];
-        if (place->serial == serial) publish(place, serial, place->length & ~(uint32_t)IOK_MARKER_ACTIVE);
+        if (place->serial == serial) publish(place, serial, place->length & ~ACTIVE);
     }
     return NULL;
 }

@@ -2,8 +2,8 @@
  *
  * The signal's handler only rings a bell. A helper thread asks V8 to interrupt the thread, which then writes its frames
  * and a zero byte. A thread that runs no JavaScript, or does not come to a safe point soon (it sleeps, or is in a call
- * into C), is left to its native frames: the helper writes the zero byte. V8's functions have no C interface and are looked up by their names
- * in this very node; where one is missing there are native frames.
+ * into C), is left to its native frames: the helper writes the zero byte. V8's functions have no C interface and are
+ * looked up by their names in this very node; where one is missing there are native frames.
  */
 #define _GNU_SOURCE
 #include "addon.h"

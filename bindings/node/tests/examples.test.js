@@ -25,18 +25,20 @@ for (const name of fs.readdirSync(FOLDER).filter((file) => file.endsWith(".js"))
     const lines = head.split("\n").map((line) => line.replace(/^ \* ?/, ""));
     const at = lines.findIndex((line) => line.startsWith("$ node "));
     const promised = lines.slice(at + 1).join("\n");
-    const { code, stdout, stderr } = await run(path.join(FOLDER, name), { args: [one.url], env: { NODE_PATH: modules } });
+    const found = { args: [one.url], env: { NODE_PATH: modules } };
+    const { code, stdout, stderr } = await run(path.join(FOLDER, name), found);
     assert.deepEqual([code, stdout.trim(), stderr], [0, promised.trim(), ""]);
   });
 }
 
-test("the program of the README", async () => {
+test("the programs of the README", async () => {
   const readme = fs.readFileSync(path.join(PACKAGE, "README.md"), "utf8");
   const programs = [...readme.matchAll(/^```js\n([\s\S]*?)^```/gm)].map(([, text]) => text);
   assert.ok(programs.length > 2);
   for (const text of programs) {
-    const program = text.replaceAll("redis://127.0.0.1:6379", one.url);
-    const { code, stderr } = await run(`${program}\n`, { env: { NODE_PATH: modules } });
-    assert.equal(code, 0, `${program}\n${stderr}`);
+    const file = path.join(modules, "program.js");
+    fs.writeFileSync(file, text.replaceAll("redis://127.0.0.1:6379", one.url));
+    const { code, stderr } = await run(file, { env: { NODE_PATH: modules } });
+    assert.equal(code, 0, `${text}\n${stderr}`);
   }
 });

@@ -105,7 +105,8 @@ test("what cannot be counted is refused", () => {
   assert.throws(() => kernel.counter("no name"), ConfigError);
   assert.throws(() => kernel.gauge("paid"), ConfigError);
   for (const wrong of [-1, 0.5, NaN, "1"]) assert.throws(() => kernel.counter("paid").inc(wrong), RangeError);
-  for (const wrong of [-1, Infinity]) assert.throws(() => kernel.sum("worked", { unit: "seconds" }).inc(wrong), RangeError);
+  const worked = kernel.sum("worked", { unit: "seconds" });
+  for (const wrong of [-1, Infinity]) assert.throws(() => worked.inc(wrong), RangeError);
   assert.throws(() => kernel.histogram("h").observe(NaN), RangeError);
   assert.throws(() => kernel.gauge("g").set("5"), RangeError);
 });

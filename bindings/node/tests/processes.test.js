@@ -92,7 +92,9 @@ test("clients are gone when their program is", async () => {
   const clients = async () => Number(/connected_clients:(\d+)/.exec(await one.redis.call("INFO", "clients"))[1]);
   const before = await clients();
   await Promise.all(
-    range(3).map(() => run(`const { open } = require("./");\nopen(process.argv[1]).callSync("PING");`, { args: [one.url] })),
+    range(3).map(() =>
+      run(`const { open } = require("./");\nopen(process.argv[1]).callSync("PING");`, { args: [one.url] }),
+    ),
   );
   await until(async () => (await clients()) <= before);
 });

@@ -49,7 +49,9 @@ test("classes have the members that the types declare", () => {
 });
 
 test("import works as require does", () => {
-  const text = 'import iokernel, { Kernel, open } from "iokernel"; console.log(iokernel.Kernel === Kernel, typeof open)';
-  const said = execFileSync(process.execPath, ["--input-type=module", "-e", text], { cwd: PACKAGE, encoding: "utf8" });
+  const text = `import iokernel, { Kernel, open } from "iokernel";
+    console.log(iokernel.Kernel === Kernel, typeof open);`;
+  const words = ["--input-type=module", "-e", text];
+  const said = execFileSync(process.execPath, words, { cwd: PACKAGE, encoding: "utf8" });
   assert.equal(said, "true function\n");
 });
