@@ -226,13 +226,15 @@ def scenarios(language: str) -> Step:
     return Step(command, read_scenarios, [*command, "--last-failed"])
 
 
+RUBY = ["ruby", "-w", "-Ibindings/ruby/lib", "-Ibindings/ruby/tests", "-e"]
+
 # The tests that a language has beside the scenarios.
 LANGUAGES = {
-    "ruby": [Step(["ruby", "bindings/ruby/tests/run.rb"], read_minitest, optional=True)],
+    "ruby": [Step([*RUBY, "Dir['./bindings/ruby/tests/*_test.rb'].each { require _1 }"], read_minitest, optional=True)],
     "lua": [Step(["lua5.4", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
     "luajit": [Step(["luajit", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
     "perl": [Step(["prove", "-v", "-Ibindings/perl/lib", "bindings/perl/t"], read_tap, optional=True)],
-    "node": [Step(["node", "--test", "bindings/node/test/"], read_node, optional=True)],
+    "node": [Step(["npm", "--prefix", "bindings/node", "test", "--silent"], read_node, optional=True)],
 }
 
 

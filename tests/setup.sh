@@ -3,7 +3,7 @@
 # Quick when nothing changed: each part leaves a stamp that names what it was made from.
 #
 #   tests/setup.sh            everything
-#   tests/setup.sh python     one part: system, python, statsd; or bench, what `make bench` alone needs
+#   tests/setup.sh python     one part: system, python, statsd, node; or bench, what `make bench` alone needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .stamps
@@ -58,9 +58,9 @@ needs="
 
 main() {
   case "${1:-all}" in
-    all) system; python; statsd ;;
-    system | python | statsd | bench) "$1" ;;
-    *) echo "usage: $0 [system|python|statsd|bench]" >&2; exit 2 ;;
+    all) system; python; statsd; node ;;
+    system | python | statsd | node | bench) "$1" ;;
+    *) echo "usage: $0 [system|python|statsd|node|bench]" >&2; exit 2 ;;
   esac
 }
 
@@ -143,6 +143,19 @@ statsd() {
     echo "$want" >.stamps/statsd
   else
     echo "setup: npm could not install $want" >&2
+  fi
+}
+
+# What the binding of Node needs, and its tests. Never fails: without it they do.
+node() {
+  local want
+  want=$(cat bindings/node/package.json)
+  [ -d bindings/node/node_modules ] && [ "$(cat .stamps/node 2>/dev/null)" = "$want" ] && return 0
+  command -v npm >/dev/null || { echo "setup: going on without the binding of Node: npm is missing" >&2; return 0; }
+  if npm install --prefix bindings/node --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null; then
+    echo "$want" >.stamps/node
+  else
+    echo "setup: npm could not install what bindings/node needs" >&2
   fi
 }
 

@@ -376,3 +376,12 @@ def test_notices_come_with_the_reply_that_they_are_about(db: iokernel.Endpoint) 
     many = db.call("do $$ begin for n in 1..10000 loop raise notice '%', n; end loop; end $$", timeout=20)
     assert 100 < len(many.notices) < 10_000, "what is kept is bounded"
     assert db.call("select 3", timeout=20).scalar() == 3
+
+
+def test_what_a_transaction_has_defined_is_forgotten_when_it_is_rolled_back(db: iokernel.Endpoint) -> None:
+    for kind in ("numeric(5, 2)", "numeric(9, 4)", "text"):
+        with db.lease() as lease:
+            lease.call("begin", timeout=20)
+            lease.call(f"create table fleeting (x {kind})", timeout=20)
+            assert lease.call("select x from fleeting", timeout=20).types == [kind.partition("(")[0]]
+            lease.call("rollback", timeout=20)

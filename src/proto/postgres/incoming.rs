@@ -155,7 +155,9 @@ impl Session {
                     if is_script {
                         self.units.head.columns = None;
                     }
-                    if redefines(tag) {
+                    self.state.defines |= tag.starts_with(b"CREATE") || redefines(tag);
+                    // What a transaction has made is another thing, or none, once it is rolled back.
+                    if redefines(tag) || tag == b"ROLLBACK" && self.state.defines {
                         self.shared.lock().redefined();
                     }
                     // Every name of ours may be gone.
@@ -332,6 +334,7 @@ impl Session {
         if !whole && self.units.front().and_then(Kind::owner).is_some() {
             return Err(broken("a statement without an end"));
         }
+        self.state.defines &= status != IDLE;
         let Some((unit, head)) = self.units.pop() else { return Err(unasked(b'Z')) };
         let exposed = self.interrupt.popped();
         match unit {

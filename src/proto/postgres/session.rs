@@ -85,6 +85,8 @@ pub struct State {
     /// A tenant changed the session.
     pub session: bool,
     pub spoiled: bool,
+    /// The open transaction has defined something.
+    pub defines: bool,
     /// Units that will show the conn clean.
     pub cleanups: u32,
 }
@@ -114,7 +116,7 @@ impl Session {
             requests: 0,
             sequence: 0,
             last_id: 0,
-            state: State { status: IDLE, tenant: false, session: false, spoiled: false, cleanups: 0 },
+            state: State { status: IDLE, tenant: false, session: false, spoiled: false, defines: false, cleanups: 0 },
             topics: HashSet::new(),
             answer: Answer::new(limits.message_bytes_max),
             scratch: Vec::new(),
