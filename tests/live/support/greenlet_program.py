@@ -8,7 +8,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    warnings.filterwarnings("ignore", category=DeprecationWarning)  # eventlet calls itself one, and fork too.
+    warnings.simplefilter("ignore")  # eventlet warns at its import, and of forks.
     if sys.argv[2] == "patched":
         # Before anything else is imported, as both demand.
         if sys.argv[1] == "gevent":
@@ -168,7 +168,19 @@ def futures(db: iokernel.Endpoint, tools: Any) -> None:
         pass
     else:
         raise AssertionError("no timeout")
+    ended: list[Any] = []
+
+    def wait() -> None:
+        try:
+            slow.result()
+        except iokernel.Cancelled as error:
+            ended.append(error)
+
+    sleeper = tools.begin(wait)
+    tools.sleep(0.02)
     assert slow.cancel() and slow.cancelled()
+    tools.sleep(0.02)
+    assert ended and sleeper.dead, "who waits for it is told"
 
 
 def idle(db: iokernel.Endpoint, tools: Any) -> str:

@@ -198,7 +198,10 @@ class HubChannel(ThreadChannel):
     def _take(self, tag: int) -> Waiter | None:
         waiter = super()._take(tag)
         if isinstance(waiter, Awaited):
-            self._awaited.pop(id(waiter.waiter), None)
+            # It may be cancelled by another greenlet than those who sleep for it.
+            self.settled(waiter)
+            if waiter.sleepers and self.hub.is_alive():
+                self.hub.soon(self._wake)
         return waiter
 
     def settled(self, awaited: Awaited) -> None:
@@ -222,7 +225,9 @@ class HubChannel(ThreadChannel):
         """Gives way to the others until `done()`. False if `timeout` seconds passed before."""
         if self._blocks or self.busy or not self.hub.may_give_way():
             return super().wait(done, timeout)
-        if done() or self.ended:
+        if timeout is not None and timeout <= 0:
+            self.poll()
+        if done() or self.ended or (timeout is not None and timeout <= 0):
             return done()
         sleeper = Sleeper(self, done)
         awaited = self._awaited.get(id(getattr(done, "__self__", None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -63,10 +64,11 @@ class EventletHub(Hub):
         return self.own.add(self.own.READ, fd, readable, _ignore, None)
 
     def unwatch(self, watch: Any, forked: bool) -> None:
-        if forked:
-            self.own.listeners[self.own.READ].pop(watch.fileno, None)
-        else:
-            self.own.remove(watch)
+        with contextlib.suppress(KeyError):  # The hub has dropped it.
+            if forked:
+                del self.own.listeners[self.own.READ][watch.fileno]
+            else:
+                self.own.remove(watch)
 
     def soon(self, callback: Callable[[], None]) -> None:
         self.own.schedule_call_global(0, callback)

@@ -44,7 +44,9 @@ def running() -> ReactorLoop | None:
     if _loop.is_closed():
         return None
     host = asyncio._get_running_loop()
-    return None if host is not None and asyncio.current_task(host) is not None else _loop
+    if host is not None and not (_loop.reactor.running and asyncio.current_task(host) is None):
+        return None  # A task of asyncio's, or a loop that is not the reactor's.
+    return _loop
 
 
 def _after_fork() -> None:
