@@ -320,8 +320,8 @@ local function refused(self)
   return TOO_LARGE, high, low, endpoint
 end
 
--- Everything is taken: begins at the front of the buffer again. Not after each flush, for a trace that knows the position
--- to be 0 in its next round would find types that differ.
+-- Everything is taken: begins at the front of the buffer again. Not after each flush, for a trace that knows the
+-- position to be 0 in its next round would find types that differ.
 local function to_the_front(self)
   self.taken, self.queued = 0, 0
   if self.writer.room > KEPT_BYTES then

@@ -5,7 +5,8 @@ local tasks = require("iokernel.tasks")
 local Future = {}
 Future.__index = Future
 
---- A future of a channel, before its request is queued. With a place for all it will have, so that its table never grows.
+--- A future of a channel, before its request is queued. With a place for all that it will have, so that its table
+-- never grows.
 function Future.new(channel)
   return (setmetatable({ channel = channel, settled = false, slot = 0, value = false, problem = false }, Future))
 end
