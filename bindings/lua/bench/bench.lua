@@ -54,23 +54,32 @@ end
 
 local ECHOES = 400 * OUTSTANDING
 
--- Waits for some echoes, whatever they are.
-local Left = {}
-Left.__index = Left
+-- Counts what is under way.
+local UnderWay = {}
+UnderWay.__index = UnderWay
 
-function Left:settle()
+function UnderWay:settle()
   self.count = self.count - 1
-  self.settled = self.count == 0
 end
 
+local function submit(channel, waiter, count)
+  for _ = 1, count do
+    channel:request(waiter, abi.OP.ECHO, 0, 0, 0, 0)
+  end
+  waiter.count = waiter.count + count
+end
+
+-- A window that slides, as the same case in C has it.
 local function echo_bare()
-  local channel, waiter = kernel:channel(), setmetatable({}, Left)
-  for _ = 1, ECHOES / OUTSTANDING do
-    waiter.count, waiter.settled = OUTSTANDING, false
-    for _ = 1, OUTSTANDING do
-      channel:request(waiter, abi.OP.ECHO, 0, 0, 0, 0)
+  local channel, waiter, done = kernel:channel(), setmetatable({ count = 0 }, UnderWay), 0
+  while done < ECHOES do
+    submit(channel, waiter, math.min(OUTSTANDING - waiter.count, ECHOES - done - waiter.count))
+    channel:flush()
+    local count = channel:drain()
+    if count == 0 then
+      channel:wait(-1)
     end
-    channel:block(waiter)
+    done = done + count
   end
 end
 

@@ -358,9 +358,9 @@ local function get_map(from, at, stop, count, depth)
 end
 
 local function get_ext(from, at, stop, count)
-  local kind, data = from[at], nil
-  data, at = get_text(from, at + 1, stop, count)
-  return decode_ext(kind < 128 and kind or kind - 256, data), at
+  local kind = from[at]
+  local data, after = get_text(from, at + 1, stop, count)
+  return decode_ext(kind < 128 and kind or kind - 256, data), after
 end
 
 local function get_double(from, at)

@@ -197,8 +197,7 @@ function core.channel_open(kernel, config, record_max)
     run = false,
     run_at = 0,
     run_bytes = 0,
-    last = false,
-    last_bytes = 0,
+    last_at = 0,
     assemblies = {},
     assembling = 0,
   }, Channel)
@@ -321,8 +320,8 @@ local function refused(self)
   return TOO_LARGE, high, low, endpoint
 end
 
--- Everything is taken: begins at the front of the buffer again. Not after each flush, for a trace that knows the position
--- to be 0 in its next round would find types that differ.
+-- Everything is taken: begins at the front of the buffer again. Not after each flush, for a trace that knows the
+-- position to be 0 in its next round would find types that differ.
 local function to_the_front(self)
   self.taken, self.queued = 0, 0
   if self.writer.room > KEPT_BYTES then
@@ -447,11 +446,11 @@ function Channel:next()
   if self.run_at == self.run_bytes and not next_run(self) then
     return nil
   end
-  local place = self.run + self.run_at
+  local at = self.run_at
+  local place = self.run + at
   local record = cast(completion, place)
   local size = record.size
-  self.run_at = self.run_at + size + -size % 8
-  self.last = record
+  self.run_at, self.last_at = at + size + -size % 8, at
   local kind, payload, bytes = record.kind, place + COMPLETION_BYTES, size - COMPLETION_BYTES
   if kind == TICK then
     return self:next()
@@ -471,7 +470,10 @@ end
 
 --- Of the last completion: the upper half of its tag, its endpoint, peer, fate and payload bytes.
 function Channel:detail()
-  local last = self.last
+  if not self.run then
+    return 0, 0, 0, 0, 0
+  end
+  local last = cast(completion, self.run + self.last_at)
   local bytes = last.bytes_total ~= 0 and last.bytes_total or last.size - COMPLETION_BYTES
   return last.tag_high, last.endpoint, last.peer, last.fate, bytes
 end

@@ -5,9 +5,10 @@ local tasks = require("iokernel.tasks")
 local Future = {}
 Future.__index = Future
 
---- A future of a channel, before its request is queued.
+--- A future of a channel, before its request is queued. With a place for all that it will have, so that its table
+-- never grows.
 function Future.new(channel)
-  return (setmetatable({ channel = channel, settled = false }, Future))
+  return (setmetatable({ channel = channel, settled = false, slot = 0, value = false, problem = false }, Future))
 end
 
 --- What the channel hands over.
@@ -70,7 +71,7 @@ end
 
 --- True after `cancel`.
 function Future:cancelled()
-  return self.problem ~= nil and errors.is(self.problem, errors.Cancelled)
+  return errors.is(self.problem, errors.Cancelled)
 end
 
 function Future:__tostring()

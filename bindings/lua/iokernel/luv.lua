@@ -95,8 +95,8 @@ function bridge.watch(channel)
   bridge.wake()
 end
 
---- Ends it: handles are closed, and calls block again, or wait in `iokernel.run`. Outside of luv's loop this runs it for
--- a moment.
+--- Ends it: handles are closed, and calls block again, or wait in `iokernel.run`. Outside of luv's loop this runs it
+-- for a moment.
 function bridge.close()
   for _, watcher in pairs(watched) do
     watcher.stop()

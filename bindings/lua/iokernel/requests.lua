@@ -102,7 +102,8 @@ local function put_all(self, all, requests)
   local flags, timeout_ms, key, places = self.flags, self.timeout_ms, self.key, all.places
   for at = 1, #requests do
     local request = requests[at]
-    local count, slot, unsent = #request, nil, nil
+    local count = #request
+    local slot, unsent
     if count == 2 then
       slot, unsent = channel:request(all, REQUEST, flags, number, timeout_ms, key, request[1], request[2])
     elseif count == 3 then

@@ -170,7 +170,7 @@ tests[#tests + 1] = { "run: what it returns and raises; tasks without a loop, lo
   check(unseen == "other's", "what nobody asked about")
   local task = iokernel.spawn(function() return 7 end)
   check(task:result() == 7, "outside, result runs the loop")
-  check(tostring(raised(iokernel.run, function() iokernel.run(print) end)):find("runs already"), "a loop in a loop")
+  check(tostring(raised(iokernel.run, function() iokernel.run(function() end) end)):find("runs already"), "a loop in a loop")
   local waiting
   waiting = iokernel.spawn(function() return waiting:result() end)
   check(tostring(raised(waiting.result, waiting)):find("nothing is under way"), "one that waits for itself")
