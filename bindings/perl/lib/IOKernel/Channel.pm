@@ -33,8 +33,7 @@ use constant {
     SETTLE_S => 1,
     # A program that submits faster than the kernel takes is held when it has left this much.
     UNSENT_BYTES_MAX => 4 << 20,
-    # So much is given to the kernel without waiting: in a turn of a loop, and outside of loops.
-    TURN_BYTES      => 8 << 10,
+    # So much is given to the kernel without waiting for more.
     GATHERED_BYTES  => 4 << 10,
     RING_BYTES      => 1 << 20,
     WHOLE_BYTES_MAX => 16 << 10,    # A quarter of the smallest ring.
@@ -112,7 +111,8 @@ sub listen ($self, $inbox) {
 
 # Submitting
 
-# Queues one request, and gives its future. What most requests of an endpoint have in common is packed already:
+# Queues one request, and gives its future. Those that come one after the other go together: the first at once, those
+# behind it when there are some, or when the program waits for anything; in a loop, at the end of its turn. What most requests of an endpoint have in common is packed already:
 # `before` stands before the tag, `after` behind it. No signature: this is what a request costs.
 sub request {
     my ($self, $before, $after, $payload) = @_;
@@ -123,6 +123,7 @@ sub request {
     my $future = bless [IOKernel::Future::PENDING, undef, $self, $tag], 'IOKernel::Future';
     $self->[PENDING]{$tag} = $future,
         $self->[OUT] .= ($SIZES[$size] // pack 'L', $size) . $before . $tag . $after . $payload . $PADS[$size & 7];
+    $self->send_now if length $self->[OUT] > GATHERED_BYTES || keys $self->[PENDING]->%* == 1;
     return $future;
 }
 
@@ -130,6 +131,7 @@ sub _large_request ($self, $before, $after, $payload) {
     my $future = IOKernel::Future->new($self);
     my ($op, $flags, $endpoint, $timeout_ms) = unpack BEFORE_TAG, $before;
     $self->submit($op, $flags, $endpoint, $timeout_ms, unpack('Q', $after), $payload, $future);
+    $self->send_now;
     return $future;
 }
 
@@ -209,17 +211,9 @@ sub _drop_first ($self) {
 
 sub _padded ($size) { return $size + 7 & ~7 }
 
-# Requests that come one after the other go together: the first at once, those behind it when there are some, or when
-# the program waits for anything. In a loop all go at the end of the turn, or when there are many.
-sub send_soon ($self) {
-    my $queued = length $self->[OUT];
-    $self->send_now if $queued > ($self->[SCHEDULE] ? TURN_BYTES : GATHERED_BYTES) || keys $self->[PENDING]->%* == 1;
-    return;
-}
-
 # Outside of loops: submits what is queued. A program that is far ahead of the kernel is held here.
 sub send_now ($self) {
-    $self->flush if !$self->[SCHEDULE] || length $self->[OUT] > TURN_BYTES;
+    $self->flush if !$self->[SCHEDULE] || length $self->[OUT] > GATHERED_BYTES;
     while (!$self->[SCHEDULE] && length $self->[OUT] > UNSENT_BYTES_MAX && !$self->[ENDED]) {
         $self->turn(undef);
     }
