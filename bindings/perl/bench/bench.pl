@@ -14,7 +14,8 @@ use List::Util qw(max);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime);
 
 use IOKernel;
-use IOKernel::Record qw(OP_ECHO);
+use IOKernel::Record qw(AFTER_TAG BEFORE_TAG OP_ECHO);
+use IOKernel::Values qw(pack_request);
 
 use constant {
     CLOCK_THREAD_CPUTIME_ID => 3,
@@ -81,10 +82,9 @@ sub compare ($case, %sides) {
 # What a message costs that goes nowhere: submitted and completed, 256 at a time.
 sub no_ops () {
     my $channel = IOKernel->kernel->thread_channel;
-    my $payload = "\x92\xC4\x03GET\xC4\x05bench";
+    my @around  = (pack(BEFORE_TAG, OP_ECHO, 0, 0, 0), pack(AFTER_TAG, 0));
     my $turn    = sub {
-        my @asked = map { IOKernel::Future->new($channel) } 1 .. OUTSTANDING;
-        $channel->submit(OP_ECHO, 0, 0, 0, 0, $payload, $_) for @asked;
+        my @asked = map { $channel->request(@around, pack_request(['GET', 'bench'])) } 1 .. OUTSTANDING;
         $_->get for @asked;
         return OUTSTANDING;
     };

@@ -33,8 +33,7 @@ use constant {
     SETTLE_S => 1,
     # A program that submits faster than the kernel takes is held when it has left this much.
     UNSENT_BYTES_MAX => 4 << 20,
-    # So much is given to the kernel without waiting: in a turn of a loop, and outside of loops.
-    TURN_BYTES      => 8 << 10,
+    # So much is given to the kernel without waiting for more.
     GATHERED_BYTES  => 4 << 10,
     RING_BYTES      => 1 << 20,
     WHOLE_BYTES_MAX => 16 << 10,    # A quarter of the smallest ring.
@@ -42,24 +41,25 @@ use constant {
 
 # The fields of a channel.
 use constant {
-    HANDLE    => 0,
-    NAMES     => 1,     # URLs by the numbers of endpoints
-    PENDING   => 2,     # futures by tags: who waits for DONE
-    SINKS     => 3,     # inboxes by tags: who takes everything else of a tag
-    LISTENER  => 4,     # an inbox: who takes what has no tag of ours
-    OUT       => 5,     # records to be submitted
-    NEXT_TAG  => 6,
-    NEXT_LOOSE => 7,
-    LOOSE     => 8,     # endpoints that one-way submissions went to
-    ENDED     => 9,     # the status that ended it, or 0
-    READY     => 10,    # futures and inboxes that are to be told
-    RUN_COUNT => 11,    # runs that were handed out
-    HANDED    => 12,    # how far into the present run other records than plain replies were handed out
-    PARTS     => 13,    # fragments of a message that is not whole yet
-    SCHEDULE  => 14,    # code of a loop: sees to it that what is queued is sent at the end of the turn
-    CELLS     => 15,    # three words for what calls give back: the run's address and bytes, how much was taken
-    PAYLOAD_MAX => 16,
-    ENDING    => 17,    # code: told once when it ends
+    HANDLE       => 0,
+    NAMES        => 1,   # URLs by the numbers of endpoints
+    PENDING      => 2,   # futures by tags: who waits for DONE
+    SINKS        => 3,   # inboxes by tags: who takes everything else of a tag
+    LISTENER     => 4,   # an inbox: who takes what has no tag of ours
+    OUT          => 5,   # records to be submitted
+    NEXT_TAG     => 6,
+    NEXT_LOOSE   => 7,
+    LOOSE        => 8,   # endpoints that one-way submissions went to
+    ENDED        => 9,   # the status that ended it, or 0
+    READY        => 10,  # futures and inboxes that are to be told
+    RUN_COUNT    => 11,  # runs that were handed out
+    HANDED       => 12,  # how far into the present run other records than plain replies were handed out
+    PARTS        => 13,  # fragments of a message that is not whole yet
+    SCHEDULE     => 14,  # code of a loop: sees to it that what is queued is sent at the end of the turn
+    CELLS        => 15,  # three words for what calls give back: the run's address and bytes, how much was taken
+    PACKED_CELLS => 16,  # their address, as unpack wants it
+    PAYLOAD_MAX  => 17,
+    ENDING       => 18,  # code: told once when it ends
 };
 
 # What is OK in a run: kind DONE without flags.
@@ -85,8 +85,8 @@ sub new ($class, $kernel, $names, $config = '') {
     my $self = bless [], $class;
     $self->@[HANDLE, NAMES, PENDING, SINKS, OUT, NEXT_TAG, NEXT_LOOSE, LOOSE, ENDED] =
         ($handle, $names, {}, {}, '', 0, QUIET_TAG, {}, 0);
-    $self->@[READY, RUN_COUNT, HANDED, PARTS, CELLS, PAYLOAD_MAX] =
-        ([], 0, 0, [], $cells, $ring / 4 - SUBMISSION_BYTES);
+    $self->@[READY, RUN_COUNT, HANDED, PARTS, CELLS, PACKED_CELLS, PAYLOAD_MAX] =
+        ([], 0, 0, [], $cells, pack('J', $cells), $ring / 4 - SUBMISSION_BYTES);
     IOKernel::Process::watch($self);
     return $self;
 }
@@ -112,7 +112,8 @@ sub listen ($self, $inbox) {
 
 # Submitting
 
-# Queues one request, and gives its future. What most requests of an endpoint have in common is packed already:
+# Queues one request, and gives its future. Those that come one after the other go together: the first at once, those
+# behind it when there are some, or when the program waits for anything; in a loop, at the end of its turn. What most requests of an endpoint have in common is packed already:
 # `before` stands before the tag, `after` behind it. No signature: this is what a request costs.
 sub request {
     my ($self, $before, $after, $payload) = @_;
@@ -123,6 +124,11 @@ sub request {
     my $future = bless [IOKernel::Future::PENDING, undef, $self, $tag], 'IOKernel::Future';
     $self->[PENDING]{$tag} = $future,
         $self->[OUT] .= ($SIZES[$size] // pack 'L', $size) . $before . $tag . $after . $payload . $PADS[$size & 7];
+    if (keys $self->[PENDING]->%* == 1 && !$self->[SCHEDULE]) {
+        $self->_submit == STATUS_OK or $self->flush;
+    } elsif (length $self->[OUT] > GATHERED_BYTES) {
+        $self->send_now;
+    }
     return $future;
 }
 
@@ -130,6 +136,7 @@ sub _large_request ($self, $before, $after, $payload) {
     my $future = IOKernel::Future->new($self);
     my ($op, $flags, $endpoint, $timeout_ms) = unpack BEFORE_TAG, $before;
     $self->submit($op, $flags, $endpoint, $timeout_ms, unpack('Q', $after), $payload, $future);
+    $self->send_now;
     return $future;
 }
 
@@ -184,11 +191,10 @@ sub flush ($self) {
 }
 
 sub _submit ($self) {
-    my $taken = $self->[CELLS] + 16;
     # One statement: nothing is sent twice, whatever a signal's handler does.
     return (
-        IOKernel::Library::submit_batch($self->[HANDLE], $self->[OUT], length $self->[OUT], $taken),
-        substr $self->[OUT], 0, unpack('Q', unpack 'P8', pack 'J', $taken), ''
+        IOKernel::Library::submit_batch($self->[HANDLE], $self->[OUT], length $self->[OUT], $self->[CELLS] + 16),
+        substr $self->[OUT], 0, unpack('x16 Q', unpack 'P24', $self->[PACKED_CELLS]), ''
     )[0];
 }
 
@@ -209,17 +215,9 @@ sub _drop_first ($self) {
 
 sub _padded ($size) { return $size + 7 & ~7 }
 
-# Requests that come one after the other go together: the first at once, those behind it when there are some, or when
-# the program waits for anything. In a loop all go at the end of the turn, or when there are many.
-sub send_soon ($self) {
-    my $queued = length $self->[OUT];
-    $self->send_now if $queued > ($self->[SCHEDULE] ? TURN_BYTES : GATHERED_BYTES) || keys $self->[PENDING]->%* == 1;
-    return;
-}
-
 # Outside of loops: submits what is queued. A program that is far ahead of the kernel is held here.
 sub send_now ($self) {
-    $self->flush if !$self->[SCHEDULE] || length $self->[OUT] > TURN_BYTES;
+    $self->flush if !$self->[SCHEDULE] || length $self->[OUT] > GATHERED_BYTES;
     while (!$self->[SCHEDULE] && length $self->[OUT] > UNSENT_BYTES_MAX && !$self->[ENDED]) {
         $self->turn(undef);
     }
@@ -233,7 +231,7 @@ sub poll ($self) {
     my $handle = $self->[HANDLE] or return 0;
     my $cells  = $self->[CELLS];
     my $count  = IOKernel::Library::poll($handle, $cells, $cells + 8) or return $self->_poll_empty;
-    my $words  = unpack 'P16', pack 'J', $cells;
+    my $words  = unpack 'P16', $self->[PACKED_CELLS];
     my $bytes = unpack 'x8 Q', $words;
     my $run   = unpack "P$bytes", $words;
     my $round = $self->[RUN_COUNT];

@@ -49,14 +49,14 @@ sub _number ($self) {
         );
     }
     if (!$origin->{number}) {
-        $origin->{number} = $self->{kernel}->open_number($origin->{url});
+        $origin->_numbered($self->{kernel}->open_number($origin->{url}));
         $self->{kernel}->block(OP_PEERS, $origin->{number}, $origin->{told}) if defined $origin->{told};
     }
     return $self->_numbered($origin->{number});
 }
 
 sub _forked ($self) {
-    $self->{number} = 0;
+    $self->_numbered(0);
     return;
 }
 
@@ -109,7 +109,7 @@ sub close ($self) {
     my $origin = $self->_origin;
     return if $origin->{closed}++;
     my $number = $origin->{number};
-    $self->{number} = $origin->{number} = 0;
+    $_->_numbered(0) for $self, $origin;
     return if !$number || $self->{kernel}->is_closed || !ord $IOKernel::Process::HERE;
     return if eval { $self->{kernel}->block(OP_CLOSE, $number, ''); 1 };
     die $@ unless ref $@ && $@->isa('IOKernel::Closed');

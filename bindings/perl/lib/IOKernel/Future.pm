@@ -39,7 +39,8 @@ sub _look ($self) {
     return $self->[STATE];
 }
 
-sub get ($self, $timeout = undef) {
+sub get {
+    my ($self, $timeout) = @_;
     return $self->[VALUE]  if $self->[STATE] == DONE;
     $self->_wait($timeout) if $self->[STATE] == PENDING;
     return $self->[VALUE]  if $self->[STATE] == DONE;

@@ -55,7 +55,7 @@ sub _hold ($self, $number, $key) {
 
 sub release ($self) {
     my $number = $self->{number} or return;
-    $self->{number} = 0;
+    $self->_numbered(0);
     $self->_give_back($number, $self->{key});
     return;
 }
@@ -83,7 +83,7 @@ sub _routed ($self, $route) {
 
 # A lease belongs to the process, and to the thread, that took it.
 sub _forked ($self) {
-    $self->{number} = 0;
+    $self->_numbered(0);
     return;
 }
 
