@@ -102,7 +102,7 @@ test("it is made again after its conn was lost, and says so", async () => {
   await assert.rejects(stream.get(1), Closed);
 });
 
-test("what is let go of is closed, unless somebody waits for it", async () => {
+test("what is let go of is closed, unless somebody waits for it", { timeout: 30_000 }, async () => {
   let stream = await one.redis.subscribe("SUBSCRIBE", "n:forgotten");
   assert.equal(Number(await listeners("n:forgotten")), 1);
   stream = null;
@@ -110,7 +110,7 @@ test("what is let go of is closed, unless somebody waits for it", async () => {
     await collect();
     return Number(await listeners("n:forgotten")) === 0;
   });
-  const waiting = one.redis.subscribe("SUBSCRIBE", "n:kept").then((kept) => kept.get(10));
+  const waiting = one.redis.subscribe("SUBSCRIBE", "n:kept").then((kept) => kept.get());
   await until(async () => Number(await listeners("n:kept")) === 1);
   await collect();
   await publish("n:kept", "still here");

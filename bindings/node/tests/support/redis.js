@@ -52,6 +52,9 @@ class Redis {
       stdio: ["ignore", log, log],
     });
     fs.closeSync(log);
+    // Also where the tests end before their time.
+    const { child } = this;
+    process.once("exit", () => child.kill("SIGKILL"));
     const deadline = Date.now() + 10_000;
     while (!(await listens(this.port))) {
       if (Date.now() > deadline) throw new Error(fs.readFileSync(path.join(this.folder, "log"), "utf8"));
