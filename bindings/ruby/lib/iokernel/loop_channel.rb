@@ -43,6 +43,10 @@ module IOKernel
       waiter.done?
     end
 
+    def free?
+      @ended.zero?
+    end
+
     def here?
       in_loop?
     end
