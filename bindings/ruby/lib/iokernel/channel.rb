@@ -219,7 +219,7 @@ module IOKernel
 
     # Who runs here may use it.
     def here?
-      Thread.current.equal?(@thread)
+      Thread.current.equal?(@thread) && Fiber.current_scheduler.nil?
     end
 
     # A descriptor that is readable while completions wait.
