@@ -60,20 +60,6 @@ class CallsTest < Test
     assert_equal 1, calls
   end
 
-  # How often the block calls a function of the library.
-  def count_calls(name)
-    library = IOKernel.const_get(:Library)
-    before, calls = library.method(name), 0
-    library.define_singleton_method(name) do |*arguments|
-      calls += 1
-      before.call(*arguments)
-    end
-    yield
-    calls
-  ensure
-    library.define_singleton_method(name, before)
-  end
-
   def test_tell_waits_for_nothing_and_logs_failures
     log = StringIO.new
     IOKernel.logger = Logger.new(log)
@@ -126,23 +112,68 @@ class CallsTest < Test
     trap("USR2", before)
   end
 
-  def test_interrupts_at_any_moment_lose_and_swap_nothing
+  def test_interruptions_at_every_point_of_a_call_lose_and_swap_nothing
+    cache = redis
+    cache.call("SET", "calls:i", "x")
+    cache.subscribe("SUBSCRIBE", "calls:i") do |messages|
+      round, waiting = 0, cache.async("ECHO", "0")
+      work = lambda do
+        futures = cache.gather { [cache.async("GET", "calls:i"), cache.async("STRLEN", "calls:i")] }
+        futures.each(&:value)
+        cache.call("ECHO", "other")
+      end
+      count = interrupted_everywhere(work) do
+        assert_equal round.to_s, waiting.value
+        waiting = cache.async("ECHO", (round += 1).to_s)
+        assert_equal ["message", "calls:i", round.to_s], cache.call("PUBLISH", "calls:i", round) && messages.get(5)
+        assert_equal [1, "x"], [cache.call("STRLEN", "calls:i"), cache.call("GET", "calls:i")]
+      end
+      assert_operator count, :>, 100
+      assert_equal [0, 0], [messages.lost, messages.reconnects]
+    end
+  end
+
+  def test_interruptions_with_a_small_ring
+    cache = redis(kernel(channel: {ring: "64KiB"}))
+    text = "x" * 40_000
+    count = interrupted_everywhere(-> { 3.times.map { cache.async("ECHO", text) }.each(&:value) }) do
+      assert_equal ["y", text], [cache.async("ECHO", "y"), cache.async("ECHO", text)].map(&:value)
+    end
+    assert_operator count, :>, 100
+  end
+
+  def test_interruptions_of_leases_leave_none_behind
+    cache = redis
+    work = -> { cache.lease { |conn| conn.call("PING") } }
+    count = interrupted_everywhere(work, by: :thread) { assert_equal "x", cache.call("ECHO", "x") }
+    assert_operator count, :>, 100
+    eventually { cache.state["leases"].zero? }
+  end
+
+  def test_handlers_of_signals_may_call_at_every_point_of_a_call
+    cache = redis
+    at, found = 0, nil
+    until found == :never
+      found = :never
+      at_return(at += 1, -> { found = cache.call("ECHO", "inside") }) do
+        assert_equal %w[a b], cache.gather { [cache.async("ECHO", "a"), cache.async("ECHO", "b")] }.map(&:value)
+      end
+      assert_includes ["inside", :never], found
+    end
+    assert_operator at, :>, 50
+  end
+
+  def test_timeouts_of_ruby_at_any_moment
     cache = redis
     cache.wait_ready(5)
-    stop = now + 2
-    rounds = interrupted = 0
-    while now < stop
-      mine = "n#{rounds += 1}"
+    100.times do |round|
       begin
-        Timeout.timeout(rand * 0.002 + 0.0001) do
-          50.times { |n| assert_equal "#{mine}-#{n}", cache.async("ECHO", "#{mine}-#{n}").value }
-        end
+        Timeout.timeout(rand * 0.005) { loop { assert_equal "x", cache.call("ECHO", "x") } }
       rescue Timeout::Error
-        interrupted += 1
+        nil
       end
-      assert_equal mine, cache.call("ECHO", mine)
+      assert_equal round.to_s, cache.call("ECHO", round.to_s)
     end
-    assert_operator interrupted, :>, 10
   end
 
   def test_other_threads_run_while_one_waits
@@ -200,7 +231,7 @@ class CallsTest < Test
     ask.call
     GC.start
     before = ObjectSpace.each_object(IOKernel::Future).count
-    100.times(&ask)
+    100.times { ask.call }
     GC.start
     assert_operator ObjectSpace.each_object(IOKernel::Future).count, :<=, before + 300
   end
@@ -220,11 +251,22 @@ class CallsTest < Test
   end
 
   def test_requests_that_are_too_large_fail_alone
-    cache = redis(kernel(channel: {max_request: "64KiB"}))
-    large = cache.async("ECHO", "x" * 200_000)
-    small = cache.async("ECHO", "small")
-    assert_instance_of IOKernel::BadRequest, large.error
-    assert_equal "small", small.value
+    cache = redis(kernel(channel: {max_request: "1MiB"}))
+    futures = cache.gather { ["a", "x" * (2 << 20), "b"].map { |text| cache.async("ECHO", text) } }
+    assert_instance_of IOKernel::BadRequest, futures[1].error
+    assert_equal %w[a b], futures.values_at(0, 2).map(&:value)
+  end
+
+  def test_a_record_that_the_ring_refuses_fails_alone
+    one = kernel
+    channel = IOKernel.const_get(:Channel).new(one.open_channel, one.urls, 64 << 20)
+    echo = IOKernel.const_get(:Records)::OP_ECHO
+    futures = channel.gather do
+      ["a", "x" * (1 << 20), "b"].map { |text| channel.request(text, echo, 0, 0, 0, 0) }
+    end
+    assert_instance_of IOKernel::BadRequest, futures[1].error
+    assert_equal %w[a b], futures.values_at(0, 2).map { |future| MessagePack.unpack(future.value) }
+    channel.close
   end
 
   def test_state_and_readiness

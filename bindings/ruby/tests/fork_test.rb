@@ -34,7 +34,7 @@ class ForkTest < Test
   def test_what_was_under_way_is_the_parents
     cache = redis
     cache.wait_ready(5)
-    future, lease = cache.async("DEBUG", "SLEEP", "0.1"), cache.lease
+    lease, future = cache.lease, cache.async("DEBUG", "SLEEP", "0.1")
     said = in_child do
       error = future.error(5)
       [error.class, error.status, (lease.call("PING") rescue $!.class)].join(" ")
@@ -123,7 +123,7 @@ class ServersTest < Test
   end
 
   def served(name, *arguments)
-    skip "#{name} is not installed" unless system("command -v #{name}", out: File::NULL)
+    skip "#{name} is not installed" unless system("sh", "-c", "command -v #{name}", out: File::NULL)
 
     redis.call("DEL", "app:count")
     environment = {"RUBYLIB" => LIB, "IOK_REDIS" => REDIS, "IOKERNEL_ADMIN" => "unix:#{@folder}/admin-%p"}

@@ -45,6 +45,50 @@ class Test < Minitest::Test
     found
   end
 
+  class Interruption < RuntimeError; end
+
+  # Runs the first again and again, each time raising at another return of a method in it, as a handler of a signal might
+  # (`by: :raise`) or another thread (`by: :thread`, which can be held off); and after each the block, which looks whether
+  # all is well. How often it was interrupted.
+  def interrupted_everywhere(work, by: :raise)
+    (1..).each do |at|
+      begin
+        at_return(at, -> { by == :raise ? raise(Interruption) : Thread.current.raise(Interruption) }, &work)
+        is_through = true
+      rescue Interruption
+        is_through = false
+      end
+      yield
+      return at - 1 if is_through
+    end
+  end
+
+  # Runs the block, and in it something else at one return of a method.
+  def at_return(at, something)
+    seen, thread = 0, Thread.current
+    trace = TracePoint.new(:c_return, :return) do
+      next unless Thread.current == thread && (seen += 1) == at
+
+      trace.disable
+      something.call
+    end
+    trace.enable
+    yield
+  ensure
+    trace.disable
+  end
+
+  # How often the block calls a function of the library.
+  def count_calls(name)
+    calls = 0
+    counting = Module.new { define_method(name) { |*arguments| (calls += 1) && super(*arguments) } }
+    IOKernel.const_get(:Library).singleton_class.prepend(counting)
+    yield
+    calls
+  ensure
+    counting.remove_method(name)
+  end
+
   # Runs the block in a forked child; its exit status, and what it gave, as text.
   def in_child
     reader, writer = IO.pipe

@@ -45,8 +45,8 @@ else
     end
 
     def test_a_wrong_password
-      client = RedisClient.config(url: REDIS.sub("//", "//:wrong@"), driver: :iokernel, timeout: 1).new_client
-      assert_raises(RedisClient::CommandError, RedisClient::CannotConnectError) { client.call("PING") }
+      client = RedisClient.config(url: REDIS.sub("//", "//nobody:wrong@"), driver: :iokernel, timeout: 1).new_client
+      assert_raises(RedisClient::AuthenticationError) { client.call("PING") }
     end
 
     def test_pipelines

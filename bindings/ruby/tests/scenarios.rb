@@ -382,15 +382,13 @@ module Scenarios
   def said_while_hung(path, milliseconds)
     Dir.mktmpdir("iok-scenario-") do |folder|
       IOKernel::Kernel.open(admin: "unix:#{folder}/admin") do |kernel|
-        ask = "sleep 0.3; exec curl -s -m 5 --unix-socket #{folder}/admin http://localhost#{path}"
-        Open3.popen2("sh", "-c", ask) do |input, output, curl|
-          input.close
-          yield kernel, lambda {
-            hang_in_here(milliseconds)
-            check(!curl.alive?, "no answer came while the program hung")
-            output.read
-          }
-        end
+        ask = "sleep 0.3; exec curl -s -m 5 -o #{folder}/said --unix-socket #{folder}/admin http://localhost#{path}"
+        yield kernel, lambda {
+          curl = Process.spawn(ask)
+          hang_in_here(milliseconds)
+          check(Process.wait(curl, Process::WNOHANG), "no answer came while the program hung")
+          File.read("#{folder}/said")
+        }
       end
     end
   end

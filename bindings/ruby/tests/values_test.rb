@@ -44,19 +44,26 @@ class ValuesTest < Test
     end
   end
 
-  def test_a_packer_is_clean_after_a_failure
-    packer = Values.packer
-    assert_raises(IOKernel::BadRequest) { Values.pack([1, Object.new], packer) }
-    assert_equal [7], Values.unpack(Values.pack([7], packer))
-    assert_equal [2**70], Values.unpack(Values.pack([2**70], packer))
-    assert_equal [8], Values.unpack(Values.pack([8], packer))
+  def test_packing_is_clean_after_a_failure
+    codec = Values::Codec.new
+    assert_raises(IOKernel::BadRequest) { codec.pack([1, Object.new]) }
+    assert_equal [7], Values.unpack(codec.pack([7]))
+    assert_equal [2**70], Values.unpack(codec.pack([2**70]))
+    assert_equal [8], Values.unpack(codec.pack([8]))
   end
 
-  def test_an_unpacker_is_clean_after_a_failure
-    unpacker = Values.unpacker
-    assert_raises(EOFError) { Values.unpack("\x93\x01".b, unpacker) }
-    assert_raises(MessagePack::UnpackError) { Values.unpack("\xc1".b, unpacker) }
-    assert_equal 5, Values.unpack("\x05".b, unpacker)
+  def test_unpacking_is_clean_after_a_failure
+    codec = Values::Codec.new
+    assert_raises(EOFError) { codec.unpack("\x93\x01".b) }
+    assert_raises(MessagePack::UnpackError) { codec.unpack("\xc1".b) }
+    assert_equal 5, codec.unpack("\x05".b)
+  end
+
+  def test_packing_and_unpacking_are_clean_after_an_interruption
+    codec = Values::Codec.new
+    interrupted_everywhere(-> { codec.unpack(codec.pack([1, "x"])) }) do
+      assert_equal [2, "y"], codec.unpack(codec.pack([2, "y"]))
+    end
   end
 
   def test_everything_comes_back_from_the_kernel

@@ -1,19 +1,76 @@
 # frozen_string_literal: true
 
 module IOKernel
-  # A series' cells of shared memory: written by plain stores, without a call into the library that counts. The
-  # interpreter's lock makes an addition whole: nothing of Ruby's takes it away between the load and the store.
+  # A series' cells of shared memory: written by plain stores, without a call into the library that counts.
+  #
+  # What is counted is kept here as well, once for all who count in these cells. So a count is one addition of Ruby's and
+  # one store, with no return from a method between, which is where Ruby changes threads and runs handlers of signals.
   class Cells
+    @all = {}
+    @lock = Monitor.new
+
+    class << self
+      # The cells of a series: the same object for the same cells.
+      def of(handle, spec, labels)
+        all = spec.transform_keys(&:to_s).merge(labels.transform_keys { |label| "label.#{label}" })
+        count = FFI::MemoryPointer.new(:uint32)
+        memory = Library.pointer_from { |out| Library.iok_cells(handle, Options.query(all), out, count) }
+        @lock.synchronize { @all[memory.address] ||= new(memory.slice(0, 8 * count.read_uint32)) }
+      end
+
+      # In a forked child: the cells are its own, and begin at any number.
+      def forked
+        @lock = Monitor.new
+        @all.each_value(&:load)
+      end
+    end
+
+    def initialize(memory)
+      @memory = memory
+      load
+    end
+
+    # Takes what the memory says.
+    def load
+      @counts = @memory.get_array_of_uint64(0, @memory.size / 8)
+      @number = @memory.get_float64(@memory.size - 8)
+    end
+
+    # Counts so many more in a cell.
+    def count(at, more)
+      @memory.put_uint64(8 * at, @counts[at] += more)
+    end
+
+    # What a cell has counted.
+    def count_of(at)
+      @counts[at]
+    end
+
+    # Adds to the last cell, which is a double.
+    def add(more)
+      @memory.put_float64(@memory.size - 8, @number += more)
+    end
+
+    # Sets the last cell.
+    def set(number)
+      @memory.put_float64(@memory.size - 8, @number = number)
+    end
+
+    # The last cell, as a double.
+    attr_reader :number
+  end
+  private_constant :Cells
+
+  # What counters, sums, gauges and histograms have in common. Any thread, any fiber; they survive forks, in which a child
+  # counts in cells of its own, and the kernel.
+  class Metric
     # Its name, as given; its labels, by their names.
     attr_reader :name, :labels
 
     def initialize(handle, spec, labels)
       @name = spec[:name].to_s
       @labels = labels.to_h { |label, value| [label.to_s, value.to_s] }.sort.to_h.freeze
-      all = spec.transform_keys(&:to_s).merge(@labels.transform_keys { |label| "label.#{label}" })
-      count = FFI::MemoryPointer.new(:uint32)
-      cells = Library.pointer_from { |out| Library.iok_cells(handle, Options.query(all), out, count) }
-      @cells = cells.slice(0, 8 * count.read_uint32)
+      @cells = Cells.of(handle, spec, @labels)
     end
 
     def inspect
@@ -35,50 +92,50 @@ module IOKernel
       value
     end
   end
-  private_constant :Cells
 
-  # Counts whole numbers. Any thread; it survives forks (a child counts in a cell of its own) and the kernel.
-  class Counter < Cells
+  # Counts whole numbers.
+  class Counter < Metric
     # Counts `by` more, an Integer from 0 on.
     def increment(by = 1)
       raise TypeError, "#{by.inspect}: expected an Integer" unless Integer === by
 
-      grows(by) if by.negative?
-      @cells.put_uint64(0, (@cells.get_uint64(0) + by) & 0xffffffffffffffff)
+      @cells.count(0, grows(by))
+      nil
     end
 
     # This process's part. It begins where a process that has ended, and whose cells this one took over, left it: only
     # its growth, and the sum over all processes that `/metrics` shows, mean anything.
     def value
-      @cells.get_uint64(0)
+      @cells.count_of(0)
     end
   end
 
-  # Adds up what is no whole number, such as seconds. As Counter, but for numbers from 0 on.
-  class Sum < Cells
+  # Adds up what is no whole number, such as seconds.
+  class Sum < Metric
     # Adds `by`, a finite number from 0 on.
     def increment(by = 1)
-      more = grows(finite(by))
-      @cells.put_float64(0, @cells.get_float64(0) + more)
+      @cells.add(grows(finite(by)))
+      nil
     end
 
     # This process's part; see Counter#value.
     def value
-      @cells.get_float64(0)
+      @cells.number
     end
   end
 
-  # What goes up and down. Any thread. Each process has its own, which begins at 0 and is gone when the process is.
-  class Gauge < Cells
+  # What goes up and down. Each process has its own, which begins at 0 and is gone when the process is.
+  class Gauge < Metric
     # Is so much from here on.
     def set(value)
-      @cells.put_float64(0, Float(value))
+      @cells.set(Float(value))
+      nil
     end
 
     # Goes up by so much.
     def increment(by = 1)
-      more = finite(by)
-      @cells.put_float64(0, @cells.get_float64(0) + more)
+      @cells.add(finite(by))
+      nil
     end
 
     # Goes down by so much.
@@ -96,12 +153,12 @@ module IOKernel
 
     # What it is in this process.
     def value
-      @cells.get_float64(0)
+      @cells.number
     end
   end
 
-  # How values are distributed. Any thread.
-  class Histogram < Cells
+  # How values are distributed.
+  class Histogram < Metric
     # The bounds of a histogram that is given none: for times in seconds.
     BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0].freeze
 
@@ -111,15 +168,14 @@ module IOKernel
     def initialize(handle, spec, labels)
       super
       @buckets = spec[:buckets].split(",").map(&:to_f).freeze
-      @last = 8 * (@buckets.size + 1)
     end
 
     # Counts a finite value.
     def observe(value)
       number = finite(value)
-      at = 8 * (@buckets.bsearch_index { |edge| number <= edge } || @buckets.size)
-      @cells.put_uint64(at, @cells.get_uint64(at) + 1)
-      @cells.put_float64(@last, @cells.get_float64(@last) + number)
+      @cells.count(@buckets.bsearch_index { |edge| number <= edge } || @buckets.size, 1)
+      @cells.add(number)
+      nil
     end
 
     # Observes how long the block takes, in seconds; what ends with an exception counts too. Gives what it gives.

@@ -4,7 +4,7 @@ module IOKernel
   # One completion, its payload whole.
   Completion = Struct.new(:kind, :endpoint, :status, :tag, :peer, :fate, :encoding, :payload) do
     def value
-      Values.decode(encoding, payload.dup)
+      Values::Codec.new.decode(encoding, payload.dup)
     end
 
     def error(urls)
@@ -24,8 +24,8 @@ module IOKernel
   # A waiter has `done?`, and is told by `resolve` and `fail` of one reply, or, as a sink, of each completion by
   # `completion`.
   #
-  # What another thread or a signal raises here (Timeout.timeout, Thread#raise, Ctrl-C) comes at a branch or a return,
-  # so statements in a row without either belong together, and between them the state is whole.
+  # What another thread or a signal raises here (Timeout.timeout, Thread#raise, Ctrl-C) may come whenever a method
+  # returns, also one in C. So at each of these points the state is whole, or what is begun is begun again.
   class Channel
     include Records
 
@@ -36,13 +36,13 @@ module IOKernel
     GATHER_BYTES = 1 << 15
     # Larger requests go the way that knows fragments.
     SMALL_BYTES = 1 << 14
+    # The longest single sleep: a handler of a signal that came just before it may have taken what it waits for.
+    SLICE_MS = 1000
     # How long a channel that closes waits for its one-way submissions to be written.
     SETTLE_S = 1.0
 
     # What ended it: a status below 0; 0 while it lives.
     attr_reader :ended
-    # It is at work: whoever comes in between (a handler of a signal, a finalizer) uses another channel.
-    attr_reader :busy
     # Who takes requests of clients.
     attr_accessor :listener
 
@@ -64,8 +64,7 @@ module IOKernel
       @parts = []
       @futures = Future
       @marks = false
-      @packer = Values.packer
-      @unpacker = Values.unpacker
+      @codec = Values::Codec.new
       @next_tag = 0
       @next_quiet = QUIET_TAG
       @pending = {}
@@ -73,6 +72,7 @@ module IOKernel
       @loose = {}
       @dropped = []
       @gathering = false
+      @waiting = false
       @room = Room.new(self)
       @busy = false
       @ended = 0
@@ -83,7 +83,8 @@ module IOKernel
 
     # Queues one request, or another operation whose payload is one value. Its future.
     def request(value, op, flags, endpoint, timeout_ms, key)
-      payload = pack(value)
+      was_busy, @busy = @busy, true
+      payload = @codec.pack(value)
       size = SUBMISSION_BYTES + payload.bytesize
       return submit(op, flags, endpoint, timeout_ms, key, payload, new_future) if size > SMALL_BYTES || @ended != 0
 
@@ -91,6 +92,8 @@ module IOKernel
       waiter = @futures.new(self, tag = @next_tag += 1)
       @outbox.add(size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, last, payload)
       @pending[tag] = waiter
+    ensure
+      @busy = was_busy
     end
 
     # Queues one submission of any kind and size, for a waiter that has its tag (a future), a sink, or nobody.
@@ -98,7 +101,7 @@ module IOKernel
       raise ended_error unless @ended.zero?
 
       tag ||= waiter&.tag || next_tag(flags, endpoint)
-      add(op, flags, endpoint, timeout_ms, tag, key, payload)
+      exclusively { add(op, flags, endpoint, timeout_ms, tag, key, payload) }
       @pending[tag] = waiter if waiter
       @sinks[tag] = sink if sink
       waiter || tag
@@ -129,7 +132,7 @@ module IOKernel
       @pending[tag] = instead if instead
       return true unless @ended.zero?
 
-      @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "")
+      exclusively { @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "") }
       submitted
       true
     end
@@ -143,12 +146,9 @@ module IOKernel
     def flush
       return if @busy
 
-      @busy = true
-      begin
+      exclusively do
         take_dropped unless @dropped.empty?
         submit_outbox
-      ensure
-        @busy = false
       end
     end
 
@@ -191,6 +191,7 @@ module IOKernel
 
     # Sleeps until `waiter.done?`. False if `timeout` seconds passed before.
     def wait(waiter, timeout = nil)
+      was_waiting, @waiting = @waiting, true
       raise ThreadError, "this belongs to another thread: wait there" unless Thread.current.equal?(@thread)
       raise ThreadError, "this waits for a channel inside of which it is running: wait elsewhere" if @busy
 
@@ -204,14 +205,21 @@ module IOKernel
         break unless waiter.done? || sleep_until(deadline)
       end
       waiter.done?
+    ensure
+      @waiting = was_waiting
     end
 
     # Something has come for a waiter.
     def wake(waiter); end
 
+    # Nobody is at work in it, or waits: who comes in between (a handler of a signal, a finalizer) uses another one.
+    def free?
+      !@busy && !@waiting && @ended.zero?
+    end
+
     # Who runs here may use it.
     def here?
-      Thread.current.equal?(@thread)
+      Thread.current.equal?(@thread) && Fiber.current_scheduler.nil?
     end
 
     # A descriptor that is readable while completions wait.
@@ -243,12 +251,12 @@ module IOKernel
 
     private
 
-    # A value as MessagePack. Raises BadRequest.
-    def pack(value)
-      @packer.write(value).full_pack
-    rescue *Values::CANNOT_PACK
-      @packer.clear
-      Values.pack(value)
+    # Whoever comes in between uses another channel.
+    def exclusively
+      was_busy, @busy = @busy, true
+      yield
+    ensure
+      @busy = was_busy
     end
 
     def next_tag(flags, endpoint)
@@ -303,7 +311,8 @@ module IOKernel
         word = run.get_uint64(at)
         size = word & 0xffffffff
         tag = run.get_uint64(at + 16)
-        waiter = @pending[tag] if word >> 32 == KIND_DONE && run.get_int32(at + 12).zero? && @parts.empty?
+        is_plain = word >> 32 == KIND_DONE && run.get_int32(at + 12).zero? && @parts.empty?
+        waiter = is_plain ? @pending[tag] : nil
         if waiter
           encoding = run.get_uint8(at + 29)
           payload = run.get_bytes(at + COMPLETION_BYTES, size - COMPLETION_BYTES)
@@ -325,7 +334,7 @@ module IOKernel
       case encoding
       when ENCODING_BYTES then waiter.resolve(payload)
       when ENCODING_TEXT then waiter.resolve(payload.force_encoding(Encoding::UTF_8))
-      else waiter.resolve(Values.decode(encoding, payload, @unpacker))
+      else waiter.resolve(@codec.decode(encoding, payload))
       end
     rescue MessagePack::UnpackError, EOFError, ArgumentError => error
       waiter.fail(Error.new("a reply that cannot be read: #{error.message}", fate: :replied))
@@ -368,10 +377,10 @@ module IOKernel
 
     # The real wait, in which other threads run. False: the deadline is over.
     def sleep_until(deadline)
-      left = deadline ? Clock.left_ms(deadline) : -1
+      left = deadline ? Clock.left_ms(deadline) : SLICE_MS
       return false if left.zero?
 
-      status = Library.iok_wait(@handle, left)
+      status = Library.iok_wait(@handle, [left, SLICE_MS].min)
       finish(status) unless [OK, TIMED_OUT, INTERRUPTED].include?(status)
       true
     end

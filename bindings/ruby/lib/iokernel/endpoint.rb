@@ -45,13 +45,13 @@ module IOKernel
     # without a block, a Lease to be released. `timeout` is in seconds, for getting it. `route`: to the peer that
     # requests of that route go to.
     def lease(timeout: nil, route: nil)
-      lease = Lease.new(self, timeout, route)
-      return lease unless block_given?
+      return Lease.new(self, timeout, route) unless block_given?
 
-      begin
-        yield lease
+      Thread.handle_interrupt(Object => :on_blocking) do
+        lease = Lease.new(self, timeout, route)
+        Thread.handle_interrupt(Object => :immediate) { yield lease }
       ensure
-        lease.release
+        lease&.release
       end
     end
 

@@ -27,6 +27,7 @@ module IOKernel
       IOKernel.forked
       Stack.forget
       Kernel.forked
+      Cells.forked
     end
 
     Process.singleton_class.prepend(Hook)

@@ -13,7 +13,7 @@ module IOKernel
       # A name of its own for what threads keep for a kernel.
       def next_slots
         number = @numbers += 1
-        [:"iokernel_#{number}", :"iokernel_#{number}_loop", :"iokernel_#{number}_spare"]
+        [:"iokernel_#{number}", :"iokernel_#{number}_loop"]
       end
 
       def remember(kernel)
@@ -159,8 +159,7 @@ module IOKernel
       handle = @box.shift or return
       Stack.close(handle) if @stack
       status = Library.iok_kernel_close(handle, [(drain * 1000).ceil, 0x7fffffff].min)
-      channel = Thread.current.thread_variable_get(@slot)
-      nil while channel && channel.ended.zero? && channel.poll.positive?
+      Thread.current.thread_variable_get(@slot)&.each { |channel| nil while channel.free? && channel.poll.positive? }
       raise Error.for(status, text: Library.last_error) unless [0, -102, -104].include?(status)
     end
 
@@ -183,9 +182,7 @@ module IOKernel
     def channel
       # A fiber is of one thread, and of one scheduler, for as long as it lives: it remembers its channel.
       channel = Thread.current[@slot]
-      return channel if channel && channel.ended.zero? && !channel.busy
-
-      find_channel
+      channel&.free? ? channel : find_channel
     end
 
     # A channel of its own, for a listener.
@@ -249,7 +246,7 @@ module IOKernel
 
     def begin_anew
       @lock = Monitor.new
-      @slot, @loop_slot, @spare_slot = Kernel.next_slots
+      @slot, @loop_slot = Kernel.next_slots
       @urls = {}
     end
 
@@ -266,17 +263,14 @@ module IOKernel
       scheduler = Fiber.current_scheduler
       return Thread.current[@slot] = loop_channel(scheduler) if scheduler
 
-      own = channel_of_thread(@slot)
-      own.busy ? channel_of_thread(@spare_slot) : Thread.current[@slot] = own
-    end
-
-    def channel_of_thread(slot)
-      channel = Thread.current.thread_variable_get(slot)
-      return channel if channel && channel.ended.zero?
-
-      opened = Channel.new(open_channel, @urls, @ring_bytes)
-      Thread.current.thread_variable_set(slot, opened)
-      opened
+      # A handler of a signal, or a finalizer, that comes in while a channel of its thread is in use has another one.
+      channels = Thread.current.thread_variable_get(@slot) || [].tap do |none|
+        Thread.current.thread_variable_set(@slot, none)
+      end
+      channels.select! { |channel| channel.ended.zero? }
+      free = channels.find(&:free?)
+      channels << (free = Channel.new(open_channel, @urls, @ring_bytes)) unless free
+      Thread.current[@slot] = free
     end
 
     def loop_channel(scheduler)

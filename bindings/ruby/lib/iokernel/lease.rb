@@ -13,7 +13,8 @@ module IOKernel
       @endpoint = endpoint
       @kernel = endpoint.kernel
       @number = nil
-      acquire(timeout, route)
+      # Interrupted while it waits, if at all, so that no lease is lost.
+      Thread.handle_interrupt(Object => :on_blocking) { acquire(timeout, route) }
       @kernel.mark_mortal(self)
     end
 

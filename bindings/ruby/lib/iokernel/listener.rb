@@ -107,7 +107,7 @@ module IOKernel
       raise Closed.new("the listener is closed", status: -103, fate: :not_sent, endpoint: @url) if @closed
 
       @live.delete(tag)
-      channel = @channel.here? && !@channel.busy ? @channel : @kernel.channel
+      channel = @channel.here? && @channel.free? ? @channel : @kernel.channel
       channel.submit(OP_REPLY, FLAG_QUIET, @number, 0, 0, payload, tag: tag)
       channel.submitted
     end

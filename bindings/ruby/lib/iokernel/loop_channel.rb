@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module IOKernel
-  # The channel of the fibers of one scheduler. Of those that wait, one leads: it waits for the descriptor by the
-  # scheduler's `io_wait`, takes what has completed for all, and hands over when it has its own. What is submitted in
-  # one turn of the loop goes in one call at its end; a request that nothing else is under way beside goes at once.
+  # The channel of the fibers of one scheduler. While any of them waits, a fiber of its own attends to the descriptor, by
+  # the scheduler's `io_wait`, and wakes those whose replies are there. What is submitted in one turn of the loop goes in
+  # one call at its end; a request that nothing else is under way beside goes at once.
   class LoopChannel < Channel
     # Whose fibers use it.
     attr_reader :scheduler
@@ -14,13 +14,13 @@ module IOKernel
       @marks = true
       @scheduler = scheduler
       @io = IO.for_fd(fd, autoclose: false)
-      @leads = false
+      @attended = false
       @followers = {}.compare_by_identity
       @turn = false
     end
 
     def submitted
-      return super unless in_loop?
+      return super unless here?
       return if @turn || (@gathering && @outbox.bytes < GATHER_BYTES)
 
       flush if @pending.size + @sinks.size <= 1
@@ -33,18 +33,18 @@ module IOKernel
     end
 
     def wait(waiter, timeout = nil)
-      return super unless in_loop?
+      return super unless here?
 
       deadline = Clock.deadline(timeout)
       submitted if more?
       until waiter.done? || @ended != 0
-        break unless @leads ? follow(waiter, deadline) : lead(waiter, deadline)
+        if !@attended
+          attend
+        elsif !follow(waiter, deadline)
+          break
+        end
       end
       waiter.done?
-    end
-
-    def here?
-      in_loop?
     end
 
     # Something has come for a waiter.
@@ -52,11 +52,15 @@ module IOKernel
       @followers.delete(waiter)&.each { |fiber| @scheduler.unblock(self, fiber) }
     end
 
-    private
+    def free?
+      @ended.zero?
+    end
 
-    def in_loop?
+    def here?
       Fiber.current_scheduler.equal?(@scheduler)
     end
+
+    private
 
     def marker
       Markers.of_fiber
@@ -75,25 +79,23 @@ module IOKernel
       end
     end
 
-    # Waits for all. False: the deadline is over.
-    def lead(waiter, deadline)
-      @leads = true
-      poll
-      until waiter.done? || @ended != 0
-        left = deadline && Clock.left(deadline)
-        return false if left&.zero?
-
-        @scheduler.io_wait(@io, IO::READABLE, left)
-        poll
-        flush if more? && !@turn
+    # Takes what completes, for as long as anybody waits.
+    def attend
+      @attended = true
+      @scheduler.fiber do
+        loop do
+          @scheduler.io_wait(@io, IO::READABLE, nil)
+          poll
+          flush if more? && !@turn
+          break if @followers.empty? || @ended != 0
+        end
+      ensure
+        @attended = false
+        hand_over
       end
-      true
-    ensure
-      @leads = false
-      hand_over
     end
 
-    # Waits until it is told, or is to lead. False: the deadline is over.
+    # Waits until something has come, or nobody attends any more. False: the deadline is over.
     def follow(waiter, deadline)
       left = deadline && Clock.left(deadline)
       return false if left&.zero?
@@ -103,23 +105,18 @@ module IOKernel
       true
     ensure
       fibers = @followers[waiter]
-      fibers.delete(Fiber.current) if fibers
-      @followers.delete(waiter) if fibers&.empty?
+      @followers.delete(waiter) if fibers&.delete(Fiber.current) && fibers.empty?
     end
 
-    # Somebody else leads from here on.
+    # If the fiber that attended was ended by somebody else, one of those that wait makes another.
     def hand_over
-      waiter, fibers = @followers.first
-      return unless waiter
-
-      fiber = fibers.shift
-      @followers.delete(waiter) if fibers.empty?
-      @scheduler.unblock(self, fiber)
+      waiter, = @followers.first
+      wake(waiter) if waiter
     end
 
     def finish(status)
       super
-      @followers.keys.each { |waiter| wake(waiter) }
+      @followers.each_key.to_a.each { |waiter| wake(waiter) }
     end
   end
   private_constant :LoopChannel

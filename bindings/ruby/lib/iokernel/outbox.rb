@@ -2,12 +2,10 @@
 
 module IOKernel
   # Submissions that wait to be given to the kernel, in one piece of memory: records one after the other, of which the
-  # ring may have taken the first.
+  # ring may have taken the first. What is raised in the middle of a method of it leaves it as it was before or after.
   class Outbox
     # What there is room for at first, and again once larger ones have gone.
     BYTES = 1 << 16
-    # Room that is always left: a handler of a signal may add something between looking and writing.
-    SLACK = 1 << 12
 
     def initialize
       @cells = Array.new(2) { FFI::MemoryPointer.new(:size_t) }
@@ -29,7 +27,7 @@ module IOKernel
     # marker.
     def add(first, second, tag, key, last, payload, from = 0, bytes = payload.bytesize)
       after = (Records::SUBMISSION_BYTES + bytes + 7) & ~7
-      make_room(after) if @filled + after + SLACK > @room
+      make_room(after) if @filled + after > @room
       at = @filled
       @memory.put_uint64(at, first)
       @memory.put_uint64(at + 8, second)
@@ -66,10 +64,9 @@ module IOKernel
 
     # Forgets everything.
     def clear
+      fresh = unused_cell
+      @progress, @filled = [0, fresh], 0
       take(BYTES) if @room > 16 * BYTES
-      @cells[0].write(:size_t, 0)
-      @progress = [0, @cells[0]]
-      @filled = 0
     end
 
     private
@@ -81,24 +78,31 @@ module IOKernel
     end
 
     def count_from(at)
+      fresh = unused_cell
+      @progress = [at, fresh]
+    end
+
+    # The cell that does not count, at 0.
+    def unused_cell
       cell = @progress[1].equal?(@cells[0]) ? @cells[1] : @cells[0]
       cell.write(:size_t, 0)
-      @progress = [at, cell]
+      cell
     end
 
     def take(bytes)
-      @memory = FFI::MemoryPointer.new(bytes)
-      @room = bytes
+      memory = FFI::MemoryPointer.new(bytes)
+      @memory, @room = memory, bytes
     end
 
     def make_room(more)
       at = sent
       waiting = @memory.get_bytes(at, @filled - at)
-      take([2 * @room, waiting.bytesize + more + SLACK].max) if waiting.bytesize + more + SLACK > @room
-      @memory.put_bytes(0, waiting)
-      @filled = waiting.bytesize
-      @cells.each { |cell| cell.write(:size_t, 0) }
-      @progress = [0, @cells[0]]
+      bytes, needed = waiting.bytesize, waiting.bytesize + more
+      room = needed > @room ? [2 * @room, needed].max : @room
+      memory = FFI::MemoryPointer.new(room)
+      memory.put_bytes(0, waiting)
+      fresh = unused_cell
+      @memory, @room, @filled, @progress = memory, room, bytes, [0, fresh]
     end
   end
   private_constant :Outbox

@@ -27,8 +27,10 @@ module IOKernel
     def initialize(kernel, operation, number, timeout_ms, payload, buffer, keeps_newest: false)
       @channel = kernel.channel
       @inbox = Inbox.new(@channel, kernel.urls, buffer, keeps_newest)
-      @tag = @channel.submit(operation, 0, number, timeout_ms, 0, payload, sink: @inbox)
-      ObjectSpace.define_finalizer(self, Subscription.dropper(@channel, @tag))
+      Thread.handle_interrupt(Object => :never) do
+        @tag = @channel.submit(operation, 0, number, timeout_ms, 0, payload, sink: @inbox)
+        ObjectSpace.define_finalizer(self, Subscription.dropper(@channel, @tag))
+      end
       @channel.wait(@inbox)
       raise @inbox.error if @inbox.error
 

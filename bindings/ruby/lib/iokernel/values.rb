@@ -29,9 +29,6 @@ module IOKernel
     FACTORY = MessagePack::Factory.new
     private_constant :FACTORY
 
-    # What a packer may raise for a value that cannot be packed.
-    CANNOT_PACK = [NoMethodError, RangeError, EncodingError, ArgumentError, TypeError].freeze
-
     def self.text(data)
       data.force_encoding(Encoding::UTF_8)
     end
@@ -51,60 +48,68 @@ module IOKernel
                                            Attributed.new(value, attributes)
                                          })
 
-    # A packer for one channel; quicker than one for each value.
-    def self.packer
-      FACTORY.packer
+    # A value as MessagePack. Raises BadRequest.
+    def self.pack(value)
+      Codec.new.pack(value)
     end
-
-    # An unpacker for one channel.
-    def self.unpacker
-      FACTORY.unpacker(allow_unknown_ext: true)
-    end
-
-    # A value as MessagePack, packed by `packer`. Raises BadRequest.
-    def self.pack(value, packer = self.packer)
-      packer.write(value).full_pack
-    rescue *CANNOT_PACK => error
-      packer.clear
-      raise BadRequest.cannot_pack(error) unless error.is_a?(RangeError)
-
-      pack_big(value, packer)
-    end
-
-    def self.pack_big(value, packer)
-      packer.write(with_big(value)).full_pack
-    rescue *CANNOT_PACK => error
-      packer.clear
-      raise BadRequest.cannot_pack(error)
-    end
-    private_class_method :pack_big
-
-    # The value with its large integers as ext 2.
-    def self.with_big(value)
-      case value
-      when Integer then value.bit_length > 63 ? Big.new(value) : value
-      when Array then value.map { |one| with_big(one) }
-      when Hash then value.to_h { |key, one| [with_big(key), with_big(one)] }
-      else value
-      end
-    end
-    private_class_method :with_big
 
     # One MessagePack value.
-    def self.unpack(data, unpacker = self.unpacker)
-      unpacker.feed(data).read
-    rescue MessagePack::UnpackError, EOFError, ArgumentError
-      unpacker.reset
-      raise
+    def self.unpack(data)
+      Codec.new.unpack(data)
     end
 
-    # The payload of a completion.
-    def self.decode(encoding, payload, unpacker = self.unpacker)
-      case encoding
-      when Records::ENCODING_MSGPACK then unpack(payload, unpacker)
-      when Records::ENCODING_TEXT then text(payload)
-      when Records::ENCODING_NONE then nil
-      else payload
+    # Packs and unpacks for one channel, which is quicker than making a packer for each value. What is raised in the
+    # middle leaves something behind in it: the next one begins with a clean one.
+    class Codec
+      def initialize
+        @packer = FACTORY.packer
+        @unpacker = FACTORY.unpacker(allow_unknown_ext: true)
+        @packing = @unpacking = false
+      end
+
+      # A value as MessagePack. Raises BadRequest.
+      def pack(value)
+        @packer.clear if @packing
+        @packing = true
+        payload = @packer.write(value).full_pack
+        @packing = false
+        payload
+      rescue RangeError => error
+        large = with_big(value)
+        large == value ? raise(BadRequest.cannot_pack(error)) : pack(large)
+      rescue NoMethodError, EncodingError, ArgumentError, TypeError => error
+        raise BadRequest.cannot_pack(error)
+      end
+
+      # One MessagePack value.
+      def unpack(data)
+        @unpacker.reset if @unpacking
+        @unpacking = true
+        value = @unpacker.feed(data).read
+        @unpacking = false
+        value
+      end
+
+      # The payload of a completion.
+      def decode(encoding, payload)
+        case encoding
+        when Records::ENCODING_MSGPACK then unpack(payload)
+        when Records::ENCODING_TEXT then Values.text(payload)
+        when Records::ENCODING_NONE then nil
+        else payload
+        end
+      end
+
+      private
+
+      # The value with its large integers as ext 2.
+      def with_big(value)
+        case value
+        when Integer then value.bit_length > 63 ? Big.new(value) : value
+        when Array then value.map { |one| with_big(one) }
+        when Hash then value.to_h { |key, one| [with_big(key), with_big(one)] }
+        else value
+        end
       end
     end
   end

@@ -19,6 +19,8 @@ module IOKernel
       end
 
       def string(text)
+        # What was a key of a Hash, or a member of a Set, is frozen.
+        text = text.dup if text.frozen?
         text.force_encoding(Encoding.default_external)
         text.valid_encoding? ? text : text.force_encoding(Encoding::BINARY)
       end
