@@ -194,6 +194,7 @@ public:
     const std::shared_ptr<Names>& names() const noexcept { return names_; }
     std::size_t unsent() const noexcept { return out_.size() - taken_; }
     std::uint64_t failures() const noexcept { return failures_; }
+    std::uint64_t handed_out() const noexcept { return handed_out_; }
 
     // While above 0, submissions wait for `flush`, the next wait, or until they are many.
     int batching = 0;
@@ -258,21 +259,22 @@ public:
         out_.capacity() > kept_bytes_max ? out_.release() : out_.truncate(0);
     }
 
-    // Hands out what has completed: one run of the ring. How many completions there were.
-    std::size_t poll() {
+    // Hands out what has completed: one run of the ring, or so much of it. How many completions there were.
+    std::size_t poll(std::size_t at_most = ~std::size_t{0}) {
         auto keep = shared_from_this();
         std::size_t count = 0;
         if (at_ == end_ && !next_run()) return 0;
         depth_++;
-        while (at_ != end_) {
+        while (at_ != end_ && count < at_most) {
             iok_completion head;
             std::memcpy(&head, at_, sizeof head);
             std::string_view payload(at_ + sizeof head, head.size - sizeof head);
             at_ += (std::size_t{head.size} + 7) & ~std::size_t{7};
             count++;
+            handed_out_++;
             deliver(head, payload);
         }
-        advance();
+        if (at_ == end_) advance();
         if (--depth_ == 0) flush();
         return count;
     }
@@ -519,6 +521,7 @@ private:
     std::uint32_t generation_ = 0;
     std::uint64_t next_quiet_ = quiet_bit;
     std::uint64_t failures_ = 0;
+    std::uint64_t handed_out_ = 0;
     std::vector<std::uint32_t> loose_;
     std::unordered_map<std::uint32_t, Sink*> sinks_;
     std::unordered_map<std::uint64_t, std::string> parts_;
@@ -571,9 +574,9 @@ public:
 
     // As `poll`, and if there is nothing, waits for it so long at most.
     std::size_t wait(Milliseconds timeout) {
-        std::size_t count = state_->poll();
-        if (count == 0) state_->wait([&] { return (count += state_->poll()) > 0; }, timeout);
-        return count;
+        std::uint64_t before = state_->handed_out();
+        if (state_->poll() == 0) state_->wait([&] { return state_->handed_out() != before; }, timeout);
+        return static_cast<std::size_t>(state_->handed_out() - before);
     }
 
     // Gives the kernel what a Batch holds back.

@@ -15,6 +15,50 @@ class Task;
 
 namespace detail {
 
+// A list of detached tasks, each of which leaves it when it ends. What is in there at its own end ends too, where it
+// waits.
+class DetachedTasks {
+public:
+    class Member {
+    public:
+        Member() = default;
+        Member(const Member&) = delete;
+        ~Member() { leave(); }
+
+    private:
+        friend class DetachedTasks;
+        void leave() noexcept {
+            if (!list_) return;
+            (before_ ? before_->after_ : list_->first_) = after_;
+            if (after_) after_->before_ = before_;
+            list_ = nullptr;
+        }
+        DetachedTasks* list_ = nullptr;
+        Member *before_ = nullptr, *after_ = nullptr;
+        std::coroutine_handle<> task_;
+    };
+
+    DetachedTasks() = default;
+    DetachedTasks(const DetachedTasks&) = delete;
+    ~DetachedTasks() { end(); }
+
+    void enter(Member& member, std::coroutine_handle<> task) noexcept {
+        member.list_ = this;
+        member.task_ = task;
+        member.before_ = nullptr;
+        member.after_ = first_;
+        if (first_) first_->before_ = &member;
+        first_ = &member;
+    }
+
+    void end() {
+        while (first_) first_->task_.destroy();
+    }
+
+private:
+    Member* first_ = nullptr;
+};
+
 // What tasks have in common: who goes on when they have ended.
 struct PromiseBase {
     struct Final {
@@ -48,6 +92,7 @@ struct PromiseBase {
 
     std::coroutine_handle<> next;
     bool is_detached = false;
+    DetachedTasks::Member detached;
 };
 
 template <class T>
@@ -91,11 +136,9 @@ public:
     bool is_done() const { return handle_.done(); }
     T take() { return handle_.promise().take(); }
 
-    // Lets it run without anybody who waits for it. An exception that leaves it then ends the program.
-    void detach() && {
-        handle_.promise().is_detached = true;
-        std::exchange(handle_, {}).resume();
-    }
+    // Lets it run without anybody who waits for it, for as long as its thread's Loop lives, if there is one. An exception
+    // that leaves it then ends the program.
+    void detach() &&;
 
     auto operator co_await() && {
         struct Awaiter {
@@ -123,20 +166,34 @@ inline Task<void> detail::Promise<void>::get_return_object() {
     return Task<void>(std::coroutine_handle<Promise>::from_promise(*this));
 }
 
-// Begins a task that nobody waits for: in a Loop, or in an event loop of your own that polls the thread's channel.
+// Begins a task that nobody waits for: in a Loop, which ends it at its own end, or in an event loop of your own that
+// polls the thread's channel.
 inline void detach(Task<void> task) { std::move(task).detach(); }
 
 // Runs coroutines of one thread: `Loop loop(kernel); loop.run(main());`. It drives the thread's channel, timers and
-// descriptors of yours; what a turn asks for goes to the kernel in one call. It may be opened and closed at any time;
-// what still sleeps or watches then is never resumed.
+// descriptors of yours; what a turn asks for goes to the kernel in one call. It may be opened and closed at any time,
+// but not by a task of its own. What is detached in a thread belongs to the Loop that was opened last there, and is
+// destroyed with it, wherever it waits; another task that still sleeps or watches then is never resumed.
 class Loop {
 public:
-    explicit Loop(const Kernel& kernel) : channel_(kernel.channel()), batch_(channel_), state_(channel_.state()) {
+    explicit Loop(const Kernel& kernel)
+        : channel_(kernel.channel()), batch_(channel_), state_(channel_.state()), opened_before_(last_opened()) {
         state_->is_driven = true;
+        last_opened() = this;
     }
     Loop(const Loop&) = delete;
     Loop& operator=(const Loop&) = delete;
-    ~Loop() { state_->is_driven = false; }
+    ~Loop() {
+        detached_.end();
+        for (auto& each : sleepers_) each.second->is_waiting_ = false;
+        for (Watch* each : watches_) each->is_waiting_ = false;
+        for (Loop** link = &last_opened(); *link; link = &(*link)->opened_before_) {
+            if (*link != this) continue;
+            *link = opened_before_;
+            break;
+        }
+        state_->is_driven = false;
+    }
 
     // Runs a task to its end and gives what it gave. Turns of others happen meanwhile.
     template <class T>
@@ -152,16 +209,27 @@ public:
     // `co_await loop.ready(fd, POLLIN)`: true, or false if it hung up or is none.
     auto ready(int fd, short events) { return Watch(*this, fd, events); }
 
-    // One turn: sends what was asked for, waits at most so long (below 0: as long as it takes), hands out what came.
+    // One turn: sends what was asked for, waits at most so long (below 0: as long as it takes), hands out what came. Of
+    // much that came only a part, so that timers and descriptors have their turns too.
     void turn(Milliseconds timeout) {
         state_->flush();
-        if (state_->poll() == 0) wait(timeout);
+        bool is_idle = state_->poll(completions_max) == 0;
+        if (is_idle || !watches_.empty()) wait(is_idle ? timeout : Milliseconds(0));
         wake_sleepers();
         state_->flush();
     }
 
 private:
+    template <class T>
+    friend class Task;
     using Clock = std::chrono::steady_clock;
+    static constexpr std::size_t completions_max = 256;
+
+    // Of this thread.
+    static Loop*& last_opened() noexcept {
+        static thread_local Loop* last = nullptr;
+        return last;
+    }
 
     class Sleep {
     public:
@@ -196,12 +264,14 @@ private:
         void await_suspend(std::coroutine_handle<> waiting) {
             waiting_ = waiting;
             loop_.watches_.push_back(this);
+            is_waiting_ = true;
         }
         bool await_resume() const noexcept { return (came_ & events_) != 0; }
 
     private:
         friend class Loop;
         void forget() {
+            if (!std::exchange(is_waiting_, false)) return;
             auto& all = loop_.watches_;
             all.erase(std::remove(all.begin(), all.end(), this), all.end());
         }
@@ -209,6 +279,7 @@ private:
         int fd_;
         short events_, came_ = 0;
         std::coroutine_handle<> waiting_;
+        bool is_waiting_ = false;
     };
 
     void wait(Milliseconds timeout) {
@@ -223,7 +294,7 @@ private:
         std::vector<Watch*> watched = watches_;
         for (std::size_t i = 0; i < watched.size(); i++)
             if (fds[i + 1].revents && is_watched(watched[i])) resume(*watched[i], fds[i + 1].revents);
-        if (fds[0].revents) state_->poll();
+        if (fds[0].revents) state_->poll(completions_max);
     }
 
     // A coroutine that was resumed before may have ended it.
@@ -250,7 +321,18 @@ private:
     std::shared_ptr<detail::ChannelState> state_;
     std::multimap<Clock::time_point, Sleep*> sleepers_;
     std::vector<Watch*> watches_;
+    detail::DetachedTasks detached_;
+    Loop* opened_before_;
 };
+
+template <class T>
+inline void Task<T>::detach() && {
+    auto task = std::exchange(handle_, {});
+    detail::PromiseBase& promise = task.promise();
+    promise.is_detached = true;
+    if (Loop* loop = Loop::last_opened()) loop->detached_.enter(promise.detached, task);
+    task.resume();
+}
 
 }  // namespace iokernel
 

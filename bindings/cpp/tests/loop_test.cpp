@@ -2,7 +2,9 @@
 // early, and clients of ours.
 #include <iokernel.hpp>
 
+#include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <stdexcept>
@@ -57,6 +59,53 @@ private:
     std::FILE* pipe_;
 };
 
+// A client that has asked, and leaves as curl cannot.
+class Client {
+public:
+    explicit Client(const std::string& listener) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        sockaddr_in to{};
+        to.sin_family = AF_INET;
+        to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(listener.substr(listener.rfind(':') + 1))));
+        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        CHECK(connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+        std::string_view ask = "GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+        CHECK(write(fd_, ask.data(), ask.size()) == static_cast<ssize_t>(ask.size()));
+    }
+    Client(const Client&) = delete;
+    ~Client() { ::close(fd_); }
+
+    void end_sending() { CHECK(shutdown(fd_, SHUT_WR) == 0); }
+
+    // Leaves with a reset, which the other side hears of at once.
+    void reset() {
+        linger at_once{1, 0};
+        CHECK(setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
+        ::close(std::exchange(fd_, -1));
+    }
+
+    Task<std::string> said(Loop& loop) {
+        std::string all;
+        char piece[4096];
+        for (;;) {
+            co_await loop.ready(fd_, POLLIN);
+            ssize_t size = read(fd_, piece, sizeof piece);
+            if (size <= 0) co_return all;
+            all.append(piece, static_cast<std::size_t>(size));
+        }
+    }
+
+private:
+    int fd_;
+};
+
+// Counts those that are alive.
+struct Counted {
+    explicit Counted(int& all) : all(all) { all++; }
+    Counted(const Counted&) = delete;
+    ~Counted() { all--; }
+    int& all;
+};
+
 }  // namespace
 
 TEST(tasks_await_tasks) {
@@ -109,6 +158,86 @@ TEST(timers_fire_in_their_order) {
     auto start = Clock::now();
     loop.run(main());
     CHECK(order == "abc" && Clock::now() - start >= 60ms && Clock::now() - start < 2s);
+}
+
+// Replies that all wait, each with work to do: a turn takes some of them, then timers and descriptors.
+TEST(many_replies_starve_nobody) {
+    Opened at;
+    Loop loop(at.kernel);
+    const int count = 2000;
+    int ended = 0, fired = 0, read_at = count, ends[2];
+    CHECK(pipe(ends) == 0 && write(ends[1], "x", 1) == 1);
+    auto ask = [&](int i) -> Task<> {
+        (co_await at.redis.request("ECHO", i)).value();
+        for (auto start = Clock::now(); Clock::now() - start < 50us;) continue;
+        ended++;
+    };
+    auto tick = [&]() -> Task<> {
+        for (; ended < count; fired += ended < count) co_await loop.sleep(1ms);
+    };
+    auto look = [&]() -> Task<> {
+        CHECK(co_await loop.ready(ends[0], POLLIN));
+        read_at = ended;
+    };
+    for (int i = 0; i < count; i++) detach(ask(i));
+    at.kernel.channel().flush();
+    std::this_thread::sleep_for(300ms);
+    detach(look());
+    loop.run(tick());
+    CHECK(ended == count && fired >= 4 && read_at < count / 2);
+    ::close(ends[0]);
+    ::close(ends[1]);
+}
+
+TEST(a_loop_that_closes_ends_its_tasks) {
+    Opened at;
+    int alive = 0, came_back = 0, ends[2];
+    CHECK(pipe(ends) == 0);
+    at.redis.ready().get().value();
+    std::optional<Task<>> kept_asleep, kept_watching;
+    {
+        Loop loop(at.kernel);
+        auto sleep = [&]() -> Task<> {
+            Counted one(alive);
+            co_await loop.sleep(30ms);
+            came_back++;
+        };
+        auto watch = [&]() -> Task<> {
+            Counted one(alive);
+            co_await loop.ready(ends[0], POLLIN);
+            came_back++;
+        };
+        auto ask = [&]() -> Task<> {
+            Counted one(alive);
+            (void)co_await at.redis.request("BLPOP", "never", 0);
+            came_back++;
+        };
+        auto nested = [&]() -> Task<> {
+            Counted one(alive);
+            co_await sleep();
+        };
+        auto brief = [&]() -> Task<> {
+            Counted one(alive);
+            co_await loop.sleep(1ms);
+        };
+        auto main = [&]() -> Task<> {
+            detach(sleep()), detach(watch()), detach(ask()), detach(nested()), detach(brief());
+            kept_asleep = sleep(), kept_watching = watch();
+            kept_asleep->start(), kept_watching->start();
+            co_await loop.sleep(5ms);
+        };
+        loop.run(main());
+        CHECK(alive == 7);
+    }
+    CHECK(alive == 2);
+    CHECK(write(ends[1], "x", 1) == 1);
+    Loop next(at.kernel);
+    auto rest = [&]() -> Task<> { co_await next.sleep(50ms); };
+    next.run(rest());
+    kept_asleep.reset(), kept_watching.reset();
+    CHECK(alive == 0 && came_back == 0 && next.run(ask(at.redis, "still here")) == "still here");
+    ::close(ends[0]);
+    ::close(ends[1]);
 }
 
 TEST(destroyed_tasks_cancel_what_they_wait_for) {
@@ -205,7 +334,7 @@ TEST(a_listener_serves_many) {
             request.error("ERR", "no");
         } else {
             auto reply = co_await at.redis.request("ECHO", path);
-            request.reply(list(200, Map{{"X-Number", served}}, bytes(reply.value().text())));
+            request.reply(list(200, Map{{"X-Number", std::to_string(served)}}, bytes(reply.value().text())));
         }
         served++;
     };
@@ -221,7 +350,7 @@ TEST(a_listener_serves_many) {
         CHECK(said == wanted + "500");
     };
     loop.run(main());
-    CHECK(served == 201);
+    CHECK(served == 201 && listener.failures() == 0);
     listener.close();
     listener.close();
     CHECK(listener.next().get().error().kind() == ErrorKind::closed);
@@ -260,13 +389,51 @@ TEST(a_client_that_leaves_is_told_of) {
     Loop loop(at.kernel);
     Listener listener = at.kernel.listen("http://127.0.0.1:0").value();
     auto main = [&]() -> Task<> {
-        Command curl("curl -s -m 0.2 " + listener.url() + "; echo left");
+        Client client(listener.url());
         Request request = (co_await listener.next()).value();
-        CHECK(!request.is_gone() && co_await curl.said(loop) == "left\n");
+        CHECK(!request.is_gone());
+        client.reset();
         for (int i = 0; i < 500 && !request.is_gone(); i++) co_await loop.sleep(5ms);
         CHECK(request.is_gone());
         request.reply(list(200, Map{}, "late"));
         CHECK((co_await request.piece()).error().kind() == ErrorKind::lost);
+    };
+    loop.run(main());
+}
+
+// One that only closes may still read, for all that TCP tells: it is known to have left once it was sent something.
+TEST(a_client_that_leaves_in_silence_is_found_out) {
+    Opened at;
+    Loop loop(at.kernel);
+    Listener listener = at.kernel.listen("http://127.0.0.1:0").value();
+    auto main = [&]() -> Task<> {
+        Command curl("curl -s -m 0.2 " + listener.url() + "; echo left");
+        Request request = (co_await listener.next()).value();
+        CHECK(co_await curl.said(loop) == "left\n" && !request.is_gone());
+        request.begin(list(200, Map{}, true));
+        auto sent = co_await request.send("more");
+        for (int i = 0; i < 500 && sent; i++) {
+            co_await loop.sleep(5ms);
+            sent = co_await request.send("more");
+        }
+        CHECK(!sent && sent.error().kind() == ErrorKind::lost && request.is_gone());
+    };
+    loop.run(main());
+}
+
+TEST(a_client_that_has_said_all_is_answered) {
+    Opened at;
+    Loop loop(at.kernel);
+    Listener listener = at.kernel.listen("http://127.0.0.1:0").value();
+    auto main = [&]() -> Task<> {
+        Client client(listener.url());
+        Request request = (co_await listener.next()).value();
+        client.end_sending();
+        co_await loop.sleep(50ms);
+        CHECK(!request.is_gone());
+        request.reply(list(200, Map{}, "answered"));
+        std::string said = co_await client.said(loop);
+        CHECK(said.find(" 200 ") != said.npos && said.find("answered") != said.npos);
     };
     loop.run(main());
 }
