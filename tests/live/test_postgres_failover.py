@@ -242,7 +242,7 @@ def test_of_two_that_call_themselves_primary_the_one_promoted_last_is_written_to
         for hosts in (f"{old.address},{new.address}", f"{new.address},{old.address}"):
             with iokernel.Kernel(name="two") as kernel:
                 db = kernel.open(f"postgres://{auth}@{hosts}/postgres", role="primary", heartbeat="100ms")
-                wait_for("both", lambda db=db: {peer["state"] for peer in db.state["peers"]} == {"up", "superseded"})
+                wait_for("both", lambda: {peer["state"] for peer in db.state["peers"]} == {"up", "superseded"})  # noqa: B023
                 ports = {db.call("select inet_server_port()", timeout=10).scalar() for _ in range(20)}
                 assert ports == {new.port}
                 time.sleep(0.5)
