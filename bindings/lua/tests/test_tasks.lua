@@ -248,7 +248,8 @@ tests[#tests + 1] = { "no memory is kept of tasks and calls that are over", func
     work()
   end
   local after = work()
-  check(after < before + 64, "%d KiB became %d", before, after)
+  -- What is kept of one task in ten thousand would be seen: a coroutine alone is a KiB.
+  check(after < before + 512, "%d KiB became %d", before, after)
   kernel:close()
 end }
 
