@@ -248,7 +248,7 @@ tests[#tests + 1] = { "no memory is kept of tasks and calls that are over", func
     work()
   end
   local after = work()
-  -- What is kept of one task in ten thousand would be seen: a coroutine alone is a KiB.
+  -- Ten thousand tasks: were the coroutine of each kept, it would be ten MiB.
   check(after < before + 512, "%d KiB became %d", before, after)
   kernel:close()
 end }
