@@ -8,7 +8,7 @@ package.cpath = ("%s/?.so;%s"):format(built, package.cpath)
 
 local is_jit = type(jit) == "table"
 
-local support = { is_jit = is_jit, binding = binding, null_device = "/dev/null" }
+local support = { is_jit = is_jit, binding = binding, interpreter = arg and arg[-1] or is_jit and "luajit" or "lua5.4" }
 
 local function succeeded(status)
   return status == true or status == 0

@@ -107,7 +107,7 @@ tests[#tests + 1] = { "luv: an error in a coroutine of its user is not swallowed
     uv.run()
   ]]):format(package.path, package.cpath, support.server.url))
   file:close()
-  local interpreter = support.is_jit and "luajit" or "lua5.4"
+  local interpreter = support.interpreter
   local said = support.output_of(("%s '%s' 2>&1"):format(interpreter, script))
   os.remove(script)
   check(said:find("seen by somebody"), "%s", said)

@@ -2,7 +2,7 @@
 local support = require("support")
 local check = support.check
 
-local interpreter = support.is_jit and "luajit" or "lua5.4"
+local interpreter = support.interpreter
 local examples = support.binding .. "/../../examples/lua"
 
 local function run(file, arguments)

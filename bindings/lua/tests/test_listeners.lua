@@ -113,7 +113,7 @@ tests[#tests + 1] = { "a handler that fails is told of, and its client gets ERR"
     end)
   ]]):format(package.path, package.cpath))
   file:close()
-  local said = support.output_of(("%s '%s' 2>&1"):format(support.is_jit and "luajit" or "lua5.4", script))
+  local said = support.output_of(("%s '%s' 2>&1"):format(support.interpreter, script))
   os.remove(script)
   check(said:find("a fault of mine") and said:find("ERR the handler failed"), "%s", said)
 end }

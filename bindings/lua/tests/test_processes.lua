@@ -22,7 +22,7 @@ local function output_of_program(text)
   local file = assert(io.open(script, "w"))
   file:write(("package.path, package.cpath = %q, %q\n"):format(package.path, package.cpath), text)
   file:close()
-  local interpreter = support.is_jit and "luajit" or "lua5.4"
+  local interpreter = support.interpreter
   local said = support.output_of(("timeout -s KILL 20 %s '%s' 2>&1; echo \"status $?\""):format(interpreter, script))
   os.remove(script)
   return said
@@ -149,7 +149,7 @@ end }
 
 tests[#tests + 1] = { "a library that is not there", function()
   local said = support.output_of(("IOKERNEL_LIBRARY=/nowhere %s -e \"package.path = '%s' package.cpath = '%s' "
-    .. "require('iokernel')\" 2>&1"):format(support.is_jit and "luajit" or "lua5.4", package.path, package.cpath))
+    .. "require('iokernel')\" 2>&1"):format(support.interpreter, package.path, package.cpath))
   check(said:find("IOKERNEL_LIBRARY: \"/nowhere\": expected the path of"), "%s", said)
 end }
 

@@ -248,7 +248,8 @@ tests[#tests + 1] = { "no memory is kept of tasks and calls that are over", func
     work()
   end
   local after = work()
-  check(after < before + 64, "%d KiB became %d", before, after)
+  -- Ten thousand tasks: were the coroutine of each kept, it would be ten MiB.
+  check(after < before + 512, "%d KiB became %d", before, after)
   kernel:close()
 end }
 
