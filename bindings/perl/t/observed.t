@@ -92,6 +92,20 @@ subtest 'markers' => sub {
     unlike shown(), qr/m16/, 'and no more';
     @many = ();
     is shown(), '', 'all are left';
+    my $nobody = $kernel->open('redis://127.0.0.1:1');
+    my $around = $kernel->marker('around');
+    { my $within = $kernel->marker('within') }
+    my $waiting = $nobody->request('PING');
+    ok within(5, sub { json('/requests')->{count} == 1 }), 'a request';
+    is json('/requests')->{requests}[0]{marker}, 'around', 'goes with the one that it was made in';
+    my $gathered = $nobody->request('PING');
+    undef $around;
+    my $without = $nobody->request('PING');
+    $kernel->flush;
+    ok within(5, sub { json('/requests')->{count} == 3 }), 'others';
+    my @markers = map { $_->{marker} } json('/requests')->{requests}->@*;
+    is_deeply \@markers, ['around', 'around', undef], 'as well, or with none';
+    $_->cancel for $waiting, $gathered, $without;
     my ($first, $second) = map { $kernel->marker($_) } 'first', 'second';
     undef $first;
     is shown(), 'second', 'in any order';
