@@ -127,6 +127,11 @@ As above, in this kernel.
 How it is: C<ready>, C<missing>, C<endpoints>; a subscription (see below) of that; and waiting until every endpoint that
 was opened with C<< require => 1 >> is up.
 
+=item flush
+
+Sends the requests that this thread has gathered. One that is made while others are under way goes with those behind
+it, when there are some or when the program waits for anything; this is for a program that computes for long instead.
+
 =item close($drain_seconds), is_closed
 
 Ends everything; what is under way may finish for so long, and fails with IOKernel::Closed then. Twice is harmless.
@@ -223,9 +228,9 @@ C<accepted>, in a loop: what it awaits until the peer has accepted. A subscripti
 
 =item serve($handler)
 
-Gives every request to the handler, until the listener is closed. What it returns is the reply; of a
-future, what it becomes, and in a loop, of the loop's promises too. An IOKernel::RemoteError that it dies of is the client's
-error, anything else is warned about and becomes C<ERR>. In a loop it returns at once.
+Gives every request to the handler, until the listener is closed. What it returns is the reply; of a future, what it
+becomes, and in a loop, of the loop's promises too. An IOKernel::RemoteError that it dies of is the client's error,
+anything else is warned about and becomes C<ERR>. In a loop it returns at once.
 
 =item next($timeout)
 

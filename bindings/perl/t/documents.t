@@ -61,8 +61,8 @@ subtest 'POD' => sub {
         my @public = grep { /^[a-z]/ && defined &{"${class}::$_"} } keys %{"${class}::"};
         my %imported = map { $_ => 1 } qw(
             text bytes pack_value pack_request decode timeout_ms weaken blessed refaddr shown query with_options
-            window looks_like_number route_key clock_gettime quote packer_for open_channel thread_channel block open_number
-            remember forget wait_until_up new is_begun is_settled acquire endpoint loop is_held name labels
+            window looks_like_number route_key clock_gettime quote packer_for open_channel thread_channel block
+            open_number remember forget wait_until_up new is_begun is_settled acquire endpoint loop is_held name labels
         );
         for my $method (sort grep { !$imported{$_} } @public) {
             ok $pod =~ /\b\Q$method\E\b/, "${class}->$method is documented";

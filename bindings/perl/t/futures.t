@@ -71,6 +71,12 @@ subtest 'cancelling' => sub {
     my $done = $redis->request('PING');
     $done->get;
     ok !$done->cancel, 'one that is there';
+    my $chained = $redis->request('BLPOP', 'never', 0)->then(sub ($reply) { 'none' });
+    my $inner   = $redis->request('PING')->then(sub ($reply) { $redis->request('BLPOP', 'never', 0) });
+    $redis->call('PING');
+    ok $chained->cancel && $inner->cancel, 'what follows upon another one';
+    is ref $_->failure, 'IOKernel::Cancelled', 'both are' for $chained, $inner;
+    ok within(5, sub { $redis->state->{requests} == 0 }), 'no request is left';
     # Whatever is first, the cancelling or the reply, each has its own.
     for my $round (1 .. 200) {
         my @asked = map { $redis->request('ECHO', "$round:$_") } 1 .. 10;

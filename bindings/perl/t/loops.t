@@ -50,6 +50,15 @@ sub in_loop ($class) {
     $way->sleep(0.05);
     is $redis->state->{leases}, 0, 'is given back';
 
+    # One that is there before the cancelling, and not taken yet.
+    my $wanted = $redis->lease;
+    $wanted->catch(sub { }) if $wanted->isa('Mojo::Promise');
+    $way->{bridge}->channel->flush;
+    select undef, undef, undef, 0.1;
+    $wanted->cancel;
+    $way->sleep(0.1);
+    is $redis->state->{leases}, 0, 'one that nobody waits for any more is given back too';
+
     my $stream = $redis->subscribe('SUBSCRIBE', 'c');
     is $way->await($stream->accepted), $stream, 'a subscription is accepted';
     my $next = $stream->next;
@@ -64,9 +73,11 @@ sub in_loop ($class) {
 
     my $listener = $way->{bridge}->listen('redis://127.0.0.1:0');
     my $client   = $way->open($listener->url);
+    my $held     = IOKernel::Future->new($way->{bridge}->channel);
     $listener->serve(sub ($request) {
         my ($command) = $request->args;
         return 'now' if $command eq 'NOW';
+        return $way->{bridge}->promise($held) if $command eq 'HOLD';
         return $redis->request('ECHO', 'later') if $command eq 'LATER';
         die IOKernel::RemoteError->new('no', code => 'MINE');
     });
@@ -74,7 +85,15 @@ sub in_loop ($class) {
     is $way->await($client->request('LATER')), 'later', 'that replies when a promise is kept';
     my $error = caught(sub { $way->await($client->request('NONE')) });
     is $error->code, 'MINE', 'and refuses';
-    $listener->close;
+    my $late = $client->request('HOLD');
+    $way->sleep(0.05);
+    my $left = $listener->close(5);
+    $way->sleep(0.05);
+    $held->_settle(IOKernel::Future::DONE, 'held');
+    is $way->await($late), 'held', 'a reply to one who waits while it leaves';
+    $client->close;
+    $way->await($left);
+    ok $listener->is_closed, 'it has left';
 
     my $pending = $redis->request('BLPOP', 'never', 0);
     $way->sleep(0.05);

@@ -4,6 +4,7 @@ use utf8;
 use File::Temp ();
 use JSON::PP   ();
 use POSIX      ();
+use Time::HiRes qw(time);
 use IOKernel::Test;
 use IOKernel::Test::Admin qw(ask ask_while);
 
@@ -91,6 +92,20 @@ subtest 'markers' => sub {
     unlike shown(), qr/m16/, 'and no more';
     @many = ();
     is shown(), '', 'all are left';
+    my $nobody = $kernel->open('redis://127.0.0.1:1');
+    my $around = $kernel->marker('around');
+    { my $within = $kernel->marker('within') }
+    my $waiting = $nobody->request('PING');
+    ok within(5, sub { json('/requests')->{count} == 1 }), 'a request';
+    is json('/requests')->{requests}[0]{marker}, 'around', 'goes with the one that it was made in';
+    my $gathered = $nobody->request('PING');
+    undef $around;
+    my $without = $nobody->request('PING');
+    $kernel->flush;
+    ok within(5, sub { json('/requests')->{count} == 3 }), 'others';
+    my @markers = map { $_->{marker} } json('/requests')->{requests}->@*;
+    is_deeply \@markers, ['around', 'around', undef], 'as well, or with none';
+    $_->cancel for $waiting, $gathered, $without;
     my ($first, $second) = map { $kernel->marker($_) } 'first', 'second';
     undef $first;
     is shown(), 'second', 'in any order';
@@ -98,11 +113,11 @@ subtest 'markers' => sub {
     is shown(), 'second', 'places are used again';
 };
 
-sub busy ($until) { 1 while now() < $until; return }
+sub busy ($until) { 1 while time < $until; return }    # `time` is C: no function of Perl is further in.
 sub outer_of_busy ($until) { busy($until); return }
 
 subtest 'stacks' => sub {
-    my $said = ask_while($socket, '/stack', 0.2, sub { outer_of_busy(now() + 0.6) });
+    my $said = ask_while($socket, '/stack', 0.2, sub { outer_of_busy(time + 0.6) });
     my $main = JSON::PP->new->utf8->decode($said)->{main};
     my @functions = map { $_->{function} } $main->{python}->@*;
     is $functions[0], 'main::busy', 'the innermost function' or diag $said;

@@ -44,8 +44,8 @@ subtest 'a handler may call' => sub {
     ok @came > 50 && !grep({ $_ ne 'handler' } @came), "the handler as well, @{[scalar @came]} times";
 };
 
-# The worst: exceptions at any statement of the binding. Nothing is lost, nothing comes twice. (What a method returns while
-# a handler dies is gone, as with any method of Perl: so the messages are taken afterwards.)
+# The worst: exceptions at any statement of the binding. Nothing is lost, nothing comes twice. (What a method returns
+# while a handler dies is gone, as with any method of Perl: so the messages are taken afterwards.)
 subtest 'a handler that dies at any moment' => sub {
     my $stream = $redis->subscribe('SUBSCRIBE', 'storm');
     my $writer = IOKernel::Kernel->new->open($server->url);

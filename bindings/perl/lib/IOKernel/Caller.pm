@@ -61,7 +61,8 @@ sub _ask ($self, $channel, $request) {
     return $channel->request(@around, $context . $self->{pack}->($request));
 }
 
-# These two have no signatures, and know a channel's insides: checks and copies would be a tenth of what a request costs.
+# These two have no signatures, and know a channel's insides: checks and copies would be a tenth of what a request
+# costs.
 
 sub call {
     my $self    = shift;

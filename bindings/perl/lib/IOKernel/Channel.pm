@@ -113,8 +113,9 @@ sub listen ($self, $inbox) {
 # Submitting
 
 # Queues one request, and gives its future. Those that come one after the other go together: the first at once, those
-# behind it when there are some, or when the program waits for anything; in a loop, at the end of its turn. What most requests of an endpoint have in common is packed already:
-# `before` stands before the tag, `after` behind it. No signature: this is what a request costs.
+# behind it when there are some, or when the program waits for anything; in a loop, at the end of its turn. What most
+# requests of an endpoint have in common is packed already: `before` stands before the tag, `after` behind it. No
+# signature: this is what a request costs.
 sub request {
     my ($self, $before, $after, $payload) = @_;
     my $size = SUBMISSION_BYTES + length $payload;

@@ -22,6 +22,7 @@ use constant {
     TAG       => 3,
     CALLBACKS => 4,
     INSTEAD   => 5,    # who takes what comes when it was cancelled
+    UPON      => 6,    # the future that this one follows upon
 };
 
 sub new ($class, $channel) { return bless [PENDING, undef, $channel], $class }
@@ -67,12 +68,14 @@ sub _wait ($self, $timeout) {
 
 sub then ($self, $done = undef, $failed = undef) {
     my $next = (ref $self)->new($self->[CHANNEL]);
+    $next->[UPON] = $self;
     $self->on_ready(sub ($was) {
         my $handler = $was->[STATE] == DONE ? $done : $failed;
         return $next->_settle($was->@[STATE, VALUE]) unless $handler;
         my $value;
         return $next->_settle(FAILED, $@) unless eval { $value = $handler->($was->[VALUE]); 1 };
         return $next->_settle(DONE, $value) unless blessed $value && $value->isa(__PACKAGE__);
+        $next->[UPON] = $value;
         $value->on_ready(sub ($inner) { $next->_settle($inner->@[STATE, VALUE]) });
     });
     return $next;
@@ -91,7 +94,9 @@ sub on_ready ($self, $callback) {
 
 sub cancel ($self) {
     return !!0 if $self->[STATE] != PENDING;
-    if (defined $self->[TAG]) {
+    if ($self->[UPON]) {
+        $self->[UPON]->cancel;
+    } elsif (defined $self->[TAG]) {
         $self->[CHANNEL]->cancel($self->[TAG], $self->[INSTEAD]);
         $self->[CHANNEL]->send_now;
     }
@@ -111,6 +116,7 @@ sub is_cancelled ($self) {
 sub _settle ($self, $state, $value) {
     return if $self->[STATE] != PENDING;
     $self->@[STATE, VALUE] = ($state, $value);
+    $self->[UPON] = undef if $self->[UPON];
     $self->told;
     return;
 }
@@ -174,7 +180,8 @@ Calls C<< $callback->($future) >> once it is ready. Returns the future.
 
 =item cancel
 
-Ends the request. False if it had ended. The future fails with IOKernel::Cancelled.
+Ends the request; of a future from C<then>, that which it follows upon. False if it had ended. The future fails with
+IOKernel::Cancelled.
 
 =item is_ready, is_done, is_failed, is_cancelled
 

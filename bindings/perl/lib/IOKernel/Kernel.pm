@@ -77,6 +77,12 @@ sub thread_channel ($self) {
     return $self->{channel} = $self->open_channel;
 }
 
+# Sends what this thread has gathered.
+sub flush ($self) {
+    $self->{channel}->flush if $self->{channel};
+    return;
+}
+
 # One operation, waiting for its end. Its completion; throws what it failed with.
 sub block ($self, $op, $endpoint, $payload, %how) {
     return $self->thread_channel->operate($op, $how{flags} // 0, $endpoint, $how{timeout_ms} // 0, 0, $payload);
@@ -138,7 +144,7 @@ sub close ($self, $drain = 0) {
     $self->{closed} = 1;
     my $handle = $self->{handle} or return;
     $self->{handle} = 0;
-    $self->{channel}->flush if $self->{channel};
+    $self->flush;
     IOKernel::Stack::end($handle) if $self->{stack};
     my $status = IOKernel::Library::kernel_close($handle, 1000 * $drain);
     my $text   = $status ? IOKernel::Library::last_text() : '';

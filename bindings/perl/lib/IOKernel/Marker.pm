@@ -30,8 +30,9 @@ sub CLONE { (%slots, %entered) = (); return }
 sub new ($class, $kernel, $text) {
     my $handle = $kernel->_handle;
     my $slot   = _slot($handle);
-    my $self   = bless { handle => $handle, slot => $slot, place => undef, serial => 0 }, $class;
+    my $self   = bless { kernel => $kernel, handle => $handle, slot => $slot, place => undef, serial => 0 }, $class;
     $self->{thread} = $IOKernel::Process::THREAD;
+    $kernel->flush;    # Requests go with the marker that they were made in.
     $self->_enter(_shown($text)) if $slot;
     push $entered{$handle}->@*, $self->{serial};
     return $self;
@@ -95,6 +96,7 @@ sub _enter ($self, $text) {
 sub leave ($self) {
     my $serial = delete $self->{serial};
     return unless defined $serial && ord $IOKernel::Process::HERE && $self->{thread} == $IOKernel::Process::THREAD;
+    $self->{kernel}->flush;
     my $around = $entered{ $self->{handle} } // [];
     for my $at (reverse 0 .. $#$around) {
         next if $around->[$at] != $serial;
