@@ -153,7 +153,8 @@ request.
 
 =item request(...)
 
-The same, returning an L<IOKernel::Future> at once; inside of a loop, what that loop awaits: L<IOKernel::Loop>.
+The same, returning an L<IOKernel::Future> at once (see C<flush> of kernels); inside of a loop, what that loop awaits:
+L<IOKernel::Loop>.
 
 =item send(...)
 
