@@ -1,7 +1,15 @@
 --- What the tests have in common: where the modules are, processes, files, a redis-server of their own.
-local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
-local binding = here .. "/.."
-local built = os.getenv("IOK_LUA_BUILD") or binding .. "/../../build/lua"
+-- Absolute, for make and other programs run in folders of their own.
+local function absolute(folder)
+  local pipe = assert(io.popen(("cd '%s' && pwd -P"):format(folder)))
+  local path = pipe:read("*l")
+  pipe:close()
+  return path
+end
+
+local here = absolute(debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or ".")
+local binding = absolute(here .. "/..")
+local built = os.getenv("IOK_LUA_BUILD") or absolute(binding .. "/../..") .. "/build/lua"
 
 package.path = ("%s/?.lua;%s/?/init.lua;%s/?.lua;%s"):format(binding, binding, here, package.path)
 package.cpath = ("%s/?.so;%s"):format(built, package.cpath)
