@@ -48,11 +48,19 @@ def serving(handler: Callable[[iokernel.Request], Any], apart: bool = False, **o
 
 
 def upload(port: int, body: bytes) -> http.client.HTTPResponse:
+    """Reads while it sends: what an echo gives back would fill every buffer on the way."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    client.request("POST", "/path", body)
-    response = client.getresponse()
-    response.read_all = response.read()  # type: ignore[attr-defined]
-    client.close()
+    client.putrequest("POST", "/path")
+    client.putheader("Content-Length", str(len(body)))
+    client.endheaders()
+    sending = threading.Thread(target=client.send, args=(body,))
+    sending.start()
+    try:
+        response = client.getresponse()
+        response.read_all = response.read()  # type: ignore[attr-defined]
+        sending.join()
+    finally:
+        client.close()
     return response
 
 
