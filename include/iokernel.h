@@ -341,7 +341,7 @@
 /**
  * Beside the length of a marker's text: the marker was entered and not left.
  */
-#define IOK_MARKER_ACTIVE (1 << 31)
+#define IOK_MARKER_ACTIVE 2147483648
 
 /**
  * The bits of a serial that count up; those above them are the slot's own.
@@ -887,6 +887,17 @@ iok_status iok_counter(struct iok_kernel *kernel, const char *name, uint64_t **c
  * CLOSED, NULL.
  */
 iok_status iok_cells(struct iok_kernel *kernel, const char *spec, uint64_t **cells, uint32_t *count);
+
+/**
+ * Adds to a cell of whole numbers: one atomic addition (relaxed). For languages that cannot make one, and that may change
+ * threads, or run the handler of a signal, between a load and a store. [N]
+ */
+void iok_cell_count(uint64_t *cell, uint64_t more);
+
+/**
+ * Adds to a cell that holds the bits of a double: see `iok_cell_count`. [N]
+ */
+void iok_cell_add(uint64_t *cell, double more);
 
 /**
  * The slot in which the calling thread says what it is doing: see `iok_marker`. The same one each time, for as long as

@@ -33,6 +33,7 @@ needs="
   curl curl
   stunnel4 stunnel4
   c++ g++
+  pypy3 pypy3
   - libhiredis-dev
   ruby ruby
   puma puma
@@ -118,13 +119,13 @@ python() {
   echo "$want" >.stamps/python
 }
 
-# Servers and a load generator to measure ours against. Never fails: a side that is missing is a row that says so.
+# Clients, servers and a load generator to measure ours against. Never fails: a side that is missing is a row that says so.
 bench() {
-  local want
-  want=$(cat tests/bench/requirements.txt)
+  local want clients="wrk nginx-light libev-dev ruby-redis ruby-hiredis lua-redis libredis-perl libredis-fast-perl"
+  want=$(echo "$clients"; cat tests/bench/requirements.txt)
   [ "$(cat .stamps/bench 2>/dev/null)" = "$want" ] && command -v wrk >/dev/null && return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    install_debian "wrk nginx-light libev-dev" || echo "setup: apt-get could not install wrk, nginx-light, libev-dev" >&2
+    install_debian "$clients" || echo "setup: apt-get could not install $clients" >&2
   fi
   local server
   while read -r server; do
@@ -146,16 +147,18 @@ statsd() {
   fi
 }
 
-# What the binding of Node needs, and its tests. Never fails: without it they do.
+# What the binding of Node needs, and its tests, and its addon. Never fails: without them these do.
 node() {
   local want
-  want=$(cat bindings/node/package.json)
-  [ -d bindings/node/node_modules ] && [ "$(cat .stamps/node 2>/dev/null)" = "$want" ] && return 0
+  want=$(cat bindings/node/package.json bindings/node/scripts/build.js bindings/node/src/* include/iokernel.h | sha256sum)
+  [ -e bindings/node/build/iokernel.node ] && [ "$(cat .stamps/node 2>/dev/null)" = "$want" ] && return 0
   command -v npm >/dev/null || { echo "setup: going on without the binding of Node: npm is missing" >&2; return 0; }
-  if npm install --prefix bindings/node --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null; then
+  # `--ignore-scripts` is for its dependencies; it leaves out our own, too.
+  if npm install --prefix bindings/node --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null &&
+    npm run --prefix bindings/node --silent build; then
     echo "$want" >.stamps/node
   else
-    echo "setup: npm could not install what bindings/node needs" >&2
+    echo "setup: npm could not install what bindings/node needs, or build its addon" >&2
   fi
 }
 

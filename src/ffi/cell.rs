@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::kernel::{iok_kernel, live};
 use super::{fail, guard, null};
@@ -76,6 +77,30 @@ pub unsafe extern "C" fn iok_cells(
         }
         Ok(())
     })
+}
+
+/// Adds to a cell of whole numbers: one atomic addition (relaxed). For languages that cannot make one, and that may change
+/// threads, or run the handler of a signal, between a load and a store. [N]
+///
+/// # Safety
+/// `cell` is one that `iok_cells` or `iok_counter` gave.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn iok_cell_count(cell: *mut u64, more: u64) {
+    // SAFETY: the caller's promise; cells are written atomically by everyone.
+    unsafe { AtomicU64::from_ptr(cell) }.fetch_add(more, Relaxed);
+}
+
+/// Adds to a cell that holds the bits of a double: see `iok_cell_count`. [N]
+///
+/// # Safety
+/// As `iok_cell_count`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn iok_cell_add(cell: *mut u64, more: f64) {
+    // SAFETY: as above.
+    let cell = unsafe { AtomicU64::from_ptr(cell) };
+    let sum = |bits| Some((f64::from_bits(bits) + more).to_bits());
+    // Never fails: there is always a sum.
+    let _ = cell.fetch_update(Relaxed, Relaxed, sum);
 }
 
 /// The slot in which the calling thread says what it is doing: see `iok_marker`. The same one each time, for as long as

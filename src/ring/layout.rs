@@ -208,7 +208,7 @@ pub const IOK_MARKER_PLACES: u32 = 15;
 /// Bytes of text that a marker holds.
 pub const IOK_MARKER_TEXT_BYTES: u32 = 56;
 /// Beside the length of a marker's text: the marker was entered and not left.
-pub const IOK_MARKER_ACTIVE: u32 = 1 << 31;
+pub const IOK_MARKER_ACTIVE: u32 = 0x8000_0000;
 /// The bits of a serial that count up; those above them are the slot's own.
 pub const IOK_MARKER_COUNT_MASK: u32 = (1 << 26) - 1;
 

@@ -204,17 +204,20 @@ class Bench:
         """A C program of this folder, compiled. With no `libraries` it is linked with ours."""
         path = self.build / name
         command = ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", f"-I{ROOT / 'include'}", str(HERE / f"{name}.c")]
-        if not libraries:
-            # Its SONAME is what the loader looks for; a build tree has only the plain name.
-            library = Path(os.environ.get("IOKERNEL_LIBRARY") or ROOT / "target" / "release" / "libiokernel.so")
-            link = self.build / "libiokernel.so.0"
-            link.unlink(missing_ok=True)
-            link.symlink_to(library.resolve())
-            libraries = (str(library), "-pthread", "-Wl,-rpath,$ORIGIN")
+        libraries = libraries or self.library()
         built = subprocess.run([*command, "-o", str(path), *libraries], capture_output=True, text=True)
         if built.returncode:
             raise Unavailable(f"{name}.c: {built.stderr.strip().splitlines()[0] if built.stderr else 'not compiled'}")
         return path
+
+    def library(self) -> tuple[str, ...]:
+        """What links a program in `build` with ours. Its SONAME is what the loader looks for; a build tree has only the
+        plain name."""
+        library = Path(os.environ.get("IOKERNEL_LIBRARY") or ROOT / "target" / "release" / "libiokernel.so")
+        link = self.build / "libiokernel.so.0"
+        link.unlink(missing_ok=True)
+        link.symlink_to(library.resolve())
+        return (str(library), "-pthread", "-Wl,-rpath,$ORIGIN")
 
 
 def pin(pid: int, cpus: Sequence[int]) -> None:

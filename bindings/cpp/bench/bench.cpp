@@ -53,7 +53,7 @@ void measure_latency(const char* side, const Work& work) {
         took.push_back(now(CLOCK_MONOTONIC) - start);
     }
     std::printf(
-        "{\"case\": \"get, blocking, one at a time\", \"side\": \"%s\", \"p50_us\": %.1f, \"per_second\": %.0f}\n",
+        "{\"case\": \"GET, one at a time\", \"side\": \"%s\", \"p50_us\": %.1f, \"per_second\": %.0f}\n",
         side, median(took) * 1e6, 1 / median(took));
     std::fflush(stdout);
 }
@@ -151,12 +151,12 @@ int main() {
     must(context && !context->err);
 
     measure("no-op, 256 outstanding", "iokernel", noops, [&] { with_noops(kernel); });
-    measure("get, 100 in flight", "hiredis", gets, [&] { with_hiredis(context); });
-    measure("get, 100 in flight", "hiredis, argv", gets, [&] { with_hiredis_arguments(context); });
-    measure("get, 100 in flight", "iokernel, futures", gets, [&] { with_futures(channel, redis); });
-    measure("get, 100 in flight", "iokernel, views", gets, [&] { with_views(channel, redis); });
+    measure("GET, 100 in flight", "hiredis", gets, [&] { with_hiredis(context); });
+    measure("GET, 100 in flight", "hiredis, argv", gets, [&] { with_hiredis_arguments(context); });
+    measure("GET, 100 in flight", "iokernel, futures", gets, [&] { with_futures(channel, redis); });
+    measure("GET, 100 in flight", "iokernel, views", gets, [&] { with_views(channel, redis); });
 #if defined(__cpp_impl_coroutine)
-    measure("get, 100 in flight", "iokernel, coroutines", gets, [&] { with_coroutines(kernel, redis); });
+    measure("GET, 100 in flight", "iokernel, coroutines", gets, [&] { with_coroutines(kernel, redis); });
 #endif
     measure_latency("iokernel", [&] { must(redis.call("GET", "key").value().text().size() == 100); });
     measure_latency("hiredis", [&] {

@@ -95,7 +95,7 @@ local function echo_futures()
   end
 end
 
-compare("echo, 256 outstanding", {
+compare("no-op, 256 outstanding", {
   { name = "iokernel, channel", work = echo_bare, count = ECHOES },
   { name = "iokernel, futures", work = echo_futures, count = ECHOES },
 })

@@ -108,13 +108,13 @@ async function main() {
   const each = (measure) => Object.fromEntries(others.map(([name, ask]) => [name, () => measure(ask)]));
   const get = () => redis.call("GET", KEY);
 
-  await report(`echo-${OUTSTANDING}`, { iokernel: () => echo(kernel) });
-  await report(`get-${DEPTH}`, {
+  await report(`no-op, ${OUTSTANDING} outstanding`, { iokernel: () => echo(kernel) });
+  await report(`GET, ${DEPTH} in flight`, {
     iokernel: () => many(get, DEPTH),
     "iokernel, as text": () => many(async () => (await get()).toString(), DEPTH),
     ...each((ask) => many(ask, DEPTH)),
   });
-  await report("get-1", {
+  await report("GET, one at a time", {
     iokernel: () => alone(get),
     "iokernel, callSync": () => alone(() => redis.callSync("GET", KEY)),
     ...each(alone),

@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* IOK_MARKER_ACTIVE, without its sign. */
-static const uint32_t ACTIVE = UINT32_C(1) << 31;
+static const uint32_t ACTIVE = IOK_MARKER_ACTIVE;
 
 /* markerSlot(kernel): this thread's slot, or a status. */
 static napi_value marker_slot(napi_env env, napi_callback_info info) {

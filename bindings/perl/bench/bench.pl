@@ -1,7 +1,7 @@
 #!/usr/bin/env perl
 
 # What a message costs, beside the clients that Perl programs use. One JSON line for each case and side:
-# {"case": ..., "side": ..., "per_second": N}, with "ns" (of this thread's CPU) or "p50_us" where that is the measure.
+# {"case": ..., "side": ..., "per_second": N}, with "cpu_ns" (of this thread's CPU) or "p50_us" where that is the measure.
 #
 #     IOK_REDIS=redis://127.0.0.1:6379 perl -Ilib bench/bench.pl [SECONDS]
 
@@ -36,8 +36,8 @@ $redis->wait_ready(5);
 $redis->call('SET', 'bench', 'v' x VALUE_BYTES);
 
 no_ops();
-compare('get, 100 in flight', pipelined());
-compare('get, one at a time', one_at_a_time());
+compare('GET, 100 in flight', pipelined());
+compare('GET, one at a time', one_at_a_time());
 $redis->call('DEL', 'bench');
 
 # Calls `turn`, which does so many, for a while. How many a second, and what one costs this thread, in ns.
@@ -70,7 +70,7 @@ sub compare ($case, %sides) {
         }
     }
     for my $side (sort keys %sides) {
-        my %more = (ns => int median(map { $_->[1] } $found{$side}->@*));
+        my %more = (cpu_ns => int median(map { $_->[1] } $found{$side}->@*));
         if (my $times = $sides{$side}{times}) {
             $more{p50_us} = sprintf('%.1f', 1e6 * median(@$times)) + 0;
         }
@@ -90,7 +90,7 @@ sub no_ops () {
     };
     my @found = map { [rate($turn)] } 1 .. ROUNDS;
     my ($per_second, $ns) = map { my $at = $_; median(map { $_->[$at] } @found) } 0, 1;
-    report('no-op, 256 outstanding', 'iokernel', $per_second, ns => int $ns);
+    report('no-op, 256 outstanding', 'iokernel', $per_second, cpu_ns => int $ns);
     return;
 }
 

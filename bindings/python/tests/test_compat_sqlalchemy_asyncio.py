@@ -45,9 +45,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def engine_of(server: PostgresServer, **more: Any) -> AsyncEngine:
-    # The server looks whether its client is still there while it executes a statement.
-    url = f"{server.url}?options=-c%20client_connection_check_interval%3D100ms"
-    return create_async_engine(url.replace("postgres://", "postgresql+iokernel://"), **more)
+    return create_async_engine(server.url.replace("postgres://", "postgresql+iokernel://"), **more)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ module Bench
       channel.gather { Array.new(256) { channel.request(["GET", KEY], op, 0, 0, 0, 0) } }.each(&:value)
       256
     end
-    report("echo-256", "iokernel" => round)
+    report("no-op, 256 outstanding", "iokernel" => round)
   end
 
   def get_many(cache)
@@ -51,8 +51,8 @@ module Bench
       "iokernel, a batch" => -> { cache.call(*Array.new(DEPTH) { ["GET", KEY] }).size },
       "iokernel, fibers" => -> { fibers(cache) }
     }
-    redis = peer or return report("get-100", sides)
-    report("get-100", sides.merge("redis-rb with hiredis" => lambda {
+    redis = peer or return report("GET, 100 in flight", sides)
+    report("GET, 100 in flight", sides.merge("redis-rb with hiredis" => lambda {
       redis.pipelined { |pipeline| DEPTH.times { pipeline.get(KEY) } }.size
     }))
   end
@@ -67,7 +67,7 @@ module Bench
     sides = {"iokernel" => -> { cache.call("GET", KEY) && 1 }}
     redis = peer
     sides["redis-rb with hiredis"] = -> { redis.get(KEY) && 1 } if redis
-    report("get-1", sides)
+    report("GET, one at a time", sides)
   end
 
   # redis-rb, as users have it: with hiredis.

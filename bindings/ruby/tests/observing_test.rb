@@ -36,8 +36,14 @@ class ObservingTest < Test
   def test_counters_of_threads_are_whole
     counter = kernel.counter("threads_count")
     before = counter.value
-    Array.new(4) { Thread.new { 250_000.times { counter.increment } } }.each(&:join)
-    assert_equal 1_000_000, counter.value - before
+    sum = kernel.sum("threads_sum")
+    work = lambda do |_|
+      counter.increment
+      sum.increment(0.5)
+    end
+    threads = Array.new(4) { Thread.new { 250_000.times(&work) } }
+    assert_equal [250_000] * 4, threads.map(&:value)
+    assert_equal [1_000_000, 500_000.0], [counter.value - before, sum.value]
   end
 
   def test_metrics_are_shown

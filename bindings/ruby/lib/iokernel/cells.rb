@@ -1,63 +1,41 @@
 # frozen_string_literal: true
 
 module IOKernel
-  # A series' cells of shared memory: written by plain stores, without a call into the library that counts.
-  #
-  # What is counted is kept here as well, once for all who count in these cells. So a count is one addition of Ruby's and
-  # one store, with no return from a method between, which is where Ruby changes threads and runs handlers of signals.
+  # A series' cells of shared memory. Ruby may change threads, or run the handler of a signal, between a load and a store
+  # of its own: the library adds.
   class Cells
-    @all = {}
-    @lock = Monitor.new
-
-    class << self
-      # The cells of a series: the same object for the same cells.
-      def of(handle, spec, labels)
-        all = spec.transform_keys(&:to_s).merge(labels.transform_keys { |label| "label.#{label}" })
-        count = FFI::MemoryPointer.new(:uint32)
-        memory = Library.pointer_from { |out| Library.iok_cells(handle, Options.query(all), out, count) }
-        @lock.synchronize { @all[memory.address] ||= new(memory.slice(0, 8 * count.read_uint32)) }
-      end
-
-      # In a forked child: the cells are its own, and begin at any number.
-      def forked
-        @lock = Monitor.new
-        @all.each_value(&:load)
-      end
-    end
-
-    def initialize(memory)
-      @memory = memory
-      load
-    end
-
-    # Takes what the memory says.
-    def load
-      @counts = @memory.get_array_of_uint64(0, @memory.size / 8)
-      @number = @memory.get_float64(@memory.size - 8)
+    def initialize(handle, spec, labels)
+      all = spec.transform_keys(&:to_s).merge(labels.transform_keys { |label| "label.#{label}" })
+      count = FFI::MemoryPointer.new(:uint32)
+      memory = Library.pointer_from { |out| Library.iok_cells(handle, Options.query(all), out, count) }
+      @cells = Array.new(count.read_uint32) { |at| memory.slice(8 * at, 8) }
+      @last = @cells.last
     end
 
     # Counts so many more in a cell.
     def count(at, more)
-      @memory.put_uint64(8 * at, @counts[at] += more)
+      Library.iok_cell_count(@cells[at], more)
     end
 
     # What a cell has counted.
     def count_of(at)
-      @counts[at]
+      @cells[at].read_uint64
     end
 
     # Adds to the last cell, which is a double.
     def add(more)
-      @memory.put_float64(@memory.size - 8, @number += more)
+      Library.iok_cell_add(@last, more)
     end
 
     # Sets the last cell.
     def set(number)
-      @memory.put_float64(@memory.size - 8, @number = number)
+      @last.write_double(number)
     end
 
     # The last cell, as a double.
-    attr_reader :number
+    def number
+      @last.read_double
+    end
   end
   private_constant :Cells
 
@@ -70,7 +48,7 @@ module IOKernel
     def initialize(handle, spec, labels)
       @name = spec[:name].to_s
       @labels = labels.to_h { |label, value| [label.to_s, value.to_s] }.sort.to_h.freeze
-      @cells = Cells.of(handle, spec, @labels)
+      @cells = Cells.new(handle, spec, @labels)
     end
 
     def inspect

@@ -27,7 +27,6 @@ module IOKernel
       IOKernel.forked
       Stack.forget
       Kernel.forked
-      Cells.forked
     end
 
     Process.singleton_class.prepend(Hook)

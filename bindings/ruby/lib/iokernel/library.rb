@@ -49,6 +49,8 @@ module IOKernel
     attach_function :iok_stack_arm, %i[pointer uint32], :int32
     attach_function :iok_stack_close, %i[pointer pointer], :int32
     attach_function :iok_cells, %i[pointer string pointer pointer], :int32
+    attach_function :iok_cell_count, %i[pointer uint64], :void
+    attach_function :iok_cell_add, %i[pointer double], :void
     attach_function :iok_marker_slot, %i[pointer pointer], :int32
     attach_function :iok_status_name, %i[int32], :string
     attach_function :iok_status_text, %i[int32], :string

@@ -5,6 +5,10 @@ module IOKernel
   # the scheduler's `io_wait`, and wakes those whose replies are there. What is submitted in one turn of the loop goes in
   # one call at its end; a request that nothing else is under way beside goes at once.
   class LoopChannel < Channel
+    # Ends the fiber that attends.
+    Left = Class.new(StandardError)
+    private_constant :Left
+
     # Whose fibers use it.
     attr_reader :scheduler
 
@@ -15,6 +19,7 @@ module IOKernel
       @scheduler = scheduler
       @io = IO.for_fd(fd, autoclose: false)
       @attended = false
+      @attendant = nil
       @followers = {}.compare_by_identity
       @turn = false
     end
@@ -52,6 +57,12 @@ module IOKernel
       @followers.delete(waiter)&.each { |fiber| @scheduler.unblock(self, fiber) }
     end
 
+    # Nobody may wait for a descriptor that is closed.
+    def close
+      @attendant.raise(Left) if here? && @attendant && !@attendant.equal?(Fiber.current)
+      super
+    end
+
     def free?
       @ended.zero?
     end
@@ -83,14 +94,18 @@ module IOKernel
     def attend
       @attended = true
       @scheduler.fiber do
+        @attendant = Fiber.current
         loop do
           @scheduler.io_wait(@io, IO::READABLE, nil)
           poll
           flush if more? && !@turn
           break if @followers.empty? || @ended != 0
         end
+      rescue Left
+        nil
       ensure
         @attended = false
+        @attendant = nil
         hand_over
       end
     end
