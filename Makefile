@@ -92,11 +92,11 @@ bench: build
 fuzz:
 	tests/fuzz/run.sh $(SECONDS)
 
-# The long variants: a million requests cancelled at random, ten minutes of pushes that nobody reads, every byte cut,
-# sixty seconds inside one C call, twenty failovers, ten thousand forks; then traffic through a bad network.
+# The long variants of the tests that have one: a million requests cancelled at random, ten minutes of pushes that nobody
+# reads, every byte cut, sixty seconds inside one C call, twenty failovers, ten thousand forks; then a bad network.
 soak: build
 	IOKERNEL_SOAK=1 cargo test --locked --test faults --test simulation
-	IOKERNEL_SOAK=1 $(PYTHON) -m pytest -s tests/live/test_gil.py tests/live/test_observed.py tests/live/test_fork.py tests/live/test_failover.py tests/live/test_cluster.py tests/live/test_cells.py bindings/python/tests/test_serve_wsgi.py bindings/python/tests/test_serve_workers.py bindings/python/tests/test_http_idle.py tests/live/test_http_hostile.py tests/live/test_http_hang.py tests/live/test_http_large.py bindings/python/tests/test_compat_sqlalchemy.py
+	IOKERNEL_SOAK=1 $(PYTHON) -m pytest -s $$(grep -l IOKERNEL_SOAK tests/live/*.py bindings/python/tests/*.py)
 	$(PYTHON) tests/soak.py $(SECONDS)
 
 # Every interleaving of the ring and the wake. Its own target folder: another cfg rebuilds everything.

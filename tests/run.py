@@ -207,13 +207,22 @@ def rust() -> list[Step]:
     return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--workspace", "--locked"])]
 
 
+# The tests of what the binding does by its C extension or, without one, by cffi.
+BOTH_WAYS = ["asyncio", "calls", "cells", "kernel", "listener", "listener_streams", "markers", "peers", "pg", "pg_values"]
+BOTH_WAYS += ["prometheus", "streams", "http_client", "http_idle", "http_tls", "serve_asgi", "serve_wsgi"]
+
+
 def python() -> list[Step]:
     """In several processes: most tests wait, for servers and for time to pass."""
-    pytest = [sys.executable, "-m", "pytest"]
+    both = [f"bindings/python/tests/test_{name}.py" for name in BOTH_WAYS]
     suites = list(filter(os.path.isdir, PYTHON_SUITES))
-    many = [*pytest, "-n", "3", "--dist", "worksteal", *suites]
-    tests = Step(many, read_pytest, [*pytest, "--last-failed", "--last-failed-no-failures=none", *suites])
-    return [tests, scenarios("python")]
+    return [pytest(suites), pytest(both, "IOKERNEL_PURE=1"), scenarios("python")]
+
+
+def pytest(paths: list[str], *environment: str) -> Step:
+    command = ["env", *environment, sys.executable, "-m", "pytest"]
+    again = [*command, "--last-failed", "--last-failed-no-failures=none", *paths]
+    return Step([*command, "-n", "4", "--dist", "worksteal", *paths], read_pytest, again)
 
 
 def c() -> list[Step]:

@@ -187,7 +187,7 @@ async def test_no_row_reaches_another_request(kernel: iokernel.Kernel, shared_po
             if len(rows) != 1 or rows[0][:2] != [number, f"of {number}"]:
                 wrong.append((number, rows))
 
-    with kernel.open(shared_postgres_server.url, application_name="impatient") as db:
+    with kernel.open(shared_postgres_server.url, application_name="impatient", pool=1) as db:
         await db.ready(20)
         [process] = shared_postgres_server.conns("impatient")
         numbers = iter(range(QUERIES))
