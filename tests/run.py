@@ -208,8 +208,8 @@ def rust() -> list[Step]:
 
 
 # The tests of what the binding does by its C extension or, without one, by cffi.
-BOTH_WAYS = ["asyncio", "calls", "cells", "kernel", "listener", "listener_streams", "markers", "peers", "pg", "pg_values"]
-BOTH_WAYS += ["prometheus", "streams", "http_client", "http_idle", "http_tls", "serve_asgi", "serve_wsgi"]
+BOTH_WAYS = ["asyncio", "calls", "cells", "http_client", "http_idle", "http_tls", "kernel", "listener", "markers"]
+BOTH_WAYS += ["listener_streams", "peers", "pg", "pg_values", "prometheus", "serve_asgi", "serve_wsgi", "streams"]
 
 
 def python() -> list[Step]:

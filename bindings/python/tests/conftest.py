@@ -51,3 +51,4 @@ def nothing_left() -> Iterator[None]:
     """What a test left to the collector fails in that test."""
     yield
     gc.collect()
+    gc.freeze()  # what has survived is not looked at again, at the end of each test to come
