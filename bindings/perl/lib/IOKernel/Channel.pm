@@ -34,7 +34,7 @@ use constant {
     # A program that submits faster than the kernel takes is held when it has left this much.
     UNSENT_BYTES_MAX => 4 << 20,
     # So much is given to the kernel without waiting for more.
-    GATHERED_BYTES  => 4 << 10,
+    GATHERED_BYTES  => 16 << 10,
     RING_BYTES      => 1 << 20,
     WHOLE_BYTES_MAX => 16 << 10,    # A quarter of the smallest ring.
 };

@@ -18,7 +18,7 @@ our $VERSION = '0.1.0';
 
 # Whether it is there.
 our $LOADED = !$ENV{IOKERNEL_PURE_PERL} && _load();
-_replace(qw(Caller::request Channel::_hand_out_plain Future::get)) if $LOADED;
+_replace(qw(Caller::request Channel::_hand_out_plain Channel::_tell Future::get Future::on_ready)) if $LOADED;
 
 # In a source tree it is where `make` leaves it.
 sub _load () {

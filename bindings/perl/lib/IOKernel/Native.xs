@@ -179,6 +179,8 @@ static SV *queue(pTHX_ SV *self, SV **arguments, SSize_t count) {
     av_store(future, TAG, newSVuv(tag));
     SV *reference = sv_bless(newRV_noinc((SV *)future), MY_CXT.futures);
     HV *pending = (HV *)SvRV(field(channel, CHANNEL_PENDING));
+    /* With keys of its own: in the table of all of Perl's shared keys each new tag costs a miss of the cache. */
+    if (!HvTOTALKEYS(pending)) HvSHAREKEYS_off(pending);
     (void)hv_store(pending, (char *)&tag, TAG_BYTES, newRV_inc((SV *)future), 0);
 
     if (HvUSEDKEYS(pending) == 1 || SvCUR(out) > (STRLEN)GATHERED_BYTES) {
@@ -315,17 +317,16 @@ static IV hand_out(pTHX_ AV *channel, const U8 *at, const U8 *end) {
         Copy(at + 4, &kind, sizeof kind, U8);
         Copy(at + 12, &status, sizeof status, U8);
         if (kind != PLAIN || status || size < COMPLETION_BYTES || size > end - at) break;
-        /* Perl that unpacks may end the channel: what is pending is looked up each time. */
-        HV *pending = (HV *)SvRV(field(channel, CHANNEL_PENDING));
         const char *tag = (const char *)at + 16;
         const U8 *payload = at + COMPLETION_BYTES;
         STRLEN length = size - COMPLETION_BYTES;
         U8 encoding = at[29];
-        if (!hv_exists(pending, tag, TAG_BYTES)) break;
         SV *value = encoding == ENCODING_MSGPACK ? unpacked(aTHX_ payload, length)
             : encoding == ENCODING_TEXT ? text(aTHX_ payload, length)
             : encoding == ENCODING_NONE ? newSV(0)
             : newSVpvn((const char *)payload, length);
+        /* Perl that unpacks may have ended the channel: what is pending is looked up each time. */
+        HV *pending = (HV *)SvRV(field(channel, CHANNEL_PENDING));
         SV *waiting = hv_delete(pending, tag, TAG_BYTES, 0);
         AV *future = (AV *)referred(waiting, SVt_PVAV);
         if (!future) {
@@ -338,6 +339,49 @@ static IV hand_out(pTHX_ AV *channel, const U8 *at, const U8 *end) {
         if (callbacks && SvOK(callbacks)) av_push(ready, newRV_inc((SV *)future));
     }
     return count;
+}
+
+/* Telling */
+
+static void told(pTHX_ SV *reference) {
+    SV *held = field((AV *)SvRV(reference), CALLBACKS);
+    AV *callbacks = (AV *)referred(held, SVt_PVAV);
+    if (!callbacks) return;
+    sv_2mortal(SvREFCNT_inc((SV *)callbacks));
+    while (AvFILLp(callbacks) >= 0) {
+        dSP;
+        ENTER;
+        SAVETMPS;
+        SV *callback = sv_2mortal(av_shift(callbacks));
+        PUSHMARK(SP);
+        XPUSHs(reference);
+        PUTBACK;
+        call_sv(callback, G_VOID | G_DISCARD | G_EVAL);
+        if (SvTRUE(ERRSV)) warn("iokernel: a callback died: %" SVf, SVfARG(ERRSV));
+        FREETMPS;
+        LEAVE;
+    }
+}
+
+/* Callbacks may wait for this channel themselves, and tell what is ready meanwhile. */
+static void tell(pTHX_ AV *ready) {
+    dMY_CXT;
+    while (AvFILLp(ready) >= 0) {
+        dSP;
+        ENTER;
+        SAVETMPS;
+        SV *each = sv_mortalcopy(AvARRAY(ready)[0]);
+        if (SvSTASH(SvRV(each)) == MY_CXT.futures) told(aTHX_ each);
+        else {
+            PUSHMARK(SP);
+            XPUSHs(each);
+            PUTBACK;
+            call_method("told", G_VOID | G_DISCARD);
+        }
+        if (AvFILLp(ready) >= 0 && SvRV(AvARRAY(ready)[0]) == SvRV(each)) SvREFCNT_dec(av_shift(ready));
+        FREETMPS;
+        LEAVE;
+    }
 }
 
 MODULE = IOKernel::Native    PACKAGE = IOKernel::Native
@@ -385,6 +429,30 @@ get(...)
         call_pv("IOKernel::Native::perl_get", GIMME_V);
         SPAGAIN;
     }
+
+void
+on_ready(...)
+  PPCODE:
+    AV *future = items == 2 ? (AV *)referred(ST(0), SVt_PVAV) : NULL;
+    SV *state = future ? field(future, STATE) : NULL;
+    if (state && SvIOK(state) && SvIVX(state) == PENDING) {
+        AV *callbacks = (AV *)referred(field(future, CALLBACKS), SVt_PVAV);
+        if (callbacks) av_push(callbacks, newSVsv(ST(1)));
+        else av_store(future, CALLBACKS, newRV_noinc((SV *)av_make(1, &ST(1))));
+        PUSHs(ST(0));
+    } else {
+        PUSHMARK(SP);
+        call_pv("IOKernel::Native::perl_on_ready", GIMME_V);
+        SPAGAIN;
+    }
+
+void
+_tell(self)
+    SV *self
+  CODE:
+    AV *channel = (AV *)referred(self, SVt_PVAV);
+    AV *ready = channel ? (AV *)referred(field(channel, READY), SVt_PVAV) : NULL;
+    if (ready) tell(aTHX_ (AV *)sv_2mortal(SvREFCNT_inc(ready)));
 
 IV
 _hand_out_plain(self, run)
