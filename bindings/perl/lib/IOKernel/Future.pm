@@ -42,8 +42,8 @@ sub _look ($self) {
 
 # IOKernel::Native has a twin.
 sub get {
+    return $_[0][VALUE] if $_[0][STATE] == DONE;
     my ($self, $timeout) = @_;
-    return $self->[VALUE]  if $self->[STATE] == DONE;
     $self->_wait($timeout) if $self->[STATE] == PENDING;
     return $self->[VALUE]  if $self->[STATE] == DONE;
     my $error = $self->[VALUE];
