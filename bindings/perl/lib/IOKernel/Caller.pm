@@ -43,11 +43,12 @@ sub _context ($trace) {
     return pack 'H32 H16 H2 x7', $id, $span, $flags;
 }
 
-# What the records of plain requests have before and after their tag. `number`: the endpoint's.
-sub _numbered ($self, $number) {
-    my ($before, $after) = (pack(BEFORE_TAG, OP_REQUEST, 0, $number, 0), pack(AFTER_TAG, $self->{key}));
-    $self->@{qw(number before after)} = ($number, $before, $after);
-    $self->{plain} = $number && !$self->{loop} ? $before . $after : '';
+# What the records of plain requests have before and after their tag. `number`: the endpoint's. `plain`: both together,
+# for requests that need no more than that, or ''.
+sub _numbered ($self, $number, $op = OP_REQUEST) {
+    my ($before, $after) = (pack(BEFORE_TAG, $op, 0, $number, 0), pack(AFTER_TAG, $self->{key}));
+    my $is_plain = ($number || $op == OP_ECHO) && !$self->{loop};
+    $self->@{qw(number before after plain)} = ($number, $before, $after, $is_plain ? $before . $after : '');
     return $number;
 }
 

@@ -1,7 +1,7 @@
 package IOKernel::Native;
 
-# What every request and reply goes through, in C, where a compiler was there when this was installed. Without it, or with
-# IOKERNEL_PURE_PERL, the subs in Perl do the same.
+# What every request and reply goes through, in C, where a compiler was there when this was installed. Without it, or
+# with IOKERNEL_PURE_PERL, the subs in Perl do the same.
 
 use v5.36;
 
