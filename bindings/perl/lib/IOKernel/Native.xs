@@ -63,6 +63,7 @@ static U8 *more(pTHX_ SV *out, STRLEN bytes) {
     STRLEN was = SvCUR(out);
     char *start = SvLEN(out) < was + bytes + 1 ? SvGROW(out, 2 * was + bytes + 1) : SvPVX(out);
     SvCUR_set(out, was + bytes);
+    start[was + bytes] = '\0';
     return (U8 *)start + was;
 }
 
@@ -156,6 +157,7 @@ static SV *queue(pTHX_ SV *self, SV **arguments, SSize_t count) {
     STRLEN size = SvCUR(out) - was;
     if (!is_plain || size > (STRLEN)WHOLE_BYTES_MAX) {
         SvCUR_set(out, was);
+        *SvEND(out) = '\0';
         return NULL;
     }
     STRLEN pad = -size & 7;
@@ -261,8 +263,8 @@ static SV *take(pTHX_ Data *data, int depth) {
     STRLEN length = byte & 31;
     bool is_text = TRUE;
     if (byte >= 0xC0) {
-        int bytes = byte >= 0xDC ? 2 << (byte & 1) : byte >= 0xD9 ? 1 << (byte - 0xD9)
-            : byte >= 0xD0 ? 1 << (byte & 3) : byte >= 0xCC ? 1 << (byte & 3) : byte >= 0xC4 ? 1 << (byte & 3) : 0;
+        /* Those of the number behind the head. */
+        int bytes = byte < 0xC4 ? 0 : byte < 0xD9 ? 1 << (byte & 3) : byte < 0xDC ? 1 << (byte - 0xD9) : 2 << (byte & 1);
         if (data->end - data->at < bytes) return NULL;
         switch (byte) {
         case 0xC0: return newSV(0);
