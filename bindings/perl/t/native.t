@@ -20,7 +20,7 @@ $echo->_numbered(0, OP_ECHO);
 our $global = 'global';
 tie my @tied, 'Tied';
 my $deep = [];
-$deep = [$deep] for 1 .. 110;
+$deep = [$deep] for 1 .. 105;   # Deeper than C goes.
 my $number = '12' + 0;
 my $shown  = "$number";
 'match' =~ /(.*)/;
@@ -51,7 +51,8 @@ sub described ($value) {
 sub taken ($hand_out, $encoding, $payload) {
     my $future = bless [0], 'IOKernel::Future';
     my ($tag, @channel) = pack 'Q', 7;
-    @channel[IOKernel::Channel::PENDING, IOKernel::Channel::READY] = ({ $tag => $future }, []);
+    @channel[IOKernel::Channel::PENDING, IOKernel::Channel::READY, IOKernel::Channel::RUN_COUNT] =
+        ({ $tag => $future }, [], 0);
     my $size = COMPLETION_BYTES + length $payload;
     my $run  = pack 'L S S L l a8 L C C x2 L x36 a* x!8', $size, KIND_DONE, 0, 1, 0, $tag, 1, 0, $encoding,
         length $payload, $payload;

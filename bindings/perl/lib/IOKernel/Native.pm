@@ -11,6 +11,7 @@ use XSLoader;
 use IOKernel::Caller;
 use IOKernel::Channel;
 use IOKernel::Future;
+use IOKernel::Library;
 use IOKernel::Process;
 use IOKernel::Record;
 
@@ -18,7 +19,11 @@ our $VERSION = '0.1.0';
 
 # Whether it is there.
 our $LOADED = !$ENV{IOKERNEL_PURE_PERL} && _load();
-_replace(qw(Caller::request Channel::_hand_out_plain Channel::_tell Future::get Future::on_ready)) if $LOADED;
+if ($LOADED) {
+    _use(map { IOKernel::Library::address($_) } qw(submit_batch poll advance));
+    _replace(map { "Channel::$_" } qw(_submit poll _hand_out_plain _tell));
+    _replace(qw(Caller::request Future::get Future::on_ready));
+}
 
 # In a source tree it is where `make` leaves it.
 sub _load () {

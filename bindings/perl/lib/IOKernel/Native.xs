@@ -16,9 +16,15 @@ START_MY_CXT
 enum { BEFORE_BYTES = 12, TAG_BYTES = 8, DEPTH_MAX = 100 };
 
 /* What the Perl files say: fields of channels and of futures, sizes and numbers of records. */
-static IV CHANNEL_PENDING, OUT, NEXT_TAG, ENDED, READY, SCHEDULE, GATHERED_BYTES, WHOLE_BYTES_MAX;
+static IV HANDLE, CHANNEL_PENDING, OUT, NEXT_TAG, ENDED, READY, RUN_COUNT, HANDED, PARTS, SCHEDULE;
+static IV GATHERED_BYTES, WHOLE_BYTES_MAX, STATUS_OK;
 static IV STATE, VALUE, CHANNEL, TAG, CALLBACKS, PENDING, DONE;
 static IV SUBMISSION_BYTES, COMPLETION_BYTES, PLAIN, ENCODING_NONE, ENCODING_MSGPACK, ENCODING_BYTES, ENCODING_TEXT;
+
+/* The library's, which has been loaded already. */
+static int32_t (*submit_batch)(void *channel, const void *records, size_t bytes, size_t *taken);
+static size_t (*poll_run)(void *channel, const void **run, size_t *bytes);
+static int32_t (*advance)(void *channel, size_t bytes);
 
 /* Zero in a child of the process. */
 static const volatile char *here;
@@ -37,12 +43,13 @@ static void learn(pTHX) {
 #define OF(package, name) name = constant(aTHX_ "IOKernel::" package "::" #name)
     CHANNEL_PENDING = constant(aTHX_ "IOKernel::Channel::PENDING");
     OF("Channel", OUT), OF("Channel", NEXT_TAG), OF("Channel", ENDED), OF("Channel", READY), OF("Channel", SCHEDULE);
+    OF("Channel", HANDLE), OF("Channel", RUN_COUNT), OF("Channel", HANDED), OF("Channel", PARTS);
     OF("Channel", GATHERED_BYTES), OF("Channel", WHOLE_BYTES_MAX), OF("Channel", PLAIN);
     OF("Future", STATE), OF("Future", VALUE), OF("Future", CHANNEL), OF("Future", TAG), OF("Future", CALLBACKS);
     OF("Future", PENDING), OF("Future", DONE);
     OF("Record", SUBMISSION_BYTES), OF("Record", COMPLETION_BYTES);
     OF("Record", ENCODING_NONE), OF("Record", ENCODING_MSGPACK), OF("Record", ENCODING_BYTES);
-    OF("Record", ENCODING_TEXT);
+    OF("Record", ENCODING_TEXT), OF("Record", STATUS_OK);
 #undef OF
 }
 
@@ -131,6 +138,25 @@ static bool put(pTHX_ SV *out, SV *value, int depth) {
     return TRUE;
 }
 
+static void *handle(pTHX_ AV *channel) {
+    return INT2PTR(void *, SvUV(field(channel, HANDLE)));
+}
+
+/* Gives the kernel what is queued, as much as it takes. A status. */
+static int32_t submit(pTHX_ AV *channel) {
+    SV *out = field(channel, OUT);
+    size_t taken = 0;
+    int32_t status = submit_batch(handle(aTHX_ channel), SvPVX_const(out), SvCUR(out), &taken);
+    if (!taken) return status;
+    if (SvIsCOW(out)) sv_force_normal(out);
+    if (taken < SvCUR(out)) sv_chop(out, SvPVX_const(out) + taken);
+    else {
+        SvCUR_set(out, 0);
+        *SvPVX(out) = '\0';
+    }
+    return status;
+}
+
 /* Queues a request of the arguments on the channel of this thread: a new reference to its future. NULL, and nothing
  * has happened, if anything about it is not plain. */
 static SV *queue(pTHX_ SV *self, SV **arguments, SSize_t count) {
@@ -185,7 +211,8 @@ static SV *queue(pTHX_ SV *self, SV **arguments, SSize_t count) {
     if (!HvTOTALKEYS(pending)) HvSHAREKEYS_off(pending);
     (void)hv_store(pending, (char *)&tag, TAG_BYTES, newRV_inc((SV *)future), 0);
 
-    if (HvUSEDKEYS(pending) == 1 || SvCUR(out) > (STRLEN)GATHERED_BYTES) {
+    bool is_due = HvUSEDKEYS(pending) == 1 || SvCUR(out) > (STRLEN)GATHERED_BYTES;
+    if (is_due && (submit(aTHX_ channel) != STATUS_OK || SvCUR(out))) {
         dSP;
         sv_2mortal(reference);
         ENTER;
@@ -264,7 +291,8 @@ static SV *take(pTHX_ Data *data, int depth) {
     bool is_text = TRUE;
     if (byte >= 0xC0) {
         /* Those of the number behind the head. */
-        int bytes = byte < 0xC4 ? 0 : byte < 0xD9 ? 1 << (byte & 3) : byte < 0xDC ? 1 << (byte - 0xD9) : 2 << (byte & 1);
+        int bytes = byte < 0xC4 ? 0 : byte < 0xD9 ? 1 << (byte & 3) : byte < 0xDC ? 1 << (byte - 0xD9)
+            : 2 << (byte & 1);
         if (data->end - data->at < bytes) return NULL;
         switch (byte) {
         case 0xC0: return newSV(0);
@@ -308,28 +336,33 @@ static SV *unpacked(pTHX_ const U8 *bytes, STRLEN length) {
     return value;
 }
 
-/* Replies as most are, until a record is something else. How many there were. */
-static IV hand_out(pTHX_ AV *channel, const U8 *at, const U8 *end) {
+static UV runs(AV *channel) {
+    return SvUVX(field(channel, RUN_COUNT));
+}
+
+/* Replies as most are, until a record is something else. How many there were; `at` is behind them. */
+static UV hand_out(pTHX_ AV *channel, const U8 **at, const U8 *end) {
     AV *ready = (AV *)SvRV(field(channel, READY));
-    IV count = 0;
-    for (U32 size; end - at >= COMPLETION_BYTES; at += (size + 7) & ~7U, ++count) {
+    UV count = 0, round = runs(channel);
+    U32 size;
+    for (; end - *at >= COMPLETION_BYTES; *at += (size + 7) & ~7U, ++count) {
         U32 kind;
         I32 status;
-        Copy(at, &size, sizeof size, U8);
-        Copy(at + 4, &kind, sizeof kind, U8);
-        Copy(at + 12, &status, sizeof status, U8);
-        if (kind != PLAIN || status || size < COMPLETION_BYTES || size > end - at) break;
-        const char *tag = (const char *)at + 16;
-        const U8 *payload = at + COMPLETION_BYTES;
+        Copy(*at, &size, sizeof size, U8);
+        Copy(*at + 4, &kind, sizeof kind, U8);
+        Copy(*at + 12, &status, sizeof status, U8);
+        if (kind != PLAIN || status || size < COMPLETION_BYTES || size > end - *at) break;
+        const char *tag = (const char *)*at + 16;
+        const U8 *payload = *at + COMPLETION_BYTES;
         STRLEN length = size - COMPLETION_BYTES;
-        U8 encoding = at[29];
+        U8 encoding = (*at)[29];
         SV *value = encoding == ENCODING_MSGPACK ? unpacked(aTHX_ payload, length)
             : encoding == ENCODING_TEXT ? text(aTHX_ payload, length)
             : encoding == ENCODING_NONE ? newSV(0)
             : newSVpvn((const char *)payload, length);
-        /* Perl that unpacks may have ended the channel: what is pending is looked up each time. */
+        /* Where Perl unpacked, a handler of %SIG may have taken the whole run: it is not there any more. */
         HV *pending = (HV *)SvRV(field(channel, CHANNEL_PENDING));
-        SV *waiting = hv_delete(pending, tag, TAG_BYTES, 0);
+        SV *waiting = runs(channel) == round ? hv_delete(pending, tag, TAG_BYTES, 0) : NULL;
         AV *future = (AV *)referred(waiting, SVt_PVAV);
         if (!future) {
             SvREFCNT_dec(value);
@@ -366,8 +399,9 @@ static void told(pTHX_ SV *reference) {
 }
 
 /* Callbacks may wait for this channel themselves, and tell what is ready meanwhile. */
-static void tell(pTHX_ AV *ready) {
+static void tell(pTHX_ AV *channel) {
     dMY_CXT;
+    AV *ready = (AV *)sv_2mortal(SvREFCNT_inc(SvRV(field(channel, READY))));
     while (AvFILLp(ready) >= 0) {
         dSP;
         ENTER;
@@ -452,19 +486,64 @@ void
 _tell(self)
     SV *self
   CODE:
-    AV *channel = (AV *)referred(self, SVt_PVAV);
-    AV *ready = channel ? (AV *)referred(field(channel, READY), SVt_PVAV) : NULL;
-    if (ready) tell(aTHX_ (AV *)sv_2mortal(SvREFCNT_inc(ready)));
+    tell(aTHX_ (AV *)SvRV(self));
+
+IV
+_submit(self)
+    SV *self
+  CODE:
+    RETVAL = submit(aTHX_ (AV *)SvRV(self));
+  OUTPUT:
+    RETVAL
+
+void
+poll(self)
+    SV *self
+  PPCODE:
+    AV *channel = (AV *)SvRV(self);
+    AV *parts = (AV *)SvRV(field(channel, PARTS));
+    const void *run;
+    size_t bytes, count = 0, done = 0;
+    if (handle(aTHX_ channel) && AvFILLp(parts) < 0 && !SvUV(field(channel, HANDED))) {
+        UV round = runs(channel);
+        count = poll_run(handle(aTHX_ channel), &run, &bytes);
+        if (count) {
+            const U8 *at = run;
+            done = hand_out(aTHX_ channel, &at, at + bytes);
+            if (runs(channel) != round) done = count;
+            else if (done == count) {
+                sv_setuv(field(channel, RUN_COUNT), round + 1);
+                advance(handle(aTHX_ channel), bytes);
+            } else sv_setuv(field(channel, HANDED), at - (const U8 *)run);
+        }
+    }
+    if (count && done == count) {
+        if (AvFILLp((AV *)SvRV(field(channel, READY))) >= 0) tell(aTHX_ channel);
+        mXPUSHu(count);
+    } else {
+        /* It sees the run once more, and what was handed out. */
+        PUSHMARK(SP);
+        call_pv("IOKernel::Native::perl_poll", GIMME_V);
+        SPAGAIN;
+    }
 
 IV
 _hand_out_plain(self, run)
     SV *self
     SV *run
   CODE:
-    AV *channel = (AV *)referred(self, SVt_PVAV);
-    SV *bytes = SvROK(run) ? SvRV(run) : NULL;
-    RETVAL = channel && bytes && SvPOK(bytes)
-        ? hand_out(aTHX_ channel, (const U8 *)SvPVX_const(bytes), (const U8 *)SvEND(bytes))
-        : 0;
+    SV *bytes = SvRV(run);
+    const U8 *at = (const U8 *)SvPVX_const(bytes);
+    RETVAL = hand_out(aTHX_ (AV *)SvRV(self), &at, (const U8 *)SvEND(bytes));
   OUTPUT:
     RETVAL
+
+void
+_use(address_of_submit_batch, address_of_poll, address_of_advance)
+    UV address_of_submit_batch
+    UV address_of_poll
+    UV address_of_advance
+  CODE:
+    submit_batch = INT2PTR(int32_t (*)(void *, const void *, size_t, size_t *), address_of_submit_batch);
+    poll_run = INT2PTR(size_t (*)(void *, const void **, size_t *), address_of_poll);
+    advance = INT2PTR(int32_t (*)(void *, size_t), address_of_advance);
