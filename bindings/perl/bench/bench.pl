@@ -103,7 +103,9 @@ sub pipelined () {
         },
         'iokernel, callbacks' => sub {
             my ($count, $last) = (0);
-            $last = $redis->request('GET', 'bench')->on_ready(sub ($future) { ++$count if $future->get }) for 1 .. DEPTH;
+            for (1 .. DEPTH) {
+                $last = $redis->request('GET', 'bench')->on_ready(sub ($future) { ++$count if $future->get });
+            }
             $last->get;
             return $count;
         },
