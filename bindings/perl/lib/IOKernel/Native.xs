@@ -371,7 +371,7 @@ static UV hand_out(pTHX_ AV *channel, const U8 **at, const U8 *end) {
         av_store(future, VALUE, value);
         sv_setiv(field(future, STATE), DONE);
         SV *callbacks = field(future, CALLBACKS);
-        if (callbacks && SvOK(callbacks)) av_push(ready, newRV_inc((SV *)future));
+        if (callbacks && SvOK(callbacks)) av_push(ready, SvREFCNT_inc(waiting));
     }
     return count;
 }
@@ -403,12 +403,12 @@ static void tell(pTHX_ AV *channel) {
     dMY_CXT;
     AV *ready = (AV *)sv_2mortal(SvREFCNT_inc(SvRV(field(channel, READY))));
     while (AvFILLp(ready) >= 0) {
-        dSP;
         ENTER;
         SAVETMPS;
-        SV *each = sv_mortalcopy(AvARRAY(ready)[0]);
+        SV *each = sv_2mortal(SvREFCNT_inc(AvARRAY(ready)[0]));
         if (SvSTASH(SvRV(each)) == MY_CXT.futures) told(aTHX_ each);
         else {
+            dSP;
             PUSHMARK(SP);
             XPUSHs(each);
             PUTBACK;
