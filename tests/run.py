@@ -253,7 +253,10 @@ LANGUAGES = {
     "ruby": [Step([*RUBY, RUBY_TESTS], read_minitest, optional=True)],
     "lua": [Step(["lua5.4", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
     "luajit": [Step(["luajit", "bindings/lua/tests/run.lua"], read_tap, optional=True)],
-    "perl": [Step(["perl", "-e", "chdir 'bindings/perl'; exec qw(prove -v -Ilib t)"], read_tap, optional=True)],
+    "perl": [
+        Step(["perl", "-e", f"chdir 'bindings/perl'; {how}exec qw(prove -v -Ilib t)"], read_tap, optional=True)
+        for how in ("", "$ENV{IOKERNEL_PURE_PERL} = 1; ")
+    ],
     "node": [Step(["npm", "--prefix", "bindings/node", "test", "--silent"], read_node, optional=True)],
 }
 

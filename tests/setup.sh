@@ -3,7 +3,7 @@
 # Quick when nothing changed: each part leaves a stamp that names what it was made from.
 #
 #   tests/setup.sh            everything
-#   tests/setup.sh python     one part: system, python, statsd, node; or bench, what `make bench` alone needs
+#   tests/setup.sh python     one part: system, python, statsd, node, native_perl; or bench, what `make bench` alone needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .stamps
@@ -59,9 +59,9 @@ needs="
 
 main() {
   case "${1:-all}" in
-    all) system; python; statsd; node ;;
-    system | python | statsd | node | bench) "$1" ;;
-    *) echo "usage: $0 [system|python|statsd|node|bench]" >&2; exit 2 ;;
+    all) system; python; statsd; node; native_perl ;;
+    system | python | statsd | node | native_perl | bench) "$1" ;;
+    *) echo "usage: $0 [system|python|statsd|node|native_perl|bench]" >&2; exit 2 ;;
   esac
 }
 
@@ -159,6 +159,20 @@ node() {
     echo "$want" >.stamps/node
   else
     echo "setup: npm could not install what bindings/node needs, or build its addon" >&2
+  fi
+}
+
+# What Perl's binding has in C. Never fails: without it, its Perl does the same.
+native_perl() {
+  local want
+  command -v perl >/dev/null || return 0
+  want=$(cat bindings/perl/Makefile.PL bindings/perl/lib/IOKernel/Native.*s; perl -V:version; perl -V:archname)
+  want=$(sha256sum <<<"$want")
+  [ -d bindings/perl/blib/arch ] && [ "$(cat .stamps/native_perl 2>/dev/null)" = "$want" ] && return 0
+  if (cd bindings/perl && perl Makefile.PL && make) >/dev/null 2>&1; then
+    echo "$want" >.stamps/native_perl
+  else
+    echo "setup: going on without the C of Perl's binding" >&2
   fi
 }
 

@@ -14,7 +14,7 @@ use List::Util qw(max);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime);
 
 use IOKernel;
-use IOKernel::Record qw(AFTER_TAG BEFORE_TAG OP_ECHO);
+use IOKernel::Record qw(OP_ECHO);
 use IOKernel::Values qw(pack_request);
 
 use constant {
@@ -81,10 +81,10 @@ sub compare ($case, %sides) {
 
 # What a message costs that goes nowhere: submitted and completed, 256 at a time.
 sub no_ops () {
-    my $channel = IOKernel->kernel->thread_channel;
-    my @around  = (pack(BEFORE_TAG, OP_ECHO, 0, 0, 0), pack(AFTER_TAG, 0));
-    my $turn    = sub {
-        my @asked = map { $channel->request(@around, pack_request(['GET', 'bench'])) } 1 .. OUTSTANDING;
+    my $nowhere = bless { kernel => IOKernel->kernel, key => 0, pack => \&pack_request }, 'IOKernel::Caller';
+    $nowhere->_numbered(0, OP_ECHO);
+    my $turn = sub {
+        my @asked = map { $nowhere->request('GET', 'bench') } 1 .. OUTSTANDING;
         $_->get for @asked;
         return OUTSTANDING;
     };
@@ -100,6 +100,14 @@ sub pipelined () {
             my @asked = map { $redis->request('GET', 'bench') } 1 .. DEPTH;
             $_->get for @asked;
             return DEPTH;
+        },
+        'iokernel, callbacks' => sub {
+            my ($count, $last) = (0);
+            for (1 .. DEPTH) {
+                $last = $redis->request('GET', 'bench')->on_ready(sub ($future) { ++$count if $future->get });
+            }
+            $last->get;
+            return $count;
         },
         'iokernel, one batch' => sub {
             my $replies = $redis->call(map { ['GET', 'bench'] } 1 .. DEPTH);

@@ -43,11 +43,12 @@ sub _context ($trace) {
     return pack 'H32 H16 H2 x7', $id, $span, $flags;
 }
 
-# What the records of plain requests have before and after their tag. `number`: the endpoint's.
-sub _numbered ($self, $number) {
-    $self->@{qw(number before after)} =
-        ($number, pack(BEFORE_TAG, OP_REQUEST, 0, $number, 0), pack(AFTER_TAG, $self->{key}));
-    $self->{is_plain} = $number && !$self->{loop};
+# What the records of plain requests have before and after their tag. `number`: the endpoint's. `plain`: both together,
+# for requests that need no more than that, or ''.
+sub _numbered ($self, $number, $op = OP_REQUEST) {
+    my ($before, $after) = (pack(BEFORE_TAG, $op, 0, $number, 0), pack(AFTER_TAG, $self->{key}));
+    my $is_plain = ($number || $op == OP_ECHO) && !$self->{loop};
+    $self->@{qw(number before after plain)} = ($number, $before, $after, $is_plain ? $before . $after : '');
     return $number;
 }
 
@@ -62,32 +63,30 @@ sub _ask ($self, $channel, $request) {
 }
 
 # These two have no signatures, and know a channel's insides: checks and copies would be a tenth of what a request
-# costs.
+# costs. IOKernel::Native has a twin of `request`.
 
 sub call {
-    my $self    = shift;
-    my $channel = $self->{kernel}{channel};
-    $channel = $self->{kernel}->thread_channel
-        if !$channel || $channel->[IOKernel::Channel::ENDED] || !ord $IOKernel::Process::HERE;
-    my $future =
-        $self->{number} && ref $_[0] ne 'HASH'
-        ? $channel->request($self->{before}, $self->{after}, $self->{pack}->(\@_))
-        : $self->_ask($channel, [@_]);
+    my $future  = $_[0]{plain} ? &request : _blocking(@_);
+    my $channel = $future->[IOKernel::Future::CHANNEL];
     $channel->await($future);
     return $future->[IOKernel::Future::STATE] == IOKernel::Future::DONE
         ? $future->[IOKernel::Future::VALUE]
         : $future->get;
 }
 
+sub _blocking ($self, @request) {
+    return $self->_ask($self->{kernel}->thread_channel, \@request);
+}
+
 sub request {
     my $self    = shift;
     my $channel = $self->{kernel}{channel};
     return $channel->request($self->{before}, $self->{after}, $self->{pack}->(\@_))
-        if $self->{is_plain} && ref $_[0] ne 'HASH' && ord $IOKernel::Process::HERE
+        if $self->{plain} && ref $_[0] ne 'HASH' && ord $IOKernel::Process::HERE
         && $channel && !$channel->[IOKernel::Channel::ENDED];
     my $loop = $self->{loop};
     return $loop->promise($self->_ask($loop->channel, [@_])) if $loop;
-    return $self->_ask($self->{kernel}->thread_channel, [@_]);
+    return $self->_blocking(@_);
 }
 
 sub send ($self, @request) {

@@ -34,7 +34,7 @@ use constant {
     # A program that submits faster than the kernel takes is held when it has left this much.
     UNSENT_BYTES_MAX => 4 << 20,
     # So much is given to the kernel without waiting for more.
-    GATHERED_BYTES  => 4 << 10,
+    GATHERED_BYTES  => 16 << 10,
     RING_BYTES      => 1 << 20,
     WHOLE_BYTES_MAX => 16 << 10,    # A quarter of the smallest ring.
 };
@@ -121,16 +121,23 @@ sub request {
     my $size = SUBMISSION_BYTES + length $payload;
     return $self->_large_request($before, $after, $payload) if $size > WHOLE_BYTES_MAX || $self->[ENDED];
     $self->[SCHEDULE] && $self->[OUT] eq '' && $self->[SCHEDULE]->();
-    my $tag    = pack 'Q', ++$self->[NEXT_TAG];
-    my $future = bless [IOKernel::Future::PENDING, undef, $self, $tag], 'IOKernel::Future';
+    my $number = ++$self->[NEXT_TAG];
+    my $tag    = pack 'Q', $number;
+    my $future = bless [IOKernel::Future::PENDING, undef, $self, $number], 'IOKernel::Future';
     $self->[PENDING]{$tag} = $future,
         $self->[OUT] .= ($SIZES[$size] // pack 'L', $size) . $before . $tag . $after . $payload . $PADS[$size & 7];
+    $self->_submit_gathered if length $self->[OUT] > GATHERED_BYTES || keys $self->[PENDING]->%* == 1;
+    return $future;
+}
+
+# The first request goes at once.
+sub _submit_gathered ($self) {
     if (keys $self->[PENDING]->%* == 1 && !$self->[SCHEDULE]) {
         $self->_submit == STATUS_OK or $self->flush;
     } elsif (length $self->[OUT] > GATHERED_BYTES) {
         $self->send_now;
     }
-    return $future;
+    return;
 }
 
 sub _large_request ($self, $before, $after, $payload) {
@@ -159,7 +166,7 @@ sub submit ($self, $op, $flags, $endpoint, $timeout_ms, $key, $payload, $future 
     $self->[SCHEDULE] && $self->[OUT] eq '' && $self->[SCHEDULE]->();
     $self->[PENDING]{$tag} = $future if $future;
     $self->[SINKS]{$tag}   = $inbox  if $inbox;
-    $future->[IOKernel::Future::TAG] = $tag if $future;
+    $future->[IOKernel::Future::TAG] = unpack 'Q', $tag if $future;
     $self->[OUT] .= $records;
     return $tag;
 }
@@ -245,7 +252,7 @@ sub poll ($self) {
     return $count;
 }
 
-# Replies as most are, until a record is something else. Returns how many there were.
+# Replies as most are, until a record is something else. Returns how many there were. IOKernel::Native has a twin.
 sub _hand_out_plain ($self, $run) {
     my ($pending, $ready, $count) = ($self->@[PENDING, READY], 0);
     # Unpacking dies where fragments stand between: then nothing is handed out here.
@@ -389,7 +396,7 @@ sub await ($self, $future) {
         1;
     };
     my $why = $@;
-    $self->cancel($future->@[IOKernel::Future::TAG, IOKernel::Future::INSTEAD]);
+    $self->cancel(pack('Q', $future->[IOKernel::Future::TAG]), $future->[IOKernel::Future::INSTEAD]);
     $self->send_now;
     die $why;
 }

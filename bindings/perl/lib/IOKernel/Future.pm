@@ -19,7 +19,7 @@ use constant {
     STATE     => 0,
     VALUE     => 1,    # the reply, or the error
     CHANNEL   => 2,
-    TAG       => 3,
+    TAG       => 3,    # a number
     CALLBACKS => 4,
     INSTEAD   => 5,    # who takes what comes when it was cancelled
     UPON      => 6,    # the future that this one follows upon
@@ -40,9 +40,10 @@ sub _look ($self) {
     return $self->[STATE];
 }
 
+# IOKernel::Native has a twin.
 sub get {
+    return $_[0][VALUE] if $_[0][STATE] == DONE;
     my ($self, $timeout) = @_;
-    return $self->[VALUE]  if $self->[STATE] == DONE;
     $self->_wait($timeout) if $self->[STATE] == PENDING;
     return $self->[VALUE]  if $self->[STATE] == DONE;
     my $error = $self->[VALUE];
@@ -97,7 +98,7 @@ sub cancel ($self) {
     if ($self->[UPON]) {
         $self->[UPON]->cancel;
     } elsif (defined $self->[TAG]) {
-        $self->[CHANNEL]->cancel($self->[TAG], $self->[INSTEAD]);
+        $self->[CHANNEL]->cancel(pack('Q', $self->[TAG]), $self->[INSTEAD]);
         $self->[CHANNEL]->send_now;
     }
     $self->_settle(FAILED, IOKernel::Cancelled->new(

@@ -10,6 +10,7 @@ use IOKernel::Future;
 use IOKernel::Library;
 use IOKernel::Listener;
 use IOKernel::Marker;
+use IOKernel::Native;
 use IOKernel::Process;
 use IOKernel::Record qw(:all);
 use IOKernel::Stack;

@@ -90,6 +90,11 @@ sub _attach ($path) {
     return;
 }
 
+# Where a function is, for C that calls it.
+sub address ($name) {
+    return FFI::Platypus->new(api => 2, lib => [$PATH])->find_symbol("iok_$name");
+}
+
 # The text of this thread's last error.
 sub last_text () {
     my $text = last_error();

@@ -72,10 +72,12 @@ sub pack_request ($arguments, $depth = 0) {
 }
 
 # The same for protocols to which text, bytes and numbers in decimal are one: Data::MessagePack's, in C. It refuses what
-# is left to ours.
-sub pack_alike ($arguments) {
-    my $packed;
-    return $packed if eval { $packed = $ALIKE->pack($arguments); 1 };
+# is left to ours. No signature: most requests come through here.
+sub pack_alike {
+    return eval { $ALIKE->pack($_[0]) } // _refused(@_);
+}
+
+sub _refused ($arguments) {
     die $@ if ref $@ || $@ !~ /Data::MessagePack|msgpack|cannot encode|max_depth/;
     return pack_request($arguments);
 }
