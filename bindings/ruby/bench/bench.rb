@@ -39,7 +39,7 @@ module Bench
     channel = kernel.channel
     op = IOKernel.const_get(:Records)::OP_ECHO
     round = lambda do
-      channel.gather { Array.new(256) { channel.request(["GET", KEY], op, 0, 0, 0, 0) } }.each(&:value)
+      channel.gather { Array.new(256) { channel.request(["GET", KEY], op << 32, 0, 0) } }.each(&:value)
       256
     end
     report("no-op, 256 outstanding", "iokernel" => round)

@@ -14,19 +14,17 @@ module IOKernel
       take(BYTES)
     end
 
-    # Bytes that wait.
-    def bytes
-      @filled - sent
-    end
+    # Bytes that wait, with those before them that the ring has taken meanwhile.
+    attr_reader :filled
 
     def empty?
-      @filled.zero?
+      @filled == 0
     end
 
     # Adds a record. `first` is its size, op and flags in one word, `second` endpoint and timeout, `last` bytes_total and
     # marker.
     def add(first, second, tag, key, last, payload, from = 0, bytes = payload.bytesize)
-      after = (Records::SUBMISSION_BYTES + bytes + 7) & ~7
+      after = (bytes + (Records::SUBMISSION_BYTES + 7)) & -8
       make_room(after) if @filled + after > @room
       at = @filled
       @memory.put_uint64(at, first)
