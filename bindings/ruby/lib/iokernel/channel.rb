@@ -92,7 +92,8 @@ module IOKernel
       return large(payload, what, where, key) if size > SMALL_BYTES || @ended != 0
 
       waiter = @futures.new(self, tag = @next_tag += 1)
-      @outbox.add(size | what, where, tag, key, @marks ? marker << 32 : 0, payload)
+      last = @marks && Markers.of_fibers? ? marker << 32 : 0
+      @outbox.add(size, what, where, tag, key, last, payload)
       @pending[tag] = waiter
     ensure
       @busy = was_busy
@@ -134,7 +135,7 @@ module IOKernel
       @pending[tag] = instead if instead
       return true unless @ended.zero?
 
-      exclusively { @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "") }
+      exclusively { @outbox.add(SUBMISSION_BYTES, OP_CANCEL << 32, 0, tag, 0, 0, "") }
       submitted
       true
     end
@@ -285,8 +286,8 @@ module IOKernel
         bytes = [total - at, @payload_max].min
         more = at + bytes < total ? FLAG_MORE : 0
         bytes_total = whole || at.positive? ? 0 : total
-        @outbox.add((SUBMISSION_BYTES + bytes) | op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key,
-                    bytes_total | marker << 32, payload, at, bytes)
+        @outbox.add(SUBMISSION_BYTES + bytes, op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key,
+                    bytes_total | marker << 32, payload.byteslice(at, bytes))
       end
     end
 
@@ -294,7 +295,7 @@ module IOKernel
       while (tag = @dropped.shift)
         next unless @pending.delete(tag) || @sinks.delete(tag)
 
-        @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "")
+        @outbox.add(SUBMISSION_BYTES, OP_CANCEL << 32, 0, tag, 0, 0, "")
       end
     end
 

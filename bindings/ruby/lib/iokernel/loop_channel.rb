@@ -41,16 +41,16 @@ module IOKernel
     def wait(waiter, timeout = nil)
       return super unless here?
 
-      deadline = Clock.deadline(timeout)
+      deadline = timeout && Clock.deadline(timeout)
       submitted if !@turn && more?
-      until waiter.done? || @ended != 0
+      until (is_done = waiter.done?) || @ended != 0
         if !@attended
           attend
         elsif !follow(waiter, deadline)
           break
         end
       end
-      waiter.done?
+      is_done
     end
 
     # Something has come for a waiter.
@@ -68,7 +68,7 @@ module IOKernel
     end
 
     def free?
-      @ended.zero?
+      @ended == 0
     end
 
     def here?
