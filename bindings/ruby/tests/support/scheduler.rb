@@ -51,10 +51,10 @@ class SelectScheduler
     @blocked.delete(Fiber.current)
   end
 
-  # Any thread.
+  # Any thread. The first of a turn wakes the loop.
   def unblock(_blocker, fiber)
-    @lock.synchronize { @unblocked << fiber }
-    @wake_out.write_nonblock(".", exception: false)
+    is_first = @lock.synchronize { @unblocked.push(fiber).size == 1 }
+    @wake_out.write_nonblock(".", exception: false) if is_first
   end
 
   def timeout_after(duration, error, message)
