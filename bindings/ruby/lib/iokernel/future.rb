@@ -67,7 +67,8 @@ module IOKernel
     end
 
     def inspect
-      "#<IOKernel::Future #{done? ? @tag ? "failed" : "done" : "pending"}>"
+      ended = @tag ? "failed" : "done"
+      "#<IOKernel::Future #{done? ? ended : "pending"}>"
     end
 
     private
