@@ -21,6 +21,8 @@ module Bench
   KEY = "bench:key"
   VALUE = "x" * 100
   DEPTH = 100
+  # How often each of the fibers asks.
+  FIBER_ROUNDS = 50
 
   module_function
 
@@ -30,6 +32,7 @@ module Bench
     cache.call("SET", KEY, VALUE)
     echo(kernel)
     get_many(cache)
+    get_in_fibers(cache)
     get_one(cache)
     cache.call("DEL", KEY)
   end
@@ -39,7 +42,7 @@ module Bench
     channel = kernel.channel
     op = IOKernel.const_get(:Records)::OP_ECHO
     round = lambda do
-      channel.gather { Array.new(256) { channel.request(["GET", KEY], op, 0, 0, 0, 0) } }.each(&:value)
+      channel.gather { Array.new(256) { channel.request(["GET", KEY], op << 32, 0, 0) } }.each(&:value)
       256
     end
     report("no-op, 256 outstanding", "iokernel" => round)
@@ -49,7 +52,7 @@ module Bench
     sides = {
       "iokernel" => -> { cache.gather { Array.new(DEPTH) { cache.async("GET", KEY) } }.each(&:value).size },
       "iokernel, a batch" => -> { cache.call(*Array.new(DEPTH) { ["GET", KEY] }).size },
-      "iokernel, fibers" => -> { fibers(cache) }
+      "iokernel, fibers" => -> { fibers { cache.call("GET", KEY) } }
     }
     redis = peer or return report("GET, 100 in flight", sides)
     report("GET, 100 in flight", sides.merge("redis-rb with hiredis" => lambda {
@@ -57,10 +60,43 @@ module Bench
     }))
   end
 
-  # A hundred fibers that ask again and again.
-  def fibers(cache)
-    Loop.run_select { Loop.all(DEPTH) { 50.times { cache.call("GET", KEY) } } }
-    DEPTH * 50
+  # A hundred fibers of one scheduler that ask again and again: the kernel by what all share; redis-rb by a connection
+  # for each, with its driver in Ruby, since hiredis stops the whole loop while it waits; and nobody, which is what the
+  # scheduler itself costs.
+  def get_in_fibers(cache)
+    sides = {
+      "iokernel" => -> { fibers { cache.call("GET", KEY) } },
+      "the scheduler alone" => -> { switches }
+    }
+    conns = Array.new(DEPTH) { peer(:ruby) || break }
+    sides["redis-rb"] = -> { fibers { |n| conns[n].get(KEY) } } if conns
+    report("GET, 100 fibers", sides)
+  ensure
+    conns&.each(&:close)
+  end
+
+  def fibers
+    Loop.run_select { Loop.all(DEPTH) { |n| FIBER_ROUNDS.times { yield n } } }
+    DEPTH * FIBER_ROUNDS
+  end
+
+  # Each fiber blocks again and again, and another unblocks all of them in each turn.
+  def switches
+    Loop.run_select do
+      scheduler, blocked, left = Fiber.scheduler, [], DEPTH
+      DEPTH.times do
+        Loop.fiber do
+          FIBER_ROUNDS.times { (blocked << Fiber.current) && scheduler.block(nil) }
+          left -= 1
+        end
+      end
+      while left.positive?
+        ready, blocked = blocked, []
+        ready.each { |fiber| scheduler.unblock(nil, fiber) }
+        scheduler.kernel_sleep(0)
+      end
+    end
+    DEPTH * FIBER_ROUNDS
   end
 
   def get_one(cache)
@@ -70,11 +106,11 @@ module Bench
     report("GET, one at a time", sides)
   end
 
-  # redis-rb, as users have it: with hiredis.
-  def peer
-    require "hiredis"
+  # redis-rb, as users have it: with hiredis, unless there are fibers.
+  def peer(driver = :hiredis)
+    require driver.to_s unless driver == :ruby
     require "redis"
-    Redis.new(url: URL, driver: :hiredis)
+    Redis.new(url: URL, driver: driver)
   rescue LoadError => error
     warn "no peer: #{error.message}"
     nil

@@ -262,7 +262,7 @@ class CallsTest < Test
     channel = IOKernel.const_get(:Channel).new(one.open_channel, one.urls, 64 << 20)
     echo = IOKernel.const_get(:Records)::OP_ECHO
     futures = channel.gather do
-      ["a", "x" * (1 << 20), "b"].map { |text| channel.request(text, echo, 0, 0, 0, 0) }
+      ["a", "x" * (1 << 20), "b"].map { |text| channel.request(text, echo << 32, 0, 0) }
     end
     assert_instance_of IOKernel::BadRequest, futures[1].error
     assert_equal %w[a b], futures.values_at(0, 2).map { |future| MessagePack.unpack(future.value) }

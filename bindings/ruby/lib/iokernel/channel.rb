@@ -36,6 +36,8 @@ module IOKernel
     GATHER_BYTES = 1 << 15
     # Larger requests go the way that knows fragments.
     SMALL_BYTES = 1 << 14
+    # What a completion's first word has above its size, if it is a whole reply.
+    PLAIN = KIND_DONE << 32
     # The longest single sleep: a handler of a signal that came just before it may have taken what it waits for.
     SLICE_MS = 1000
     # How long a channel that closes waits for its one-way submissions to be written.
@@ -81,16 +83,17 @@ module IOKernel
 
     # Submitting
 
-    # Queues one request, or another operation whose payload is one value. Its future.
-    def request(value, op, flags, endpoint, timeout_ms, key)
+    # Queues one request, or another operation whose payload is one value. Its future. `what` is op and flags, `where`
+    # endpoint and timeout, as they are in a record: nearly always the same, so that nothing is to be computed.
+    def request(value, what, where, key)
       was_busy, @busy = @busy, true
       payload = @codec.pack(value)
-      size = SUBMISSION_BYTES + payload.bytesize
-      return submit(op, flags, endpoint, timeout_ms, key, payload, new_future) if size > SMALL_BYTES || @ended != 0
+      size = payload.bytesize + SUBMISSION_BYTES
+      return large(payload, what, where, key) if size > SMALL_BYTES || @ended != 0
 
-      last = @marks ? marker << 32 : 0
       waiter = @futures.new(self, tag = @next_tag += 1)
-      @outbox.add(size | op << 32 | flags << 48, endpoint | timeout_ms << 32, tag, key, last, payload)
+      last = @marks && Markers.of_fibers? ? marker << 32 : 0
+      @outbox.add(size, what, where, tag, key, last, payload)
       @pending[tag] = waiter
     ensure
       @busy = was_busy
@@ -109,7 +112,7 @@ module IOKernel
 
     # What was queued goes, unless more of it is being gathered. A thread that is ahead of the kernel waits here.
     def submitted
-      return if @gathering && @outbox.bytes < GATHER_BYTES
+      return if @gathering && @outbox.filled < GATHER_BYTES
 
       flush
       wait(@room) if @full && !@busy
@@ -132,7 +135,7 @@ module IOKernel
       @pending[tag] = instead if instead
       return true unless @ended.zero?
 
-      exclusively { @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "") }
+      exclusively { @outbox.add(SUBMISSION_BYTES, OP_CANCEL << 32, 0, tag, 0, 0, "") }
       submitted
       true
     end
@@ -214,7 +217,7 @@ module IOKernel
 
     # Nobody is at work in it, or waits: who comes in between (a handler of a signal, a finalizer) uses another one.
     def free?
-      !@busy && !@waiting && @ended.zero?
+      !@busy && !@waiting && @ended == 0
     end
 
     # Who runs here may use it.
@@ -266,6 +269,10 @@ module IOKernel
       @next_quiet += 1
     end
 
+    def large(payload, what, where, key)
+      submit(what >> 32 & 0xffff, what >> 48, where & 0xffffffff, where >> 32, key, payload, new_future)
+    end
+
     # The number of the marker to submit with; 0 leaves it to the library, which knows the thread's own.
     def marker
       0
@@ -279,8 +286,8 @@ module IOKernel
         bytes = [total - at, @payload_max].min
         more = at + bytes < total ? FLAG_MORE : 0
         bytes_total = whole || at.positive? ? 0 : total
-        @outbox.add((SUBMISSION_BYTES + bytes) | op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key,
-                    bytes_total | marker << 32, payload, at, bytes)
+        @outbox.add(SUBMISSION_BYTES + bytes, op << 32 | (flags | more) << 48, endpoint | timeout_ms << 32, tag, key,
+                    bytes_total | marker << 32, payload.byteslice(at, bytes))
       end
     end
 
@@ -288,7 +295,7 @@ module IOKernel
       while (tag = @dropped.shift)
         next unless @pending.delete(tag) || @sinks.delete(tag)
 
-        @outbox.add(SUBMISSION_BYTES | OP_CANCEL << 32, 0, tag, 0, 0, "")
+        @outbox.add(SUBMISSION_BYTES, OP_CANCEL << 32, 0, tag, 0, 0, "")
       end
     end
 
@@ -310,19 +317,20 @@ module IOKernel
       while at < limit
         word = run.get_uint64(at)
         size = word & 0xffffffff
-        tag = run.get_uint64(at + 16)
-        is_plain = word >> 32 == KIND_DONE && run.get_int32(at + 12).zero? && @parts.empty?
-        waiter = is_plain ? @pending[tag] : nil
-        if waiter
-          encoding = run.get_uint8(at + 29)
+        waiter = @pending[tag = run.get_uint64(at + 16)]
+        # What failed has a payload in MessagePack: bytes are a reply, whatever the status.
+        encoding = run.get_uint8(at + 29)
+        is_plain = waiter && word - size == PLAIN && @parts.empty? &&
+                   (encoding == ENCODING_BYTES || run.get_int32(at + 12) == OK)
+        if is_plain
           payload = run.get_bytes(at + COMPLETION_BYTES, size - COMPLETION_BYTES)
           encoding == ENCODING_BYTES ? waiter.resolve(payload) : deliver(waiter, encoding, payload)
           @pending.delete(tag)
-          @at = at += (size + 7) & ~7
+          @at = at += (size + 7) & -8
         else
           Thread.handle_interrupt(Object => :never) do
             other(run.get_bytes(at, size))
-            @at = at += (size + 7) & ~7
+            @at = at += (size + 7) & -8
           end
         end
       end

@@ -87,7 +87,7 @@ module IOKernel
     # The value, as it comes back from the I/O thread: shows that it lives, and how long the way there is.
     def echo(value)
       channel = self.channel
-      future = channel.request(value, Records::OP_ECHO, 0, 0, 0, 0)
+      future = channel.request(value, Records::OP_ECHO << 32, 0, 0)
       channel.wait(future)
       Values.unpack(future.value)
     ensure

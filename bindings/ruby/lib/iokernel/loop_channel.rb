@@ -20,13 +20,14 @@ module IOKernel
       @io = IO.for_fd(fd, autoclose: false)
       @attended = false
       @attendant = nil
+      # Who waits for what: a fiber, or, seldom, several.
       @followers = {}.compare_by_identity
       @turn = false
     end
 
     def submitted
       return super unless here?
-      return if @turn || (@gathering && @outbox.bytes < GATHER_BYTES)
+      return if @turn || (@gathering && @outbox.filled < GATHER_BYTES)
 
       flush if @pending.size + @sinks.size <= 1
       end_turn if more?
@@ -40,21 +41,24 @@ module IOKernel
     def wait(waiter, timeout = nil)
       return super unless here?
 
-      deadline = Clock.deadline(timeout)
-      submitted if more?
-      until waiter.done? || @ended != 0
+      deadline = timeout && Clock.deadline(timeout)
+      submitted if !@turn && more?
+      until (is_done = waiter.done?) || @ended != 0
         if !@attended
           attend
         elsif !follow(waiter, deadline)
           break
         end
       end
-      waiter.done?
+      is_done
     end
 
     # Something has come for a waiter.
     def wake(waiter)
-      @followers.delete(waiter)&.each { |fiber| @scheduler.unblock(self, fiber) }
+      fibers = @followers.delete(waiter) or return
+      return @scheduler.unblock(self, fibers) if Fiber === fibers
+
+      fibers.each { |fiber| @scheduler.unblock(self, fiber) }
     end
 
     # Nobody may wait for a descriptor that is closed.
@@ -64,7 +68,7 @@ module IOKernel
     end
 
     def free?
-      @ended.zero?
+      @ended == 0
     end
 
     def here?
@@ -115,12 +119,18 @@ module IOKernel
       left = deadline && Clock.left(deadline)
       return false if left&.zero?
 
-      (@followers[waiter] ||= []) << Fiber.current
+      others = @followers[waiter]
+      @followers[waiter] = others ? [*others, Fiber.current] : Fiber.current
       @scheduler.block(self, left)
       true
     ensure
-      fibers = @followers[waiter]
-      @followers.delete(waiter) if fibers&.delete(Fiber.current) && fibers.empty?
+      leave(waiter) if @followers.key?(waiter)
+    end
+
+    # This fiber no longer waits; others may.
+    def leave(waiter)
+      others = [*@followers[waiter]] - [Fiber.current]
+      others.empty? ? @followers.delete(waiter) : @followers[waiter] = others
     end
 
     # If the fiber that attended was ended by somebody else, one of those that wait makes another.
@@ -139,7 +149,8 @@ module IOKernel
   # A future that fibers wait for.
   class LoopFuture < Future
     def resolve(value)
-      super
+      @outcome = value
+      @tag = nil
       @channel.wake(self)
     end
 

@@ -126,9 +126,14 @@ module IOKernel
       Thread.current[:iokernel_marker] = before
     end
 
+    # Any fiber has ever been in one.
+    def of_fibers?
+      @fibers
+    end
+
     # The number of the marker that this fiber is in, or 0.
     def of_fiber
-      @fibers ? Thread.current[:iokernel_marker] || 0 : 0
+      Thread.current[:iokernel_marker] || 0
     end
   end
   private_constant :Markers

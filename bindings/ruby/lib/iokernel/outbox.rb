@@ -14,27 +14,25 @@ module IOKernel
       take(BYTES)
     end
 
-    # Bytes that wait.
-    def bytes
-      @filled - sent
-    end
+    # Bytes that wait, with those before them that the ring has taken meanwhile.
+    attr_reader :filled
 
     def empty?
-      @filled.zero?
+      @filled == 0
     end
 
-    # Adds a record. `first` is its size, op and flags in one word, `second` endpoint and timeout, `last` bytes_total and
-    # marker.
-    def add(first, second, tag, key, last, payload, from = 0, bytes = payload.bytesize)
-      after = (Records::SUBMISSION_BYTES + bytes + 7) & ~7
+    # Adds a record of `size` bytes. `what` is its op and flags, above the size in one word; `where` endpoint and timeout,
+    # `last` bytes_total and marker.
+    def add(size, what, where, tag, key, last, payload)
+      after = (size + 7) & -8
       make_room(after) if @filled + after > @room
       at = @filled
-      @memory.put_uint64(at, first)
-      @memory.put_uint64(at + 8, second)
+      @memory.put_uint64(at, size | what)
+      @memory.put_uint64(at + 8, where)
       @memory.put_uint64(at + 16, tag)
       @memory.put_uint64(at + 24, key)
       @memory.put_uint64(at + 32, last)
-      @memory.put_bytes(at + 40, payload, from, bytes)
+      @memory.put_bytes(at + 40, payload)
       @filled = at + after
     end
 

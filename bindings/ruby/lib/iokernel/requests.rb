@@ -13,15 +13,21 @@ module IOKernel
   module Requests
     include Records
 
+    # What a record says of a request.
+    REQUEST = OP_REQUEST << 32
+    private_constant :REQUEST
+
     # One request, waiting for its reply: `call("GET", "key")`. Other threads run meanwhile, or, in a fiber of a
     # scheduler, other fibers. Raises an IOKernel::Error with its `fate`. What interrupts it (Timeout.timeout,
     # Thread#raise, Ctrl-C) cancels the request.
     def call(*request, timeout: nil, idempotent: false, route: nil)
       number = @number || number!
       channel = @kernel.channel
-      flags, key = route ? [FLAG_ROUTE, routed(route)] : [0, @key]
-      flags |= FLAG_IDEMPOTENT if idempotent
-      future = channel.request(request, OP_REQUEST, flags, number, timeout ? Records.timeout_ms(timeout) : 0, key)
+      what, where, key = REQUEST, number, @key
+      what |= FLAG_IDEMPOTENT << 48 if idempotent
+      where |= Records.timeout_ms(timeout) << 32 if timeout
+      what, key = what | FLAG_ROUTE << 48, routed(route) if route
+      future = channel.request(request, what, where, key)
       channel.wait(future)
       future.value
     ensure
@@ -32,9 +38,11 @@ module IOKernel
     def async(*request, timeout: nil, idempotent: false, route: nil)
       number = @number || number!
       channel = @kernel.channel
-      flags, key = route ? [FLAG_ROUTE, routed(route)] : [0, @key]
-      flags |= FLAG_IDEMPOTENT if idempotent
-      future = channel.request(request, OP_REQUEST, flags, number, timeout ? Records.timeout_ms(timeout) : 0, key)
+      what, where, key = REQUEST, number, @key
+      what |= FLAG_IDEMPOTENT << 48 if idempotent
+      where |= Records.timeout_ms(timeout) << 32 if timeout
+      what, key = what | FLAG_ROUTE << 48, routed(route) if route
+      future = channel.request(request, what, where, key)
       channel.submitted
       future
     end

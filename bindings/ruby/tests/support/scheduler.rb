@@ -8,8 +8,8 @@ class SelectScheduler
     @timers = {}.compare_by_identity
     @ready = []
     @blocked = {}.compare_by_identity
-    @lock = Thread::Mutex.new
-    @unblocked = []
+    @unblocked = Thread::Queue.new
+    @sleeps = false
     @wake_in, @wake_out = IO.pipe
   end
 
@@ -53,8 +53,8 @@ class SelectScheduler
 
   # Any thread.
   def unblock(_blocker, fiber)
-    @lock.synchronize { @unblocked << fiber }
-    @wake_out.write_nonblock(".", exception: false)
+    @unblocked << fiber
+    @wake_out.write_nonblock(".", exception: false) if @sleeps
   end
 
   def timeout_after(duration, error, message)
@@ -77,10 +77,14 @@ class SelectScheduler
 
   # Gives the turn away. What the fiber is resumed with, `:time_is_over` after the timeout.
   def park(timeout)
-    @timers[Fiber.current] = now + timeout if timeout
-    Fiber.yield
-  ensure
-    @timers.delete(Fiber.current)
+    return Fiber.yield unless timeout
+
+    begin
+      @timers[Fiber.current] = now + timeout
+      Fiber.yield
+    ensure
+      @timers.delete(Fiber.current)
+    end
   end
 
   def idle?
@@ -89,14 +93,25 @@ class SelectScheduler
 
   def turn
     @turns += 1
+    # From here on who unblocks a fiber must wake the loop, which looks after that whether somebody has.
+    @sleeps = true
     readable, writable, = IO.select([@wake_in, *@readable.keys], @writable.keys, nil, until_next_timer)
+    @sleeps = false
     @wake_in.read_nonblock(1024, exception: false) if readable&.delete(@wake_in)
     ready = Hash.new(0).compare_by_identity
     readable&.each { |io| ready[@readable[io]] |= IO::READABLE if @readable[io] }
     writable&.each { |io| ready[@writable[io]] |= IO::WRITABLE if @writable[io] }
     ready.each { |fiber, events| fiber.resume(events) if fiber.alive? }
-    @lock.synchronize { @unblocked.slice!(0..) }.each { |fiber| fiber.resume if fiber.alive? && @blocked.key?(fiber) }
+    resume_unblocked
     fire_timers
+  end
+
+  # Those of this turn; who is unblocked meanwhile waits for the next one.
+  def resume_unblocked
+    @unblocked.size.times do
+      fiber = @unblocked.pop
+      fiber.resume if fiber.alive? && @blocked.key?(fiber)
+    end
   end
 
   def until_next_timer
