@@ -51,8 +51,7 @@ module Bench
   def get_many(cache)
     sides = {
       "iokernel" => -> { cache.gather { Array.new(DEPTH) { cache.async("GET", KEY) } }.each(&:value).size },
-      "iokernel, a batch" => -> { cache.call(*Array.new(DEPTH) { ["GET", KEY] }).size },
-      "iokernel, fibers" => -> { fibers { cache.call("GET", KEY) } }
+      "iokernel, a batch" => -> { cache.call(*Array.new(DEPTH) { ["GET", KEY] }).size }
     }
     redis = peer or return report("GET, 100 in flight", sides)
     report("GET, 100 in flight", sides.merge("redis-rb with hiredis" => lambda {
@@ -64,13 +63,11 @@ module Bench
   # for each, with its driver in Ruby, since hiredis stops the whole loop while it waits; and nobody, which is what the
   # scheduler itself costs.
   def get_in_fibers(cache)
-    sides = {
-      "iokernel" => -> { fibers { cache.call("GET", KEY) } },
-      "the scheduler alone" => -> { switches }
-    }
+    sides = {"iokernel" => -> { fibers { cache.call("GET", KEY) } }}
     conns = Array.new(DEPTH) { peer(:ruby) || break }
     sides["redis-rb"] = -> { fibers { |n| conns[n].get(KEY) } } if conns
     report("GET, 100 fibers", sides)
+    report("switch, 100 fibers", "the scheduler alone" => -> { switches })
   ensure
     conns&.each(&:close)
   end

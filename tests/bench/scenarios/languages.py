@@ -1,5 +1,5 @@
 """Each binding beside the clients that the users of its language would pick: `bindings/LANGUAGE/bench`, one server for
-all. The rows of 100 GETs in flight have the must and the aim; the others are shown."""
+all. The rows of 100 GETs in flight, as Ruby also has them in fibers, have the must and the aim; others are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from harness import ROOT, Bench, Row, Unavailable, rate, ratio, span
 
 NO_OP, MANY, ONE = "no-op, 256 outstanding", "GET, 100 in flight", "GET, one at a time"
+FIBERS = "GET, 100 fibers"
 LONGEST_S = 300
 
 Said = dict[str, dict[str, dict[str, Any]]]
@@ -73,10 +74,9 @@ def said(command: list[str], url: str) -> Said:
 
 
 def judged(language: str, said: Said) -> list[Row]:
-    ours, peers = sides(said.get(MANY, {}))
     made = [
         Row(
-            f"{language}, {MANY}: {side}",
+            f"{language}, {case}: {side}",
             f"{rate(mine['per_second'])}, {span(mine['cpu_ns'] / 1e9)} CPU",
             f"{rate(other['per_second'])} {peer}",
             ratio(mine["per_second"], other["per_second"]),
@@ -84,10 +84,12 @@ def judged(language: str, said: Said) -> list[Row]:
             aim=3,
             samples={"ours": mine, "peer": other},
         )
+        for case in (MANY, FIBERS)
+        for ours, peers in [sides(said.get(case, {}))]
         for side, mine in ours.items()
         for peer, other in peers.items()
     ]
-    if not peers:
+    if not made:
         made.append(Row(f"{language}, {MANY}", "-", "-", note="no other client, or none that pipelines here"))
     ours, peers = sides(said.get(ONE, {}))
     for side, mine in ours.items():
