@@ -3,6 +3,8 @@
 Each suite is a command whose output streams by; its own closing line is read and added up. A suite that cannot run,
 or that ran no test, counts as one failure: silence must never look like success.
 
+The suites of the interpreted languages, which mostly wait, run two at a time; each one's output comes at its end.
+
 A test that fails runs once more, alone where its runner can do that: other tests load the machine, and a few measure
 time; where its runner cannot do that, all of them run once more. What failed, at its first or second try, is named
 again at the end.
@@ -17,6 +19,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,13 +76,35 @@ def main() -> int:
     total = Count()
     # Started in the background, it was told to ignore it; and the programs of the tests would be, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in sys.argv[1:]:
-        total += suite(name, SUITES[name]())
+    names = sys.argv[1:]
+    together = [name for name in names if name in LANGUAGES] if len(names) > 1 else []
+    for name in names:
+        if name not in together:
+            total += suite(name, SUITES[name]())
+        elif name == together[0]:
+            total += side_by_side(together)
     if told:
         say("failed, at the first try or at both:")
-        print("\n".join(told[:MOST_TOLD]))
+        print("\n".join(list(dict.fromkeys(told))[:MOST_TOLD]))
     print(total, flush=True)
     return 1 if total.failed or not total.passed else 0
+
+
+def side_by_side(names: list[str]) -> Count:
+    """Each suite by a process of this program."""
+
+    def alone(name: str) -> str:
+        command = [sys.executable, __file__, name]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+
+    total = Count()
+    with ThreadPoolExecutor(2) as pool:
+        for name, output in zip(names, pool.map(alone, names), strict=True):
+            print(output, end="", flush=True)
+            told.extend(line for line in output.splitlines() if FAILED.match(line))
+            count = read_scenarios("".join(output.splitlines()[-1:]))
+            total += fault(f"{name}: no test ran") if count == Count() else count
+    return total
 
 
 def suite(name: str, steps: list[Step]) -> Count:
