@@ -232,14 +232,17 @@ def rust() -> list[Step]:
     return [Step(nextest, read_nextest), Step(["cargo", "test", "--doc", "--workspace", "--locked"])]
 
 
-# The tests of what the binding does by its C extension or, without one, by cffi.
-BOTH_WAYS = ["asyncio", "calls", "cells", "http_client", "http_idle", "http_tls", "kernel", "listener", "markers"]
-BOTH_WAYS += ["listener_streams", "peers", "pg", "pg_values", "prometheus", "serve_asgi", "serve_wsgi", "streams"]
+# All tests of the binding run with its C extension; with cffi alone, all but these, which take long.
+ONE_WAY = (
+    *("test_compat", "test_http_httpx", "test_http_real", "test_http_requests", "test_http_together"),
+    *("test_serve_gunicorn", "test_serve_proxies", "test_serve_workers", "test_wheel"),
+)
 
 
 def python() -> list[Step]:
     """In several processes: most tests wait, for servers and for time to pass."""
-    both = [f"bindings/python/tests/test_{name}.py" for name in BOTH_WAYS]
+    files = sorted((ROOT / "bindings/python/tests").glob("test_*.py"))
+    both = [str(file.relative_to(ROOT)) for file in files if not file.name.startswith(ONE_WAY)]
     suites = list(filter(os.path.isdir, PYTHON_SUITES))
     return [pytest(suites), pytest(both, "IOKERNEL_PURE=1"), scenarios("python")]
 

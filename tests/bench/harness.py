@@ -202,12 +202,18 @@ class Bench:
 
     def program(self, name: str, *libraries: str) -> Path:
         """A C program of this folder, compiled. With no `libraries` it is linked with ours."""
-        path = self.build / name
-        command = ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", f"-I{ROOT / 'include'}", str(HERE / f"{name}.c")]
-        libraries = libraries or self.library()
-        built = subprocess.run([*command, "-o", str(path), *libraries], capture_output=True, text=True)
+        return self.compiled(HERE / f"{name}.c", "cc", "-std=c11", *(libraries or self.library()))
+
+    def compiled(self, source: Path, compiler: str, standard: str, *libraries: str) -> Path:
+        path = self.build / source.stem
+        command = [compiler, standard, "-O2", "-Wall", "-Wextra", f"-I{ROOT / 'include'}", str(source)]
+        try:
+            built = subprocess.run([*command, "-o", str(path), *libraries], capture_output=True, text=True)
+        except OSError as error:
+            raise Unavailable(str(error)) from None
         if built.returncode:
-            raise Unavailable(f"{name}.c: {built.stderr.strip().splitlines()[0] if built.stderr else 'not compiled'}")
+            first = built.stderr.strip().splitlines()[0] if built.stderr else "not compiled"
+            raise Unavailable(f"{source.name}: {first}")
         return path
 
     def library(self) -> tuple[str, ...]:

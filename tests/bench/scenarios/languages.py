@@ -20,17 +20,8 @@ Said = dict[str, dict[str, dict[str, Any]]]
 
 
 def compiled(bench: Bench) -> list[str]:
-    program = bench.build / "cpp"
     source = ROOT / "bindings" / "cpp" / "bench" / "bench.cpp"
-    command = ["c++", "-std=c++20", "-O2", f"-I{ROOT / 'include'}", str(source), "-o", str(program)]
-    command += [*bench.library(), "-lhiredis"]
-    try:
-        built = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        raise Unavailable(str(error)) from None
-    if built.returncode:
-        raise Unavailable(f"bench.cpp: {built.stderr.strip().splitlines()[0]}")
-    return [str(program)]
+    return [str(bench.compiled(source, "c++", "-std=c++20", *bench.library(), "-lhiredis"))]
 
 
 def interpreted(*command: str) -> Callable[[Bench], list[str]]:
@@ -73,7 +64,7 @@ def said(command: list[str], url: str) -> Said:
     return found
 
 
-def judged(language: str, said: Said) -> list[Row]:
+def judged(language: str, found: Said) -> list[Row]:
     made = [
         Row(
             f"{language}, {case}: {side}",
@@ -85,19 +76,19 @@ def judged(language: str, said: Said) -> list[Row]:
             samples={"ours": mine, "peer": other},
         )
         for case in (MANY, FIBERS)
-        for ours, peers in [sides(said.get(case, {}))]
+        for ours, peers in [sides(found.get(case, {}))]
         for side, mine in ours.items()
         for peer, other in peers.items()
     ]
     if not made:
         made.append(Row(f"{language}, {MANY}", "-", "-", note="no other client, or none that pipelines here"))
-    ours, peers = sides(said.get(ONE, {}))
+    ours, peers = sides(found.get(ONE, {}))
     for side, mine in ours.items():
         others = ", ".join(f"{span(other['p50_us'] / 1e6)} {peer}" for peer, other in peers.items())
         p50 = span(mine["p50_us"] / 1e6)
-        made.append(Row(f"{language}, {ONE}, p50: {side}", p50, others, mine["p50_us"], "us", samples=said[ONE]))
-    for side, mine in said.get(NO_OP, {}).items():
-        cost = f"{rate(mine['per_second'])}"
+        made.append(Row(f"{language}, {ONE}, p50: {side}", p50, others, mine["p50_us"], "us", samples=found[ONE]))
+    for side, mine in found.get(NO_OP, {}).items():
+        cost = rate(mine["per_second"])
         made.append(Row(f"{language}, {NO_OP}: {side}", cost, "", mine["cpu_ns"], "ns CPU", samples={"ours": mine}))
     return made
 
