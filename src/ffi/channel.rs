@@ -21,7 +21,7 @@ pub struct iok_channel {
 pub(super) struct Held {
     pub app: AppSide,
     key: u64,
-    kernel: Arc<Kernel>,
+    pub kernel: Arc<Kernel>,
 }
 
 static CHANNELS: Table<Held, 4096> = Table::new();
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn iok_flush(channel: *mut iok_channel) -> Status {
         // SAFETY: the caller's promise.
         match unsafe { held(channel) } {
             Ok(held) => {
-                held.app.flush();
+                held.kernel.flush(&mut held.app);
                 crate::status::IOK_STATUS_OK
             }
             Err(status) => super::error::leave(unusable("channel", status)),
@@ -122,7 +122,10 @@ pub unsafe extern "C" fn iok_wait(channel: *mut iok_channel, timeout_ms: i32) ->
     guard_status(|| {
         // SAFETY: the caller's promise.
         match unsafe { held(channel) } {
-            Ok(held) => held.app.wait(u64::try_from(timeout_ms).ok().map(Duration::from_millis)),
+            Ok(held) => {
+                let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+                held.kernel.wait(&mut held.app, timeout)
+            }
             Err(status) => super::error::leave(unusable("channel", status)),
         }
     })

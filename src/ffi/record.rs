@@ -145,7 +145,7 @@ pub unsafe extern "C" fn iok_submit_batch(
             _ => unsafe { std::slice::from_raw_parts(records.cast::<u8>(), bytes) },
         };
         let (count, status) = held.app.submit_batch(records);
-        held.app.flush();
+        held.kernel.flush(&mut held.app);
         // SAFETY: not NULL, and writable by the caller's promise.
         unsafe { *taken = count };
         match status {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use mio::{Events, Poll, Registry, Token};
+use mio::{Poll, Registry, Token};
 use slab::Slab;
 
 use super::conn::{Conn, Link, OUT_BYTES_SOFT};
@@ -113,11 +113,6 @@ impl Io {
         if self.scratch.is_empty() {
             self.scratch = vec![0; SCRATCH_BYTES].into();
         }
-    }
-
-    /// Waits for events; false if interrupted.
-    pub fn wait(&mut self, events: &mut Events, timeout: Option<std::time::Duration>) -> bool {
-        self.poll.poll(events, timeout).is_ok()
     }
 
     pub fn token(key: u32) -> Token {

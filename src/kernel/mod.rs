@@ -22,6 +22,7 @@ mod exchange;
 mod files;
 mod greeting;
 pub mod io;
+mod lead;
 mod leaving;
 mod line;
 pub mod listener;
@@ -57,11 +58,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use channel::ChannelConfig;
+use lead::Helm;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use observing::own::Own;
 use observing::{Observing, ObservingConfig};
 use shared::{Control, Shared};
+use turn::NEVER_NS;
 
 use crate::config::{ConfigError, Options};
 use crate::discovery::dns::{Resolver, ResolverConfig};
@@ -70,6 +73,7 @@ use crate::ring::app::AppSide;
 use crate::ring::region::Region;
 use crate::ring::wake::Bell;
 use crate::status::*;
+use crate::sys::clock::monotonic_ns;
 use crate::sys::owned::Owned;
 use crate::sys::signal::Door;
 
@@ -128,6 +132,7 @@ fn metrics_area(place: Option<String>) -> Result<Area, Failure> {
 /// A running I/O thread, from the outside.
 pub struct Kernel {
     shared: Arc<Shared>,
+    helm: Arc<Helm>,
     channel_ids: AtomicU64,
     area: Area,
     /// By which threads are asked where they are.
@@ -160,11 +165,12 @@ impl Kernel {
         let bell = Arc::new(Bell::new().map_err(|error| Failure::system("eventfd", &error))?);
         let io = Owned::with(|| Kernel::prepare(&bell, names, Own::new(area, &name), observing))?;
         let shared = Arc::new(Shared::new(bell));
-        let inner = shared.clone();
-        let thread = crate::sys::thread::spawn_without_signals(name, move || turn::run(io, inner))
+        let helm = Arc::new(Helm::new(&io, shared.clone()));
+        let own = helm.clone();
+        let thread = crate::sys::thread::spawn_without_signals(name, move || own.run(io))
             .map_err(|error| Failure::system("clone", &error))?;
         let (channel_ids, thread) = (AtomicU64::new(1), Mutex::new(Some(thread)));
-        Ok(Kernel { shared, channel_ids, area, stack_signal, stack: Mutex::default(), thread })
+        Ok(Kernel { shared, helm, channel_ids, area, stack_signal, stack: Mutex::default(), thread })
     }
 
     /// What the thread will own, and the descriptors of its poll.
@@ -212,6 +218,28 @@ impl Kernel {
     pub fn marker_slot(&self) -> Result<&'static [AtomicU64], Failure> {
         self.ask_open()?;
         observing::cells::marker_slot(self.area)
+    }
+
+    /// Has the submissions of a channel taken: by this thread where that is cheaper than a wake. As `iok_flush`.
+    pub fn flush(&self, app: &mut AppSide) {
+        if !(app.is_worth_lending() && self.helm.lend()) {
+            app.flush();
+        }
+    }
+
+    /// Waits for a channel: leads the loop meanwhile if nobody else does, else sleeps. As `iok_wait`.
+    pub fn wait(&self, app: &mut AppSide, timeout: Option<Duration>) -> Status {
+        if app.has_cause() {
+            app.flush();
+            return app.cause();
+        }
+        if timeout == Some(Duration::ZERO) {
+            return app.wait(timeout);
+        }
+        let deadline_ns = timeout.map_or(NEVER_NS, |span| monotonic_ns().saturating_add(span.as_nanos() as u64));
+        self.helm.lead(app, deadline_ns).unwrap_or_else(|| {
+            app.wait(timeout.map(|_| Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()))))
+        })
     }
 
     fn ask_open(&self) -> Result<(), Failure> {

@@ -158,7 +158,7 @@ impl Io {
     }
 
     /// An event for a conn.
-    pub fn conn_event(&mut self, key: u32, event: &mio::event::Event) {
+    pub fn conn_event(&mut self, key: u32, event: &crate::sys::epoll::Event) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         match conn.link {
             Link::Greeting(_) => return self.greeting_event(key),

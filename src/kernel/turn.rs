@@ -1,10 +1,11 @@
-//! The loop: take submissions, write, wait, read, fire timers, publish.
+//! One turn of the loop: read, fire timers, take submissions, write, publish. Who turns it, and how they wait between
+//! two turns, is in [`lead`](super::lead).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Token};
+use mio::Token;
 
 use super::channel::{Channel, ChannelConfig};
 use super::conn::{Conn, Link};
@@ -12,89 +13,73 @@ use super::core::Target;
 use super::dial::Stream;
 use super::io::{BELL_TOKEN, CONN_TOKENS, DNS_TOKENS, Io, LISTENER_TOKENS, PART_TOKENS};
 use super::listener::{ACCEPT_BUDGET, BACKLOG_MAX, NO_FILES_PAUSE, NO_ROOM_PAUSE};
-use super::observing;
+use super::observing::{self, Part};
 use super::shared::{Control, Shared};
 use crate::proto::Transport;
 use crate::ring::region::Region;
-use crate::ring::spin::{SPIN_MAX, Spin};
-use crate::ring::wake;
 use crate::status::*;
+use crate::sys::epoll::Event;
 use crate::sys::owned::Owned;
 
-/// Events taken from the system at once.
-const EVENTS_MAX: usize = 1024;
-/// How long the thread looks for submissions before it sleeps.
-const LOOK: Duration = Duration::from_micros(10);
 /// How many channels one kernel serves.
 pub const CHANNELS_MAX: usize = 4096;
+/// A moment that does not come.
+pub const NEVER_NS: u64 = u64::MAX;
 
-/// The I/O thread's body: runs until the kernel is closed.
-pub fn run(mut io: Owned<Io>, shared: Arc<Shared>) {
-    let mut turn = Turn {
-        events: Events::with_capacity(EVENTS_MAX),
-        looks: crate::sys::thread::processors() > 1,
-        spin: Spin::new(),
-        due: Vec::new(),
-        close_by: None,
-    };
-    io.begin_observing();
-    loop {
-        match catch_unwind(AssertUnwindSafe(|| turn.once(&mut io, &shared))) {
-            Ok(true) => {}
-            Ok(false) => break,
-            // A panic that nothing nearer contained: what the thread holds may be half-changed. Everyone is told.
-            Err(_) => {
-                shut(&mut io, IOK_STATUS_PANIC);
-                break;
-            }
-        }
-    }
-    // Every descriptor is closed before anyone hears that the thread has ended.
-    drop((turn, io));
-    shared.finish();
-}
-
-struct Turn {
-    events: Events,
-    /// There is more than one processor, so that the program can go on while this thread looks.
-    looks: bool,
-    /// Whether looking at the sockets pays.
-    spin: Spin,
+/// Everything that turns. Whoever has it turns it.
+pub struct Loop {
+    io: Owned<Io>,
+    shared: Arc<Shared>,
     due: Vec<Target>,
+    /// Something is left for the next turn, which is to come at once.
+    busy: bool,
+    /// What a thread that was lent has left for the kernel's own.
+    left: Vec<Event>,
+    left_due: Vec<Target>,
     /// When a kernel that is closing stops waiting for requests.
     close_by: Option<Instant>,
 }
 
-impl Turn {
-    /// One turn. False when the kernel is closed.
-    fn once(&mut self, io: &mut Io, shared: &Shared) -> bool {
-        io.core.tick();
-        self.control(io, shared);
-        let busy = drain_channels(io);
-        io.send_held();
-        io.flush_all();
-        io.core.publish();
-        if self.is_over(io) {
-            io.end_push();
-            shut(io, IOK_STATUS_CLOSED);
-            return false;
-        }
-        io.hear_own_news();
-        io.rearm_endpoints();
-        let busy = busy || !io.core.own_news.is_empty() || !io.to_read.is_empty() || !io.to_flush.is_empty();
-        let busy = busy || !io.handshakes.is_empty();
-        io.core.tick();
-        io.core.own.rests(io.core.now_ns);
-        let slept = self.wait(io, shared, busy);
+/// Whose thread turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The kernel's own: everything is done.
+    Own,
+    /// One of the program's that waits anyway: it serves conns and channels, and leaves all else to the kernel's own.
+    Lent,
+}
+
+impl Loop {
+    pub fn new(io: Owned<Io>, shared: Arc<Shared>) -> Self {
+        Loop { io, shared, due: Vec::new(), busy: false, left: Vec::new(), left_due: Vec::new(), close_by: None }
+    }
+
+    pub fn begin(&mut self) {
+        self.io.begin_observing();
+    }
+
+    /// The first half of a turn, after a wait: what has happened meanwhile.
+    pub fn after_wait(&mut self, events: &[Event], slept: bool, by: By) {
+        let io: &mut Io = &mut self.io;
         io.core.tick();
         io.core.own.wakes(io.core.now_ns, slept);
-        if busy || !self.events.is_empty() {
+        if self.busy || !events.is_empty() {
             io.gauges_due();
         }
-        self.handle_events(io);
-        self.resolve(io);
-        self.read_again(io);
-        self.timers(io);
+        if by == By::Own {
+            for event in std::mem::take(&mut self.left) {
+                self.handle_event(&event, by);
+            }
+        }
+        for event in events {
+            self.handle_event(event, by);
+        }
+        if by == By::Own {
+            self.resolve();
+        }
+        self.read_again();
+        self.timers(by);
+        let io: &mut Io = &mut self.io;
         io.hear_own_news();
         io.rearm_endpoints();
         io.send_held();
@@ -102,66 +87,86 @@ impl Turn {
         io.see_off();
         io.flush_access_logs();
         io.core.publish();
-        // What they bring is for the next turn: whoever has something to read has it by now.
-        io.shake_hands();
+        if by == By::Own {
+            // What they bring is for the next turn: whoever has something to read has it by now.
+            io.shake_hands();
+        }
+    }
+
+    /// The second half, before a wait: what the program wants. False when the kernel is closed.
+    pub fn before_wait(&mut self, by: By) -> bool {
+        self.io.core.tick();
+        if by == By::Own {
+            self.control();
+        }
+        let io: &mut Io = &mut self.io;
+        let busy = drain_channels(io);
+        io.send_held();
+        io.flush_all();
+        io.core.publish();
+        if by == By::Own && self.is_over() {
+            self.io.end_push();
+            self.shut(IOK_STATUS_CLOSED);
+            return false;
+        }
+        let io: &mut Io = &mut self.io;
+        io.hear_own_news();
+        io.rearm_endpoints();
+        self.busy = busy;
+        self.rests();
         true
     }
 
-    /// Sleeps until there is something to do. False if it only looked.
-    fn wait(&mut self, io: &mut Io, shared: &Shared, busy: bool) -> bool {
-        let timeout = if busy { Some(Duration::ZERO) } else { self.timeout(io) };
-        if timeout == Some(Duration::ZERO) {
-            io.wait(&mut self.events, timeout);
-            return false;
-        }
-        let replies_due = !io.core.requests.is_empty();
-        let looks = if replies_due { self.spin.begin() } else { self.looks };
-        shared.bell.announce(if looks { wake::LOOKING } else { wake::ON_FD });
-        let found = shared.has_control() || io.core.channels.iter().any(|(_, channel)| channel.has_work());
-        if found {
-            io.wait(&mut self.events, Some(Duration::ZERO));
-        } else if replies_due {
-            self.wait_for_replies(io, shared, looks, timeout);
-        } else {
-            let rang = looks && shared.bell.look(LOOK);
-            io.wait(&mut self.events, if rang { Some(Duration::ZERO) } else { timeout });
-        }
-        shared.bell.withdraw();
-        !found
+    /// The turn is over.
+    pub fn rests(&mut self) {
+        let io: &mut Io = &mut self.io;
+        io.core.tick();
+        io.core.own.rests(io.core.now_ns);
     }
 
-    /// While replies are due, the sockets are what to look at, and only the system can do that.
-    fn wait_for_replies(&mut self, io: &mut Io, shared: &Shared, looks: bool, timeout: Option<Duration>) {
-        let start = Instant::now();
-        let limit = timeout.map_or(SPIN_MAX, |timeout| timeout.min(SPIN_MAX));
-        let mut met = false;
-        while looks && !met && start.elapsed() < limit {
-            io.wait(&mut self.events, Some(Duration::ZERO));
-            met = !self.events.is_empty() || shared.bell.has_rung();
-        }
-        if !met {
-            let rang = looks && shared.bell.look(Duration::ZERO);
-            io.wait(&mut self.events, if rang { Some(Duration::ZERO) } else { timeout });
-        }
-        self.spin.end(looks, start.elapsed());
+    /// Something is to be done before anyone sleeps.
+    pub fn is_busy(&self) -> bool {
+        let io: &Io = &self.io;
+        let lists = [io.to_read.is_empty(), io.to_flush.is_empty(), io.core.own_news.is_empty()];
+        self.busy || !io.handshakes.is_empty() || lists.contains(&false)
     }
 
-    fn timeout(&self, io: &Io) -> Option<Duration> {
-        let wheel = io.core.wheel.next_ms().map(|ms| {
-            let now_ns = crate::sys::clock::monotonic_ns();
-            Duration::from_nanos((ms * 1_000_000).saturating_sub(now_ns))
-        });
-        let now = io.core.now();
+    /// Something was submitted or asked since it was looked for.
+    pub fn has_work(&self) -> bool {
+        self.shared.has_control() || self.io.core.channels.iter().any(|(_, channel)| channel.has_work())
+    }
+
+    /// Replies are due, so that the sockets are what to look at.
+    pub fn awaits_replies(&self) -> bool {
+        !self.io.core.requests.is_empty()
+    }
+
+    /// Something waits that only the kernel's own thread does.
+    pub fn wants_own_thread(&self) -> bool {
+        let io: &Io = &self.io;
+        self.shared.has_control()
+            || self.close_by.is_some()
+            || !self.left.is_empty()
+            || !self.left_due.is_empty()
+            || !io.handshakes.is_empty()
+            || io.resolver.poll_timeout().is_some()
+    }
+
+    /// When the loop is to be turned though nothing happens: a moment of CLOCK_MONOTONIC in nanoseconds.
+    pub fn due_ns(&self) -> u64 {
+        let io: &Io = &self.io;
+        let wheel = io.core.wheel.next_ms().map(|ms| ms * 1_000_000);
         let others = [io.resolver.poll_timeout(), self.close_by];
-        let others = others.into_iter().flatten().map(|at| at.saturating_duration_since(now));
-        wheel.into_iter().chain(others).min()
+        let others = others.into_iter().flatten().map(|at| io.core.clock.ns(at));
+        wheel.into_iter().chain(others).min().unwrap_or(NEVER_NS)
     }
 
-    fn control(&mut self, io: &mut Io, shared: &Shared) {
-        if !shared.has_control() {
+    fn control(&mut self) {
+        if !self.shared.has_control() {
             return;
         }
-        for control in shared.take() {
+        let io: &mut Io = &mut self.io;
+        for control in self.shared.take() {
             match control {
                 Control::OpenChannel { region, config, key } => open_channel(io, region, config, key),
                 Control::CloseChannel { key } => {
@@ -183,33 +188,34 @@ impl Turn {
         }
     }
 
-    fn is_over(&self, io: &Io) -> bool {
+    fn is_over(&self) -> bool {
+        let io: &Io = &self.io;
         self.close_by.is_some_and(|by| io.core.now() >= by || io.is_quiet() && io.spans_are_sent())
     }
 
-    fn handle_events(&mut self, io: &mut Io) {
-        for event in &self.events {
-            match event.token() {
-                BELL_TOKEN => {}
-                Token(token) if token >> 32 >= PART_TOKENS => {
-                    if let Some((part, key)) = observing::part_of(token) {
-                        io.part_event(part, key, event);
-                    }
-                }
-                Token(token) if token >= DNS_TOKENS => {
-                    io.resolver.handle_event(event.token(), event.is_readable(), event.is_writable());
-                }
-                Token(token) if token >= LISTENER_TOKENS => accept(io, (token - LISTENER_TOKENS) as u32),
-                Token(token) => {
-                    let key = (token - CONN_TOKENS) as u32;
-                    io.contain(key, |io| io.conn_event(key, event));
+    fn handle_event(&mut self, event: &Event, by: By) {
+        let io: &mut Io = &mut self.io;
+        match Token(event.token()) {
+            BELL_TOKEN => {}
+            Token(token) if by == By::Lent && token >= DNS_TOKENS => self.left.push(*event),
+            Token(token) if token >> 32 >= PART_TOKENS => {
+                if let Some((part, key)) = observing::part_of(token) {
+                    io.part_event(part, key, event);
                 }
             }
+            Token(token) if token >= DNS_TOKENS => {
+                io.resolver.handle_event(Token(token), event.is_readable(), event.is_writable());
+            }
+            Token(token) if token >= LISTENER_TOKENS => accept(io, (token - LISTENER_TOKENS) as u32),
+            Token(token) => {
+                let key = (token - CONN_TOKENS) as u32;
+                io.contain(key, |io| io.conn_event(key, event));
+            }
         }
-        self.events.clear();
     }
 
-    fn resolve(&mut self, io: &mut Io) {
+    fn resolve(&mut self) {
+        let io: &mut Io = &mut self.io;
         let now = io.core.now();
         let mut done = Vec::new();
         io.resolver.poll(now, &mut |id, outcome| done.push((id, outcome)));
@@ -219,27 +225,47 @@ impl Turn {
     }
 
     /// Goes on with conns whose budget ended before their input.
-    fn read_again(&mut self, io: &mut Io) {
+    fn read_again(&mut self) {
+        let io: &mut Io = &mut self.io;
         for key in std::mem::take(&mut io.to_read) {
             io.contain(key, |io| io.read(key));
         }
     }
 
-    fn timers(&mut self, io: &mut Io) {
-        let now = io.core.now();
-        io.resolver.handle_timeout(now);
-        io.core.wheel.advance(io.core.now_ns / 1_000_000, &mut self.due);
-        for target in self.due.drain(..) {
+    fn timers(&mut self, by: By) {
+        let Loop { io, due, left_due, .. } = self;
+        let io: &mut Io = io;
+        if by == By::Own {
+            due.append(left_due);
+        }
+        io.core.wheel.advance(io.core.now_ns / 1_000_000, due);
+        for target in due.drain(..) {
             match target {
                 Target::Request(id) => io.end_early(id, IOK_STATUS_TIMEOUT),
                 Target::Conn(key) => io.contain(key, |io| io.conn_timer(key)),
                 Target::Endpoint(key) => io.endpoint_timer(key),
+                Target::Listener(key) => accept(io, key),
+                Target::Part(Part::Own, key) => io.part_timer(Part::Own, key),
+                other if by == By::Lent => left_due.push(other),
                 Target::Source(key) => io.source_timer(key),
                 Target::Silence => io.look_at_program(),
-                Target::Listener(key) => accept(io, key),
                 Target::Leaving(number) => io.leaving_timer(number),
                 Target::Part(part, key) => io.part_timer(part, key),
             }
+        }
+    }
+
+    /// Ends everything.
+    pub fn shut(&mut self, status: Status) {
+        let io: &mut Io = &mut self.io;
+        let why = if status == IOK_STATUS_PANIC { "the I/O thread had a fault" } else { "the kernel was closed" };
+        let endpoints: Vec<u32> = io.endpoints.iter().map(|(key, _)| key as u32).collect();
+        for key in endpoints {
+            io.close_endpoint(key, why);
+        }
+        io.core.publish();
+        for (_, channel) in &mut io.core.channels {
+            channel.close(status);
         }
     }
 }
@@ -362,18 +388,5 @@ impl Io {
             matches!(request.what, What::Request | What::Exchange) && request.channel != super::request::OWN_CHANNEL
         };
         self.core.requests.is_empty() || self.core.requests.ids(waited_for).is_empty()
-    }
-}
-
-/// Ends everything.
-fn shut(io: &mut Io, status: Status) {
-    let why = if status == IOK_STATUS_PANIC { "the I/O thread had a fault" } else { "the kernel was closed" };
-    let endpoints: Vec<u32> = io.endpoints.iter().map(|(key, _)| key as u32).collect();
-    for key in endpoints {
-        io.close_endpoint(key, why);
-    }
-    io.core.publish();
-    for (_, channel) in &mut io.core.channels {
-        channel.close(status);
     }
 }

@@ -18,6 +18,10 @@ use crate::status::{
 use crate::sys::futex::{self, Woken};
 use crate::sys::marker;
 
+/// Flushes between two waits, and bytes in each, for which a thread is lent.
+const FLUSHES_LENT: u32 = 4;
+const BYTES_LENT: u64 = 64 << 10;
+
 /// A channel as its program holds it.
 pub struct AppSide {
     region: Arc<Region>,
@@ -33,6 +37,8 @@ pub struct AppSide {
     was_full: bool,
     /// The descriptor told of the channel's end.
     end_told: bool,
+    /// How often it was lent since it last led.
+    flushes: u32,
     doze: Doze,
     spin: Spin,
     /// Where the program's threads say what they are doing.
@@ -56,6 +62,7 @@ impl AppSide {
             fd_watched: false,
             was_full: false,
             end_told: false,
+            flushes: 0,
             doze: Doze::default(),
             spin: Spin::new(),
             markers: &[],
@@ -194,6 +201,15 @@ impl AppSide {
         (at, status)
     }
 
+    /// A program that does not watch the descriptor will probably wait next. Then its own thread may as well do what a wake
+    /// would have the kernel's do; but not for ever, and not for much.
+    pub fn is_worth_lending(&mut self) -> bool {
+        let bytes = self.submissions.unread().unwrap_or(0);
+        let worth = !self.fd_watched && self.flushes < FLUSHES_LENT && (1..=BYTES_LENT).contains(&bytes);
+        self.flushes += u32::from(worth);
+        worth
+    }
+
     /// Wakes the kernel if it sleeps.
     #[inline]
     pub fn flush(&self) {
@@ -245,7 +261,7 @@ impl AppSide {
 
     /// True if a wait would return at once.
     #[inline]
-    fn has_cause(&mut self) -> bool {
+    pub fn has_cause(&mut self) -> bool {
         self.completions.has_more() || self.ended() != IOK_STATUS_OK || room_came(&self.region, &mut self.was_full)
     }
 
@@ -273,8 +289,28 @@ impl AppSide {
     }
 
     /// What a wait that has met something tells: OK, or, when nothing is left to read, what ended the channel.
-    fn cause(&self) -> Status {
+    pub fn cause(&self) -> Status {
         if self.completions.has_more() { IOK_STATUS_OK } else { self.ended() }
+    }
+
+    /// Before the thread leads the kernel's loop: it sees by itself what comes.
+    pub fn lead(&mut self) -> Arc<Region> {
+        self.flushes = 0;
+        self.doze.disarm(&self.region.words().app_sleep.0);
+        self.region.clone()
+    }
+
+    /// It leads no more.
+    pub fn follow(&mut self) {
+        wake::withdraw(&self.region.words().app_sleep.0);
+        if self.fd_watched {
+            self.arm();
+        }
+    }
+
+    /// What was learnt of looking before sleeping.
+    pub fn spin(&mut self) -> &mut Spin {
+        &mut self.spin
     }
 
     /// Sleeps on the word until there is a cause to wake.

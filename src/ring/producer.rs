@@ -48,6 +48,12 @@ impl<C: Cells> Producer<C> {
         Ok(self.free())
     }
 
+    /// Bytes that were published and not read.
+    pub fn unread(&mut self) -> Result<u64, Corrupt> {
+        self.look()?;
+        Ok(self.published - self.seen_tail)
+    }
+
     fn look(&mut self) -> Result<(), Corrupt> {
         let tail = self.cells.tail().load(Ordering::Acquire);
         // The reader moves forward only, in whole records, and never past what was published.

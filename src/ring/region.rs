@@ -3,6 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::page::{Description, WORDS_OFFSET, Words};
 use super::wake;
@@ -39,6 +40,16 @@ impl Region {
         if wake::wake_dozer(flag, &self.bell) {
             futex::wake(flag);
         }
+    }
+
+    /// Where the program's thread says how it sleeps.
+    pub fn sleep_word(&self) -> &AtomicU32 {
+        &self.words().app_sleep.0
+    }
+
+    /// The program's thread leads, and has heard of all that was published.
+    pub fn is_leading(&self) -> bool {
+        self.sleep_word().load(Ordering::Relaxed) == wake::LEADING
     }
 
     pub fn words(&self) -> &Words {

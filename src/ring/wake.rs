@@ -15,6 +15,9 @@ pub const ON_WORD: u32 = 2;
 
 /// The sleeper looks at the flag for a while and needs no other wake.
 pub const LOOKING: u32 = 3;
+/// The program's thread leads the kernel's loop, and so sees what it publishes. Another thread that turns the loop
+/// meanwhile finds the flag taken, and calls it.
+pub const LEADING: u32 = 4;
 
 /// Sleeper's side: announces that it is about to sleep. It must then look for work once more before it does.
 #[inline]

@@ -5,12 +5,14 @@
 //! descriptor, in any room, is an [`owned::Owned`], so that forked children are rid of it.
 
 pub mod clock;
+pub mod epoll;
 pub mod event;
 pub mod file;
 pub mod fork;
 pub mod futex;
 pub mod map;
 pub mod marker;
+pub mod mask;
 pub mod owned;
 pub mod process;
 pub mod shared;

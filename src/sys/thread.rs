@@ -3,23 +3,17 @@
 use std::io;
 use std::thread::JoinHandle;
 
+use super::mask::Held;
+
 /// Starts a named thread with every signal blocked, so that handlers run on the program's own threads.
 pub fn spawn_without_signals(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    // SAFETY: both sets are plain data on this stack; the mask that was there is put back before returning.
-    let before = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        before
-    };
+    let held = Held::new();
     // The new thread inherits the mask of its maker.
     let made = std::thread::Builder::new().name(name).stack_size(1 << 20).spawn(|| {
         take_short_slices();
         body();
     });
-    // SAFETY: `before` was filled by the call above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    drop(held);
     made
 }
 
@@ -59,6 +53,14 @@ fn take_short_slices() {
 pub fn id() -> u32 {
     // SAFETY: no arguments.
     unsafe { libc::gettid() as u32 }
+}
+
+/// The thread that calls is the process's first.
+pub fn is_first() -> bool {
+    thread_local! {
+        static FIRST: bool = id() == std::process::id();
+    }
+    FIRST.with(|first| *first)
 }
 
 /// A thread of this process has that number.

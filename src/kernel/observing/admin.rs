@@ -9,7 +9,7 @@ mod conn;
 use std::io::{Error, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mio::event::{Event, Source};
+use mio::event::Source;
 use mio::{Interest, Registry};
 use slab::Slab;
 
@@ -25,6 +25,7 @@ use crate::kernel::listener::NO_FILES_PAUSE;
 use crate::kernel::wheel::TimerKey;
 use crate::observe::http::{self, Request};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::epoll::Event;
 use crate::sys::owned::Owned;
 
 /// Clients at a time.

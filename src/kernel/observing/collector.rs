@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
 
-use mio::event::Event;
 use serde_json::{Value, json};
 
 use super::trace::{CollectorConfig, SEND};
@@ -18,6 +17,7 @@ use crate::kernel::wheel::TimerKey;
 use crate::observe::otlp::{self, Attribute};
 use crate::observe::post::{self, ANSWER_BYTES_MAX};
 use crate::peer::Place;
+use crate::sys::epoll::Event;
 
 /// For one attempt, from the name's lookup to the last byte of the answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);

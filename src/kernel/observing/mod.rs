@@ -23,13 +23,13 @@ pub mod task;
 pub mod trace;
 
 use mio::Registry;
-use mio::event::Event;
 
 use super::Failure;
 use super::core::Target;
 use super::io::Io;
 use crate::config::{ConfigError, Options};
 use crate::discovery::dns::LookupId;
+use crate::sys::epoll::Event;
 
 /// The parts that have sockets or timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

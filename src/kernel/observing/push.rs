@@ -11,8 +11,6 @@ mod statsd;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mio::event::Event;
-
 use super::Part;
 use super::admin::{Answer, Ask, Outcome};
 use crate::config::{ConfigError, Options};
@@ -21,6 +19,7 @@ use crate::kernel::io::Io;
 use crate::observe::area::Area;
 use crate::observe::metrics::Counter;
 use crate::observe::text::{Format, render};
+use crate::sys::epoll::Event;
 use graphite::{Graphite, GraphiteConfig};
 use statsd::{Statsd, StatsdConfig};
 

@@ -8,7 +8,6 @@ use std::io::ErrorKind;
 
 use memchr::memmem;
 use mio::Interest;
-use mio::event::Event;
 use mio::unix::SourceFd;
 use serde_json::{Map, Value, json};
 
@@ -19,6 +18,7 @@ use super::{Part, token};
 use crate::config::{ConfigError, Options};
 use crate::kernel::io::Io;
 use crate::kernel::wheel::TimerKey;
+use crate::sys::epoll::Event;
 use crate::sys::signal::{self, Claim, State};
 
 /// How long a thread has to answer, and after which time it is asked once more.

@@ -110,7 +110,7 @@ impl Conn {
         matches!(self.phase(), Phase::Idle | Phase::Head | Phase::Linger)
     }
 
-    pub fn note(&mut self, event: &mio::event::Event) {
+    pub fn note(&mut self, event: &crate::sys::epoll::Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_error();
     }

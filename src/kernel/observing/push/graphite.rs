@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mio::event::{Event, Source};
+use mio::event::Source;
 use socket2::SockRef;
 
 use super::places::{Places, take_address};
@@ -20,6 +20,7 @@ use crate::observe::graphite::{Style, lines};
 use crate::observe::read::Whose;
 use crate::observe::snapshot::Snapshot;
 use crate::router::backoff::Backoff;
+use crate::sys::epoll::Event;
 
 const DEFAULT_PORT: u16 = 2003;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
