@@ -279,6 +279,13 @@ public:
         return count;
     }
 
+    // Sleeps until something has completed, a signal came, or the time is over (below 0: for as long as it takes).
+    void sleep(Milliseconds time) {
+        iok_status status = iok_wait(handle_, static_cast<std::int32_t>(time.count()));
+        if (status != IOK_STATUS_OK && status != IOK_STATUS_TIMEOUT && status != IOK_STATUS_INTERRUPTED)
+            end(error_of(status));
+    }
+
     // Sleeps until `is_done()`. False if the time was over before.
     template <class IsDone>
     bool wait(const IsDone& is_done, std::optional<Milliseconds> timeout = {}) {
@@ -430,12 +437,6 @@ private:
             poll();
             flush();
         }
-    }
-
-    void sleep(Milliseconds time) {
-        iok_status status = iok_wait(handle_, static_cast<std::int32_t>(time.count()));
-        if (status != IOK_STATUS_OK && status != IOK_STATUS_TIMEOUT && status != IOK_STATUS_INTERRUPTED)
-            end(error_of(status));
     }
 
     // Payloads of the run are gone, also those that somebody looks at inside of whom this runs.

@@ -288,6 +288,11 @@ private:
             left = std::max(left, Milliseconds(0));
             timeout = timeout.count() < 0 ? left : std::min(left, timeout);
         }
+        if (watches_.empty() && state_->is_alive()) {
+            state_->sleep(timeout);
+            state_->poll(completions_max);
+            return;
+        }
         std::vector<pollfd> fds{{state_->fd(), POLLIN, 0}};
         for (Watch* each : watches_) fds.push_back({each->fd_, each->events_, 0});
         if (::poll(fds.data(), fds.size(), static_cast<int>(timeout.count())) <= 0) return;

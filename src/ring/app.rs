@@ -19,7 +19,7 @@ use crate::sys::futex::{self, Woken};
 use crate::sys::marker;
 
 /// Flushes between two waits, and bytes in each, for which a thread is lent.
-const FLUSHES_LENT: u32 = 4;
+const FLUSHES_LENT: u32 = 2;
 const BYTES_LENT: u64 = 64 << 10;
 
 /// A channel as its program holds it.
