@@ -30,7 +30,8 @@
 //!
 //! - `proto`, `router` and `value` know no socket, no clock, no libc and no unsafe: time and bytes are passed in.
 //! - `unsafe` stands in `ffi`, `ring` and `sys` alone, each block with its reason.
-//! - The I/O thread calls nothing that it did not bring along: no callback, no interpreter, no second runtime.
+//! - The I/O thread calls nothing that it did not bring along: no callback, no interpreter, no second runtime. A thread
+//!   of the program that waits in `iok_wait` turns its loop meanwhile, by the same code (`kernel/lead.rs`).
 //! - Adding a protocol touches one folder and one word in one table; adding a language touches one folder.
 
 // Models of the ring and the wake (`tests/loom.rs`) are built without the rooms that use them.

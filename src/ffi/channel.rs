@@ -90,8 +90,9 @@ pub unsafe extern "C" fn iok_channel_fd(channel: *const iok_channel) -> i32 {
     unsafe { held(channel) }.map_or(-1, |held| held.app.fd())
 }
 
-/// Wakes the I/O thread if it sleeps: once after a burst of submissions. Submitting alone publishes; without a flush (or
-/// a wait) the kernel may sleep on. [N]
+/// Has what was submitted taken: once after a burst of submissions. Submitting alone publishes; without a flush (or a
+/// wait) the kernel may sleep on. Wakes the I/O thread, or, for a little at a time and in a program that does not watch
+/// the descriptor, has this thread take and write it, which costs less than a wake. Before a wait it is of no use. [N]
 ///
 /// # Safety
 /// The thread rule of channels.
@@ -111,6 +112,9 @@ pub unsafe extern "C" fn iok_flush(channel: *mut iok_channel) -> Status {
 
 /// Flushes, then sleeps until completions wait, or room came back after FULL, or `timeout_ms` is over (0: look only;
 /// below 0: no limit). Drop your lock around it. [B]
+///
+/// Meanwhile this thread turns the kernel's loop, if no other does, so that what it waits for comes without a wake from
+/// one thread to another. In the process's first thread signals are held back but where it sleeps.
 ///
 /// Returns OK, TIMEOUT, INTERRUPTED (a signal came: run its handler, wait again), or, when nothing is left to read, what
 /// ended the channel: CLOSED, CORRUPT, PANIC.

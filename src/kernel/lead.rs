@@ -3,16 +3,16 @@
 //! 2000). What it waits for then comes without a wake from one thread to another: it takes its submissions itself,
 //! writes them, waits at the sockets, and reads the reply.
 //!
-//! The loop is behind a lock that is held for half a turn at a time, never while anybody sleeps. The kernel's own thread
-//! keeps sleeping at the sockets while another leads. Of all who sleep there the system wakes the one that came last,
-//! which is the leader; and when the leader goes back to its program, somebody sleeps there already: nothing is handed
-//! over.
+//! The loop is behind a lock that is held for half a turn at a time, never while anybody sleeps. The own thread keeps
+//! sleeping at the sockets while another leads. Of all who sleep there the system wakes the one that came last, which is
+//! the leader; and when the leader goes back to its program, somebody sleeps there already: nothing is handed over.
+//! (While the leader looks without sleeping, the own thread wakes too, and finds nothing.)
 //!
 //! # Architecture invariants
 //! A lent thread calls nothing of the program's. The process's first one takes signals only where it sleeps, so that none
-//! comes unseen between a turn and a sleep; in others a handler that runs during a turn does not end the wait. Whoever withdraws the bell's
-//! flag looks for work after it before it sleeps or leaves. A leader that leaves with work undone, or with a timer that
-//! comes before the own thread wakes, wakes it.
+//! comes unseen between a turn and a sleep; in others a handler that runs during a turn does not end the wait. Whoever
+//! withdraws the bell's flag looks for work after it before it sleeps or leaves. A leader that leaves with work undone, or
+//! with a timer that comes before the own thread wakes, wakes it.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};

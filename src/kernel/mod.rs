@@ -1,14 +1,16 @@
 //! The kernel: one I/O thread and all it owns.
 //!
-//! A turn of the loop ([`turn`]) takes submissions ([`submit`]), writes ([`writing`]), waits, reads ([`reading`]), fires timers
-//! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a router may do
-//! about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in [`request`] and [`core`],
-//! and what more than one message of it makes in [`exchange`]; how a listener leaves in [`leaving`];
-//! how a conn goes through a [`proxy`], and how it is encrypted ([`tls`], under [`line`]).
+//! Who turns the loop, the kernel's own thread or one of the program's that waits anyway, is in [`lead`]. A turn
+//! ([`turn`]) takes submissions ([`submit`]), writes ([`writing`]), waits, reads ([`reading`]), fires timers
+//! ([`wheel`]) and publishes completions ([`channel`]). What happens to one conn is in [`io`] and [`conn`]; what a
+//! router may do about it in [`acts`]; how requests go on without a reply in [`endings`]; what a request is in
+//! [`request`] and [`core`], and what more than one message of it makes in [`exchange`]; how a listener leaves in
+//! [`leaving`]; how a conn goes through a [`proxy`], and how it is encrypted ([`tls`], under [`line`]).
 //!
 //! # Architecture invariants
-//! No protocol is named here. The thread never blocks but in its poll, never calls foreign code, and takes no signal.
-//! A panic ends the conn that caused it; one that nothing nearer contains ends the kernel with a status.
+//! No protocol is named here. The loop never blocks but in its poll and never calls foreign code; its own thread
+//! takes no signal. A panic ends the conn that caused it; one that nothing nearer contains ends the kernel with a
+//! status.
 
 pub mod acts;
 mod aside;

@@ -19,7 +19,7 @@ impl Held {
         super::thread::is_first().then(Held::new)
     }
 
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: both sets are plain data on this stack.
         unsafe {
             let mut all: libc::sigset_t = std::mem::zeroed();

@@ -21,6 +21,7 @@ mod corrupt;
 mod cuts;
 mod forks;
 mod heart;
+mod leading;
 mod leases;
 mod order;
 mod silent;
