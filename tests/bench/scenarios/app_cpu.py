@@ -12,8 +12,8 @@ OUTSTANDING = 256
 TURNS = 200
 
 
-def gets(url: str, pause_s: float = 0.01, **_: Any) -> Iterator[Sample]:
-    """GETs of a blocking program, as futures: what asking and taking cost. The replies come while it sleeps."""
+def gets(url: str, **_: Any) -> Iterator[Sample]:
+    """GETs of a blocking program, as futures. What it spins before it sleeps counts too."""
     import iokernel
 
     service = iokernel.open(url)
@@ -22,16 +22,9 @@ def gets(url: str, pause_s: float = 0.01, **_: Any) -> Iterator[Sample]:
     while True:
         started = time.thread_time_ns()
         for _ in range(TURNS):
-            asked = [service("GET", "key") for _ in range(OUTSTANDING)]
-            time.sleep(pause_s)
-            for future in asked:
+            for future in [service("GET", "key") for _ in range(OUTSTANDING)]:
                 future.result()
         yield {"cpu_ns": (time.thread_time_ns() - started) / (TURNS * OUTSTANDING)}
-
-
-def waits(url: str, **_: Any) -> Iterator[Sample]:
-    """The same, waiting for the replies: the thread that waits does the kernel's work meanwhile, without the GIL."""
-    return gets(url, pause_s=0)
 
 
 def tasks(url: str, **_: Any) -> Iterator[Sample]:
@@ -57,7 +50,7 @@ def tasks(url: str, **_: Any) -> Iterator[Sample]:
             yield runner.run(measure())
 
 
-SIDES = {"gets": gets, "waits": waits, "tasks": tasks}
+SIDES = {"gets": gets, "tasks": tasks}
 
 
 def row(what: str, found: Result, must: float | None, aim: float | None) -> Row:
@@ -83,7 +76,6 @@ def rows(bench: Bench) -> list[Row]:
     c = Result([{"cpu_ns": run_program([core, "noop"])["noop_256_app_cpu"]} for _ in range(bench.runs)])
     return [
         *(row(f"Python GET, {path}", found[f"gets:{path}"], 800, 300) for path in PATHS),
-        *(row(f"Python GET, waits included, {path}", found[f"waits:{path}"], None, None) for path in PATHS),
         *(row(f"Python asyncio GET, {path}", found[f"tasks:{path}"], None, None) for path in PATHS),
         row("C echo", c, 60, 40),
     ]
