@@ -10,6 +10,35 @@ use crate::alone::alone;
 use crate::client::{Kernel, LONG, PLAIN, With};
 use crate::redis_or_skip;
 
+/// How often the thread of that name has gone to sleep.
+fn sleeps(name: &str) -> u64 {
+    let task = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
+        .expect("the kernel's own thread");
+    let status = std::fs::read_to_string(task.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// What needs no socket is done by the thread that asks and waits; the own one is not woken for it.
+#[test]
+fn the_own_thread_sleeps_through_what_a_lent_one_does() {
+    const ASKS: u64 = 5000;
+    let kernel = Kernel::open("name=sleeps-through").unwrap();
+    let mut channel = kernel.channel("").unwrap();
+    let first = channel.ask(IOK_OP_ECHO, 0, PLAIN, b"x");
+    channel.done(first).ok();
+    let before = sleeps("sleeps-through");
+    for _ in 0..ASKS {
+        let tag = channel.ask(IOK_OP_ECHO, 0, PLAIN, b"x");
+        assert_eq!(channel.done(tag).payload, b"x");
+    }
+    let slept = sleeps("sleeps-through") - before;
+    assert!(slept < ASKS / 4, "the own thread woke {slept} times for {ASKS} asks");
+}
+
 /// Deadlines of one channel, while the thread of another leads, and after it has left.
 #[test]
 fn a_leader_keeps_the_time_of_others_and_so_does_who_comes_after_it() {
