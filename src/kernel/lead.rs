@@ -97,21 +97,23 @@ impl Helm {
         let mut spin = Spin::new();
         let (mut count, mut slept) = (0, false);
         let mut turns = Loop::new(io, self.shared.clone());
-        let _ = catch_unwind(AssertUnwindSafe(|| turns.begin()));
-        self.lock().held = Some(turns);
+        let begun = catch_unwind(AssertUnwindSafe(|| turns.begin()));
+        let mut place = self.lock();
+        (place.held, place.broken) = (Some(turns), begun.is_err());
+        drop(place);
         loop {
             let mut place = self.lock();
             let broken = place.broken;
             let Some(turns) = &mut place.held else { break };
-            let turn = catch_unwind(AssertUnwindSafe(|| {
+            let mut turn = || {
                 turns.after_wait(&events[..count], slept, By::Own);
                 turns.before_wait(By::Own)
-            }));
-            match turn {
-                Ok(true) if !broken => {}
-                Ok(false) => break,
+            };
+            match if broken { None } else { catch_unwind(AssertUnwindSafe(&mut turn)).ok() } {
+                Some(true) => {}
+                Some(false) => break,
                 // A panic that nothing nearer contained: what the loop holds may be half-changed. Everyone is told.
-                Ok(true) | Err(_) => {
+                None => {
                     let _ = catch_unwind(AssertUnwindSafe(|| turns.shut(IOK_STATUS_PANIC)));
                     break;
                 }
